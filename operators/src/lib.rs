@@ -1,0 +1,12 @@
+//! What is computed: the [`Operator`](operator::Operator) trait over timely, keyed state on RocksDB, and
+//! every operator.
+//!
+//! Operators take facts and return decisions. There is no network, no clock and no thread in them: wall
+//! time reaches them as data, event time is a column, and what they emit leaves through the
+//! [`Context`](operator::Context). They know neither Kafka nor ClickHouse.
+
+pub mod aggregate;
+pub mod error;
+pub mod expr;
+pub mod operator;
+pub mod view;

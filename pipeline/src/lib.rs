@@ -1,0 +1,3 @@
+//! The wiring: configuration, SQL planning, the Kafka source, epochs, commit, recovery, HTTP.
+
+pub mod config;

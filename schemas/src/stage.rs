@@ -1,0 +1,122 @@
+//! The stage types: what travels on the edges of the dataflow.
+//!
+//! Every edge carries Arrow record batches, each wrapped in a type of its own, so that a signature tells
+//! the stage. A batch of events has the system columns below first, then the reader schema's columns in its
+//! order, nested records flattened to dotted names.
+//!
+//! Invariants: the system columns are never null and stand at the indices given here; all other columns have
+//! the Arrow types of [`ColumnType::arrow`](crate::types::ColumnType::arrow).
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+
+use crate::types::ColumnType;
+
+/// The system columns in front of every batch of events.
+pub mod system {
+    /// Index of the topic's number in the pipeline (`UInt16`).
+    pub const TOPIC: usize = 0;
+    /// Index of the partition (`Int32`).
+    pub const PARTITION: usize = 1;
+    /// Index of the offset (`Int64`).
+    pub const OFFSET: usize = 2;
+    /// Index of the record's Kafka timestamp in milliseconds (`Int64`).
+    pub const KAFKA_TIME_MS: usize = 3;
+    /// Index of the writer schema's id in the registry (`UInt32`).
+    pub const SCHEMA_ID: usize = 4;
+    /// Index of the event time in microseconds (`Int64`).
+    pub const EVENT_TIME: usize = 5;
+    /// How many there are; the reader schema's columns begin here.
+    pub const COUNT: usize = 6;
+}
+
+/// A column of a source's events or of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// The name, dotted where the field was nested.
+    pub name: String,
+    /// The type.
+    pub column_type: ColumnType,
+    /// One line on what it holds, for the table's comment; may be empty.
+    pub comment: String,
+}
+
+impl Column {
+    /// A column without a comment.
+    pub fn new(name: impl Into<String>, column_type: ColumnType) -> Column {
+        Column { name: name.into(), column_type, comment: String::new() }
+    }
+}
+
+/// The Arrow schema of a source's events: the system columns, then `columns`.
+pub fn event_schema(columns: &[Column]) -> SchemaRef {
+    let mut fields = vec![
+        Field::new("_topic", DataType::UInt16, false),
+        Field::new("_partition", DataType::Int32, false),
+        Field::new("_offset", DataType::Int64, false),
+        Field::new("_kafka_time_ms", DataType::Int64, false),
+        Field::new("_schema_id", DataType::UInt32, false),
+        Field::new("_event_time", DataType::Int64, false),
+    ];
+    fields.extend(columns.iter().map(|column| column.column_type.field(&column.name)));
+    Arc::new(Schema::new(fields))
+}
+
+/// Events that decoded, are in time and kept the rules; duplicates may be among them.
+#[derive(Clone, Debug)]
+pub struct Events(pub RecordBatch);
+
+/// Events without duplicates: what views count.
+#[derive(Clone, Debug)]
+pub struct AcceptedEvents(pub RecordBatch);
+
+/// Records that were refused, whole, with the reason; see [`refused_schema`] for the columns.
+#[derive(Clone, Debug)]
+pub struct Refused(pub RecordBatch);
+
+/// Counts for the ledger; see [`tally_schema`] for the columns.
+#[derive(Clone, Debug)]
+pub struct Tallies(pub RecordBatch);
+
+/// The columns of [`Refused`]. `tenant`, `sdk`, `sdk_version` and `app_version` are '' where unknown; `schema_id` is
+/// null where the frame could not be read, `event_time` (microseconds) where there is none.
+pub fn refused_schema() -> SchemaRef {
+    let text = |name: &str| Field::new(name, DataType::Binary, false);
+    Arc::new(Schema::new(vec![
+        Field::new("topic", DataType::UInt16, false),
+        Field::new("partition", DataType::Int32, false),
+        Field::new("offset", DataType::Int64, false),
+        Field::new("kafka_time_ms", DataType::Int64, false),
+        Field::new("schema_id", DataType::UInt32, true),
+        Field::new("event_time", DataType::Int64, true),
+        Field::new("reason", DataType::UInt8, false),
+        text("detail"),
+        text("tenant"),
+        text("sdk"),
+        text("sdk_version"),
+        text("app_version"),
+        Field::new("key", DataType::Binary, true),
+        Field::new("value", DataType::Binary, true),
+        // Kafka's headers as `name\0length-prefixed value` pairs: kept byte for byte, never interpreted here.
+        Field::new("headers", DataType::Binary, false),
+    ]))
+}
+
+/// The columns of [`Tallies`]: `count` records of `partition`, `tenant` and `minute` had `fate`, or were consumed where
+/// `fate` is [`CONSUMED`]. The minute is the event's, or the Kafka timestamp's where there is no event (seconds
+/// since 1970, a multiple of 60).
+pub fn tally_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("topic", DataType::UInt16, false),
+        Field::new("partition", DataType::Int32, false),
+        Field::new("tenant", DataType::Binary, false),
+        Field::new("minute", DataType::Int64, false),
+        Field::new("fate", DataType::UInt8, false),
+        Field::new("count", DataType::UInt64, false),
+    ]))
+}
+
+/// The number in a tally's `fate` column that means "consumed": counted at fetch, before any fate is known.
+pub const CONSUMED: u8 = 255;
