@@ -1,3 +1,4 @@
 //! The wiring: configuration, SQL planning, the Kafka source, epochs, commit, recovery, HTTP.
 
 pub mod config;
+pub mod problem;

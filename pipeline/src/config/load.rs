@@ -1,1 +1,272 @@
-//! Reading a pipeline file.
+//! Reading a pipeline file: TOML in, a checked [`Pipeline`] or every problem out.
+//!
+//! `${NAME}` in any string is replaced from the environment, so that a secret never stands in the file. It
+//! happens on values, not on text: a password may hold quotes.
+
+use std::path::{Path, PathBuf};
+
+use toml_edit::{Document, Item};
+
+use super::Pipeline;
+use super::validate::validate;
+use crate::problem::{Problem, nearest};
+
+/// A pipeline file's text, for finding the place of a key.
+pub struct Source<'a> {
+    /// The file's name as it was given.
+    pub file: &'a str,
+    /// Its text.
+    pub text: &'a str,
+    document: Option<Document<String>>,
+}
+
+/// Reads and checks the pipeline file at `path`.
+pub fn load(path: &Path) -> Result<Pipeline, Vec<Problem>> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        vec![Problem::of_file(
+            &file,
+            format!("can't read the pipeline file: {error}"),
+            "give the path of a pipeline file; `weir init` writes one to start from",
+        )]
+    })?;
+    let folder = std::path::absolute(path)
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_path_buf))
+        .unwrap_or_else(|| PathBuf::from("."));
+    read(&file, &text, &folder, &|name| std::env::var(name).ok())
+}
+
+/// Reads a pipeline file's text; `folder` is where relative paths start, `environment` where secrets are.
+pub fn read(
+    file: &str,
+    text: &str,
+    folder: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Pipeline, Vec<Problem>> {
+    let source = Source { file, text, document: text.parse::<Document<String>>().ok() };
+    let mut problems = shape_problems(&source);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut table: toml::Table = toml::from_str(text).map_err(|error| vec![from_toml(&source, text, &error)])?;
+    for (key, value) in table.iter_mut() {
+        substitute(&source, &mut vec![key.clone()], value, environment, &mut problems);
+    }
+    let mut pipeline: Pipeline = match table.try_into() {
+        Ok(pipeline) => pipeline,
+        Err(error) => {
+            problems.push(from_toml(&source, text, &error));
+            return Err(problems);
+        }
+    };
+    make_absolute(&mut pipeline, folder);
+    problems.extend(validate(&source, &pipeline));
+    if problems.is_empty() { Ok(pipeline) } else { Err(problems) }
+}
+
+impl Source<'_> {
+    /// A problem at the key of `path`, or at its nearest ancestor that stands in the file.
+    pub fn problem(&self, path: &[&str], message: impl Into<String>, remedy: impl Into<String>) -> Problem {
+        match self.offset_of(path) {
+            Some(offset) => Problem::at_offset(self.file, self.text, offset, message, remedy),
+            None => Problem::of_file(self.file, message, remedy),
+        }
+    }
+
+    fn offset_of(&self, path: &[&str]) -> Option<usize> {
+        let mut item = self.document.as_ref()?.as_item();
+        let mut found = None;
+        for name in path {
+            let Some((key, next)) = item.as_table_like().and_then(|table| table.get_key_value(name)) else { break };
+            found = key.span().map(|span| span.start).or(found);
+            item = next;
+        }
+        found
+    }
+}
+
+/// Problems of form: syntax, unknown keys, wrong types. Unknown keys are blanked out one after the other so that
+/// all of them are found; a wrong type or a missing key ends the search, as what follows would be a guess.
+fn shape_problems(source: &Source<'_>) -> Vec<Problem> {
+    let mut text = source.text.to_owned();
+    let mut problems = Vec::new();
+    loop {
+        let Err(error) = toml::from_str::<Pipeline>(&text) else { return problems };
+        problems.push(from_toml(source, &text, &error));
+        let unknown = error.message().starts_with("unknown field");
+        let Some(range) = error.span().filter(|_| unknown).and_then(|span| item_of_key(&text, span.start)) else {
+            return problems;
+        };
+        let blank: String = text[range.clone()].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
+        text.replace_range(range, &blank);
+    }
+}
+
+/// The text range of `key = value` whose key stands at `offset`; `None` for a table's header.
+fn item_of_key(text: &str, offset: usize) -> Option<std::ops::Range<usize>> {
+    fn search(item: &Item, offset: usize) -> Option<std::ops::Range<usize>> {
+        for (name, _) in item.as_table_like()?.iter() {
+            let (key, inner) = item.as_table_like()?.get_key_value(name)?;
+            let span = key.span();
+            if span.as_ref().is_some_and(|span| span.start == offset) && inner.is_value() {
+                return Some(offset..inner.span()?.end);
+            }
+            if let Some(found) = search(inner, offset) {
+                return Some(found);
+            }
+        }
+        None
+    }
+    let document = text.parse::<Document<String>>().ok()?;
+    search(document.as_item(), offset)
+}
+
+/// Turns an error of the TOML reader into a problem; unknown keys get the nearest known one.
+fn from_toml(source: &Source<'_>, text: &str, error: &toml::de::Error) -> Problem {
+    let message = error.message();
+    let (message, remedy) = match message.strip_prefix("unknown field ") {
+        Some(rest) => {
+            let mut names = rest.split('`').skip(1).step_by(2);
+            let written = names.next().unwrap_or_default();
+            let known: Vec<&str> = names.collect();
+            let remedy = match nearest(written, known.iter().copied()) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => format!("remove it; known here: {}", known.join(", ")),
+            };
+            (format!("unknown key `{written}`"), remedy)
+        }
+        None if message.starts_with("missing field") => {
+            (message.replace("missing field", "missing key"), "add it; `weir init` writes a commented file".to_owned())
+        }
+        None => (message.to_owned(), "see `weir init` for a commented file".to_owned()),
+    };
+    match error.span() {
+        Some(span) => {
+            let mut problem = Problem::at_offset(source.file, text, span.start, message, remedy);
+            // The line is shown as the person wrote it, not with other mistakes blanked out.
+            problem.line = problem.at.and_then(|(line, _)| source.text.lines().nth(line - 1)).map(str::to_owned);
+            problem
+        }
+        None => Problem::of_file(source.file, message, remedy),
+    }
+}
+
+/// Replaces `${NAME}` in every string below `value`.
+fn substitute(
+    source: &Source<'_>,
+    path: &mut Vec<String>,
+    value: &mut toml::Value,
+    environment: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Vec<Problem>,
+) {
+    match value {
+        toml::Value::String(text) => {
+            let mut result = String::with_capacity(text.len());
+            let mut rest = text.as_str();
+            while let Some((before, after)) = rest.split_once("${") {
+                result.push_str(before);
+                let Some((name, behind)) = after.split_once('}') else {
+                    result.push_str("${");
+                    rest = after;
+                    continue;
+                };
+                match environment(name) {
+                    Some(secret) => result.push_str(&secret),
+                    None => problems.push(source.problem(
+                        &path.iter().map(String::as_str).collect::<Vec<_>>(),
+                        format!("the environment has no variable `{name}`"),
+                        format!("export {name}=… before starting weir"),
+                    )),
+                }
+                rest = behind;
+            }
+            result.push_str(rest);
+            *text = result;
+        }
+        toml::Value::Array(items) => {
+            for item in items {
+                substitute(source, path, item, environment, problems);
+            }
+        }
+        toml::Value::Table(table) => {
+            for (key, value) in table.iter_mut() {
+                path.push(key.clone());
+                substitute(source, path, value, environment, problems);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Relative paths start at the pipeline file's folder, wherever weir was started.
+fn make_absolute(pipeline: &mut Pipeline, folder: &Path) {
+    pipeline.state = folder.join(&pipeline.state);
+    if let Some(file) = &mut pipeline.registry.ca_file {
+        *file = folder.join(&*file);
+    }
+    for source in pipeline.sources.values_mut() {
+        if let Some(file) = &mut source.schema_file {
+            *file = folder.join(&*file);
+        }
+    }
+    for view in pipeline.views.values_mut() {
+        view.file = folder.join(&view.file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name = "shop"
+state = "state"
+[kafka]
+brokers = "127.0.0.1:9092"
+[registry]
+url = "http://127.0.0.1:8081"
+password = "${SECRET}"
+[clickhouse]
+url = "http://127.0.0.1:8123"
+[sources.events]
+topics = ["events"]
+event_time = "occurred_at"
+"#;
+
+    fn check(text: &str) -> Result<Pipeline, String> {
+        read("p.toml", text, Path::new("/srv/shop"), &|name| (name == "SECRET").then(|| "a\"b".to_owned()))
+            .map_err(|problems| problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
+    #[test]
+    fn secrets_come_from_the_environment_and_paths_from_the_files_folder() {
+        let pipeline = check(GOOD).unwrap();
+        assert_eq!(pipeline.registry.password.as_deref(), Some("a\"b"));
+        assert_eq!(pipeline.state, Path::new("/srv/shop/state"));
+        assert_eq!(pipeline.sources["events"].disorder_ms, 10_000);
+    }
+
+    #[test]
+    fn every_unknown_key_is_reported_with_a_suggestion() {
+        let text = GOOD.replace("state = \"state\"", "state = \"state\"\nworkes = 2").replace(
+            "event_time = \"occurred_at\"",
+            "event_time = \"occurred_at\"\nlateness = 5\nidle_after = 3",
+        );
+        let message = check(&text).unwrap_err();
+        assert!(message.contains("p.toml:4:1: unknown key `workes`"), "{message}");
+        assert!(message.contains("did you mean `workers`?"), "{message}");
+        assert!(message.contains("unknown key `lateness`"), "{message}");
+        assert!(message.contains("unknown key `idle_after`"), "{message}");
+        assert!(message.contains("did you mean `idle_after_ms`?"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_secret_and_a_missing_key_name_their_place() {
+        let message = check(&GOOD.replace("SECRET", "OTHER")).unwrap_err();
+        assert!(message.contains("p.toml:8:1: the environment has no variable `OTHER`"), "{message}");
+        let message = check(&GOOD.replace("brokers = \"127.0.0.1:9092\"", "")).unwrap_err();
+        assert!(message.contains("missing key `brokers`"), "{message}");
+    }
+}

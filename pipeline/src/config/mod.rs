@@ -6,6 +6,7 @@
 //! Not here: whether the brokers answer, whether a schema fits, whether SQL parses. `check` asks those.
 
 pub mod load;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
