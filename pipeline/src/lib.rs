@@ -1,4 +1,6 @@
 //! The wiring: configuration, SQL planning, the Kafka source, epochs, commit, recovery, HTTP.
 
 pub mod config;
+pub mod error;
 pub mod problem;
+pub mod source;

@@ -1,0 +1,139 @@
+//! Why a pipeline could not start or go on: one error for the whole process, with a stable code, whether trying
+//! again can help, and the exit code that it becomes.
+//!
+//! Bad *data* is never an error here; it is a row with a reason. Every error stops the pipeline before the open
+//! epoch's commit, so that nothing is lost: the next start resumes from the last commit.
+
+use crate::problem::Problem;
+
+/// Why a pipeline stopped, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The pipeline file, its SQL or its schemas are wrong.
+    #[error("the pipeline file has {} problem(s):\n{}", .0.len(), listed(.0))]
+    Config(Vec<Problem>),
+    /// A part outside Weir could not be used: broker, registry, ClickHouse.
+    #[error("{part}: {detail}; {remedy}")]
+    Unreachable {
+        /// Which part, with its address.
+        part: String,
+        /// What it said.
+        detail: String,
+        /// What a person can do.
+        remedy: String,
+    },
+    /// The log no longer holds what the state resumes from: offsets expired, or a topic was recreated.
+    #[error("{topic}/{partition}: {detail}; {remedy}")]
+    Log {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// What differs.
+        detail: String,
+        /// What a person can do.
+        remedy: String,
+    },
+    /// The state folder belongs to another pipeline, another version of it, or another process.
+    #[error("state: {detail}; {remedy}")]
+    State {
+        /// What is wrong.
+        detail: String,
+        /// What a person can do.
+        remedy: String,
+    },
+    /// The pipeline file asks for more than the existing state can follow.
+    #[error("the pipeline file and its state differ: {what}; {remedy}")]
+    Changed {
+        /// Which part changed, by name, and how.
+        what: String,
+        /// What a person can do.
+        remedy: String,
+    },
+    /// The disk of the state failed or is full.
+    #[error("the state's disk: {detail}; {remedy}")]
+    Disk {
+        /// What the storage said.
+        detail: String,
+        /// What a person can do.
+        remedy: String,
+    },
+    /// A destination refused what it will refuse again.
+    #[error("{destination}: {detail}")]
+    Delivery {
+        /// The destination's name.
+        destination: String,
+        /// What it said, and the remedy.
+        detail: String,
+    },
+    /// A sink could not be made, or rows not be encoded.
+    #[error(transparent)]
+    Sink(#[from] weir_sinks::Error),
+    /// An operator could not go on.
+    #[error(transparent)]
+    Operator(#[from] weir_operators::error::Error),
+    /// A worker thread ended by a panic: a bug.
+    #[error("a worker thread stopped: {detail}; this is a bug, and the next start resumes from the last commit")]
+    Worker {
+        /// The panic's message.
+        detail: String,
+    },
+    /// The HTTP address could not be served.
+    #[error("http {address}: {detail}; give another address or none in the pipeline file")]
+    Http {
+        /// The address.
+        address: String,
+        /// What the system said.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// The code that stands in logs and in the help; it never changes its meaning.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Config(_) => "W001",
+            Error::Unreachable { .. } => "W002",
+            Error::Log { .. } => "W003",
+            Error::State { .. } => "W004",
+            Error::Changed { .. } => "W005",
+            Error::Disk { .. } => "W006",
+            Error::Delivery { .. } => "W007",
+            Error::Sink(_) => "W008",
+            Error::Operator(_) => "W009",
+            Error::Worker { .. } => "W010",
+            Error::Http { .. } => "W011",
+        }
+    }
+
+    /// Whether the same start may succeed later without anybody changing the pipeline.
+    pub fn may_retry(&self) -> bool {
+        matches!(self, Error::Unreachable { .. } | Error::Disk { .. })
+    }
+
+    /// The process's exit code, by who can help: 2 the author of the pipeline file, 3 whoever runs the parts
+    /// around Weir, 4 whoever owns the state or the log, 1 a bug.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Config(_) | Error::Changed { .. } | Error::Http { .. } => 2,
+            Error::Unreachable { .. } | Error::Delivery { .. } | Error::Sink(_) => 3,
+            Error::Log { .. } | Error::State { .. } | Error::Disk { .. } => 4,
+            Error::Operator(_) | Error::Worker { .. } => 1,
+        }
+    }
+
+    /// A failure of the state's storage, as RocksDB or the file system told it.
+    pub(crate) fn disk(detail: impl ToString) -> Error {
+        let detail = detail.to_string();
+        let remedy = if detail.contains("No space left") {
+            "free space on the volume of the state folder, then start again: it resumes from the last commit"
+        } else {
+            "check the volume of the state folder, then start again: it resumes from the last commit"
+        };
+        Error::Disk { detail, remedy: remedy.to_owned() }
+    }
+}
+
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,100 @@
+//! What the dataflow asks of a source of records.
+//!
+//! A source is one per stream of the pipeline file and worker. It reads its share of the partitions, decodes,
+//! judges time, and tells how far it is; the dataflow's feed decides when it may read and into which epoch.
+//!
+//! Invariants: a watermark never goes back; positions are those of everything that was polled, so that a commit of
+//! them together with what became of the records is exact; `poll` never waits for the network.
+
+use arrow_array::RecordBatch;
+use serde::{Deserialize, Serialize};
+use weir_schemas::rows::Changes;
+use weir_schemas::time::{Epoch, EventTime};
+
+use crate::error::Error;
+
+/// What one call of [`Source::poll`] brought.
+pub struct Polled {
+    /// Events in time that kept the rules, with the columns of [`event_schema`](weir_schemas::stage::event_schema).
+    pub events: Vec<RecordBatch>,
+    /// Refused records, with the columns of [`refused_schema`](weir_schemas::stage::refused_schema).
+    pub refused: Vec<RecordBatch>,
+    /// Counts for the ledger, with the columns of [`tally_schema`](weir_schemas::stage::tally_schema).
+    pub tallies: Vec<RecordBatch>,
+    /// Rows of `weir_judgements`: what only the clock could decide.
+    pub judgements: Vec<Changes>,
+    /// Bytes of keys and values that were fetched for this.
+    pub bytes: u64,
+    /// The least watermark of this worker's partitions; never goes back. It stands *after* the events above: they may
+    /// be older than it, not older than what the call before said.
+    pub watermark: EventTime,
+    /// Whether every partition of this worker is idle, or it has none: it then follows the others.
+    pub idle: bool,
+}
+
+impl Polled {
+    /// Nothing came, and the watermark stands at `watermark`.
+    pub fn nothing(watermark: EventTime, idle: bool) -> Polled {
+        Polled {
+            events: Vec::new(),
+            refused: Vec::new(),
+            tallies: Vec::new(),
+            judgements: Vec::new(),
+            bytes: 0,
+            watermark,
+            idle,
+        }
+    }
+}
+
+/// How far a partition was read, and the mark that goes with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionPosition {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset to read next.
+    pub next_offset: i64,
+    /// The partition's own watermark at that offset.
+    pub watermark: EventTime,
+}
+
+/// What a person wants to know of a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionStatus {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset to read next.
+    pub next_offset: i64,
+    /// The end of the log, as far as it is known.
+    pub end_offset: i64,
+    /// The partition's own watermark.
+    pub watermark: EventTime,
+    /// What it is doing: `reading`, `idle`, `parked`, `paused`.
+    pub state: String,
+    /// Why, where it waits.
+    pub detail: String,
+}
+
+/// One worker's share of a stream of records.
+pub trait Source {
+    /// Takes what is there, at most about `budget_bytes`: nothing with a budget of 0, at least one record with any other,
+    /// if one is there. `others` is what an idle share follows: the least watermark of the other workers.
+    ///
+    /// # Errors
+    /// When it cannot go on: offsets that expired, a topic that was recreated, a broker that refuses for good.
+    fn poll(&mut self, epoch: Epoch, now_ms: i64, budget_bytes: u64, others: EventTime) -> Result<Polled, Error>;
+
+    /// How far each partition of this share was polled.
+    fn positions(&self) -> Vec<PartitionPosition>;
+
+    /// Whether everything up to the ends that were recorded at the start of `--until-end` is polled. Always false
+    /// without it.
+    fn at_end(&self) -> bool;
+
+    /// The partitions, for people.
+    fn status(&self) -> Vec<PartitionStatus>;
+}
