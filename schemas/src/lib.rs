@@ -7,9 +7,11 @@
 //! Weir, have to read it the same way. Its one piece of network code is the registry client.
 
 pub mod fate;
+pub mod headers;
 pub mod metric;
 pub mod place;
 pub mod rows;
 pub mod stage;
+pub mod tables;
 pub mod time;
 pub mod types;

@@ -99,7 +99,7 @@ pub fn refused_schema() -> SchemaRef {
         text("app_version"),
         Field::new("key", DataType::Binary, true),
         Field::new("value", DataType::Binary, true),
-        // Kafka's headers as `name\0length-prefixed value` pairs: kept byte for byte, never interpreted here.
+        // Kafka's headers as `crate::headers` writes them: kept byte for byte.
         Field::new("headers", DataType::Binary, false),
     ]))
 }

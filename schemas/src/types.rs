@@ -33,7 +33,7 @@ pub enum ColumnType {
     LowCardinality,
     /// `FixedString(n)`.
     FixedString(u16),
-    /// `UUID`.
+    /// `UUID`; the 16 bytes are in the order in which the text shows them.
     Uuid,
     /// `Date`: days, 1970 to 2149.
     Date,

@@ -1,0 +1,185 @@
+//! The tables that every pipeline has, beside those of its views: declared once, because operators or the
+//! pipeline write them and sinks and people read them.
+//!
+//! Times of the clock end in `_at`. Columns of text that have few distinct values are `LowCardinality`.
+//!
+//! Not here: the ledger, which one operator writes and nobody but ClickHouse reads; the accepted events,
+//! whose columns are the source's.
+
+use std::sync::Arc;
+
+use crate::rows::{Table, TableKind};
+use crate::stage::Column;
+use crate::types::{ColumnType, Width, Zone};
+
+/// The name of [`progress`].
+pub const PROGRESS: &str = "weir_progress";
+/// The name of [`judgements`].
+pub const JUDGEMENTS: &str = "weir_judgements";
+/// The name of [`quarantine`].
+pub const QUARANTINE: &str = "weir_quarantine";
+/// The name of [`alerts`].
+pub const ALERTS: &str = "weir_alerts";
+/// The name of [`alerts_history`].
+pub const ALERTS_HISTORY: &str = "weir_alerts_history";
+
+/// How far each view is complete: one row per view, rewritten after all rows of an epoch were acknowledged.
+pub fn progress() -> Table {
+    Table {
+        name: Arc::from(PROGRESS),
+        comment: "How far each view is complete; written after all rows of the epoch".to_owned(),
+        columns: vec![
+            column("view", ColumnType::LowCardinality, "the view's name"),
+            column("complete_through", time(), "every window that ends here or before is closed"),
+            column("final_through", time(), "every window that ends here or before can change no more by itself"),
+            column("epoch", ColumnType::UInt(Width::W64), "the committed epoch this speaks of"),
+            column("held_back_by", ColumnType::String, "the partition with the least watermark, as topic/partition"),
+            column("committed_at", time(), "when the epoch was committed, by Weir's clock"),
+        ],
+        key_columns: 1,
+        partition_by: None,
+        kind: TableKind::Keyed,
+        retention_days: None,
+    }
+}
+
+/// Decisions that needed the clock: a replay reads them instead of deciding again.
+pub fn judgements() -> Table {
+    Table {
+        name: Arc::from(JUDGEMENTS),
+        comment: "Decisions that needed the clock; a replay reads them instead of deciding again".to_owned(),
+        columns: vec![
+            column("judged_at", time(), "when, by Weir's clock"),
+            column("topic", ColumnType::LowCardinality, "the topic"),
+            column("partition", ColumnType::Int(Width::W32), "the partition"),
+            column("offset", ColumnType::Int(Width::W64), "the record judged, or the next one where a partition was"),
+            column("kind", ColumnType::LowCardinality, "what was decided, such as idle or too_late_after_idle"),
+            column("epoch", ColumnType::UInt(Width::W64), "the epoch whose commit holds it"),
+            column("watermark", time(), "the watermark it was judged against"),
+            column("detail", ColumnType::String, "what else is needed to repeat it"),
+        ],
+        key_columns: 5,
+        partition_by: Some(0),
+        kind: TableKind::Appended,
+        retention_days: None,
+    }
+}
+
+/// Refused records, whole, one row each; the key is the place.
+pub fn quarantine(retention_days: Option<u32>) -> Table {
+    let few = || ColumnType::LowCardinality;
+    Table {
+        name: Arc::from(QUARANTINE),
+        comment: "Refused records with their bytes, place and reason".to_owned(),
+        columns: vec![
+            column("kafka_time", milliseconds(), "the record's Kafka timestamp"),
+            column("topic", few(), "the topic"),
+            column("partition", ColumnType::Int(Width::W32), "the partition"),
+            column("offset", ColumnType::Int(Width::W64), "the offset"),
+            column("schema_id", ColumnType::UInt(Width::W32).nullable(), "the writer schema's id in the registry"),
+            column("event_time", time().nullable(), "the event's time, where it could be read"),
+            column("reason", few(), "the stable name of the reason"),
+            column("detail", ColumnType::String, "the field, the rule, or what was wrong with the bytes"),
+            column("tenant", few(), "the tenant, empty where unknown"),
+            column("sdk", few(), "the SDK that sent it, empty where unknown"),
+            column("sdk_version", few(), "the SDK's version"),
+            column("app_version", few(), "the app's version"),
+            column("key", ColumnType::String.nullable(), "the record's key, byte for byte"),
+            column("value", ColumnType::String.nullable(), "the record's value, byte for byte"),
+            column("headers", ColumnType::String, "the headers: name, zero byte, i32 length (-1 null), value; repeated"),
+        ],
+        key_columns: 4,
+        partition_by: Some(0),
+        kind: TableKind::Appended,
+        retention_days,
+    }
+}
+
+/// Every step of every alert: one row per (fingerprint, alert revision, window). The alert topic carries the same rows.
+pub fn alerts_history() -> Table {
+    Table {
+        name: Arc::from(ALERTS_HISTORY),
+        comment: "Every step of every alert; the alert topic carries the same".to_owned(),
+        columns: alert_columns(),
+        key_columns: 3,
+        partition_by: Some(0),
+        kind: TableKind::Appended,
+        retention_days: None,
+    }
+}
+
+/// The newest step of every alert: one row per fingerprint.
+pub fn alerts() -> Table {
+    let mut columns = alert_columns();
+    columns.swap(0, 1);
+    Table {
+        name: Arc::from(ALERTS),
+        comment: "The newest step of every alert".to_owned(),
+        columns,
+        key_columns: 1,
+        partition_by: None,
+        kind: TableKind::Keyed,
+        retention_days: None,
+    }
+}
+
+/// Columns of [`alerts_history`], its three key columns first; [`alerts`] has the first two swapped.
+fn alert_columns() -> Vec<Column> {
+    let few = || ColumnType::LowCardinality;
+    let count = || ColumnType::UInt(Width::W64);
+    vec![
+        column("window_start", time(), "start of the window that made this step"),
+        column("fingerprint", ColumnType::String, "what makes it the same problem: hexadecimal, stable"),
+        column("revision", ColumnType::UInt(Width::W32), "1 when the alert opens, one more with each step"),
+        column("window_end", time(), "end of the window that made this step"),
+        column("status", few(), "open, update or resolved"),
+        column("detector", few(), "the detector's name"),
+        column("source", few(), "the source"),
+        column("tenant", few(), "the tenant, empty where unknown"),
+        column("sdk", few(), "the SDK, empty where unknown"),
+        column("sdk_version", few(), "the SDK's version"),
+        column("app_version", few(), "the app's version"),
+        column("reason", few(), "the commonest reason among the refused records"),
+        column("detail", ColumnType::String, "the field, rule or wrong bytes of that reason"),
+        column("refused", count(), "refused records in the window"),
+        column("total", count(), "all records in the window"),
+        column("share", ColumnType::Float64, "refused / total, 0 to 1"),
+        column("opened_at", time(), "start of the window in which the alert opened, in event time"),
+        column("examples", ColumnType::Array(Box::new(ColumnType::String)), "places of some records, topic/partition@offset"),
+    ]
+}
+
+fn column(name: &str, column_type: ColumnType, comment: &str) -> Column {
+    Column { name: name.to_owned(), column_type, comment: comment.to_owned() }
+}
+
+fn utc() -> Option<Zone> {
+    Some(Zone::from("UTC"))
+}
+
+/// Microseconds, as event times are.
+fn time() -> ColumnType {
+    ColumnType::DateTime64(6, utc())
+}
+
+/// Milliseconds, as Kafka's timestamps are.
+fn milliseconds() -> ColumnType {
+    ColumnType::DateTime64(3, utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_partition_columns_belong_to_the_key() {
+        for table in [progress(), judgements(), quarantine(Some(30)), alerts(), alerts_history()] {
+            let mut names: Vec<_> = table.columns.iter().map(|column| &column.name).collect();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), table.columns.len(), "{}", table.name);
+            assert!(table.partition_by.is_none_or(|at| at < table.key_columns), "{}", table.name);
+        }
+        assert_eq!(alerts().columns[0].name, "fingerprint");
+    }
+}
