@@ -62,11 +62,14 @@ mod tests {
         push(&mut bytes, b"", None);
         assert_eq!(bytes, b"sdk\0\x03\0\0\0websdk\0\x02\0\0\0\0\xff\0\xff\xff\xff\xff");
         let read: Vec<_> = iter(&bytes).collect();
-        assert_eq!(read, [
-            (b"sdk".as_slice(), Some(b"web".as_slice())),
-            (b"sdk".as_slice(), Some(b"\0\xff".as_slice())),
-            (b"".as_slice(), None),
-        ]);
+        assert_eq!(
+            read,
+            [
+                (b"sdk".as_slice(), Some(b"web".as_slice())),
+                (b"sdk".as_slice(), Some(b"\0\xff".as_slice())),
+                (b"".as_slice(), None),
+            ]
+        );
     }
 
     #[test]

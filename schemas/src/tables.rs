@@ -86,7 +86,11 @@ pub fn quarantine(retention_days: Option<u32>) -> Table {
             column("app_version", few(), "the app's version"),
             column("key", ColumnType::String.nullable(), "the record's key, byte for byte"),
             column("value", ColumnType::String.nullable(), "the record's value, byte for byte"),
-            column("headers", ColumnType::String, "the headers: name, zero byte, i32 length (-1 null), value; repeated"),
+            column(
+                "headers",
+                ColumnType::String,
+                "the headers: name, zero byte, i32 length (-1 null), value; repeated",
+            ),
         ],
         key_columns: 4,
         partition_by: Some(0),
@@ -145,7 +149,11 @@ fn alert_columns() -> Vec<Column> {
         column("total", count(), "all records in the window"),
         column("share", ColumnType::Float64, "refused / total, 0 to 1"),
         column("opened_at", time(), "start of the window in which the alert opened, in event time"),
-        column("examples", ColumnType::Array(Box::new(ColumnType::String)), "places of some records, topic/partition@offset"),
+        column(
+            "examples",
+            ColumnType::Array(Box::new(ColumnType::String)),
+            "places of some records, topic/partition@offset",
+        ),
     ]
 }
 

@@ -128,7 +128,9 @@ impl ColumnType {
     #[must_use]
     pub fn nullable(self) -> ColumnType {
         match self {
-            ColumnType::Nullable(_) | ColumnType::Array(_) | ColumnType::Map(..) | ColumnType::AggregateState(_) => self,
+            ColumnType::Nullable(_) | ColumnType::Array(_) | ColumnType::Map(..) | ColumnType::AggregateState(_) => {
+                self
+            }
             other => ColumnType::Nullable(Box::new(other)),
         }
     }

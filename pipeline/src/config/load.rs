@@ -250,10 +250,9 @@ event_time = "occurred_at"
 
     #[test]
     fn every_unknown_key_is_reported_with_a_suggestion() {
-        let text = GOOD.replace("state = \"state\"", "state = \"state\"\nworkes = 2").replace(
-            "event_time = \"occurred_at\"",
-            "event_time = \"occurred_at\"\nlateness = 5\nidle_after = 3",
-        );
+        let text = GOOD
+            .replace("state = \"state\"", "state = \"state\"\nworkes = 2")
+            .replace("event_time = \"occurred_at\"", "event_time = \"occurred_at\"\nlateness = 5\nidle_after = 3");
         let message = check(&text).unwrap_err();
         assert!(message.contains("p.toml:4:1: unknown key `workes`"), "{message}");
         assert!(message.contains("did you mean `workers`?"), "{message}");

@@ -47,9 +47,8 @@ fn bounds(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>)
     }
     if let Some(detector) = &pipeline.alerts.refused_share {
         between(&["alerts", "refused_share", "window_ms"], detector.window_ms, 1_000, 86_400_000);
-        let ordered = 0.0 <= detector.resolve_below
-            && detector.resolve_below <= detector.open_at
-            && detector.open_at <= 1.0;
+        let ordered =
+            0.0 <= detector.resolve_below && detector.resolve_below <= detector.open_at && detector.open_at <= 1.0;
         if !ordered {
             problems.push(source.problem(
                 &["alerts", "refused_share"],

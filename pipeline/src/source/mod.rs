@@ -6,6 +6,9 @@
 //! Invariants: a watermark never goes back; positions are those of everything that was polled, so that a commit of
 //! them together with what became of the records is exact; `poll` never waits for the network.
 
+pub mod fetch;
+pub mod judge;
+
 use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 use weir_schemas::rows::Changes;

@@ -1,0 +1,253 @@
+//! Fetching: batches of messages from librdkafka, one queue per partition.
+//!
+//! `rd_kafka_consume_batch_queue` brings thousands of messages for one call (a poll per message costs twice the
+//! CPU), and a queue per partition lets the source decide whose turn it is: a partition that isn't asked waits, and
+//! librdkafka stops fetching for it when its queue is full. That is the whole of pausing here.
+//!
+//! Invariants: partitions are assigned by Weir, never by group rebalancing; offsets are never committed or stored
+//! from here; an offset that the log no longer holds is an error, not a reset; messages are read in librdkafka's own
+//! memory and freed when the batch is dropped.
+//!
+//! This is the one file with calls into librdkafka's C interface.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr::NonNull;
+
+use rdkafka::bindings as c;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+/// Messages that one call may bring; librdkafka's queue is bounded in bytes besides.
+const MESSAGES_PER_CALL: usize = 8_192;
+
+/// A consumer whose partitions each have a queue of their own.
+pub struct Fetcher {
+    queues: Vec<Queue>,
+    // Dropped after the queues: they belong to it.
+    consumer: BaseConsumer<Quiet>,
+}
+
+/// Where a partition is read from.
+#[derive(Clone, Debug)]
+pub struct Assigned {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The first offset to read.
+    pub offset: i64,
+}
+
+/// What one look into a partition's queue brought.
+#[derive(Default)]
+pub struct Fetched {
+    /// The messages, in the order of their offsets.
+    pub messages: Vec<Message>,
+    /// The end of the log at which the queue ran dry, if it did after these messages.
+    pub end_offset: Option<i64>,
+    /// An error of this partition that won't go away by waiting.
+    pub failure: Option<String>,
+}
+
+/// librdkafka's own log lines go through `tracing`; its statistics aren't asked for.
+struct Quiet;
+impl ClientContext for Quiet {}
+impl ConsumerContext for Quiet {}
+
+struct Queue(NonNull<c::rd_kafka_queue_t>);
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from rd_kafka_queue_get_partition and is destroyed once, before its consumer.
+        unsafe { c::rd_kafka_queue_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// One message in librdkafka's memory.
+pub struct Message(NonNull<c::rd_kafka_message_t>);
+
+impl Message {
+    fn raw(&self) -> &c::rd_kafka_message_t {
+        // SAFETY: the pointer stays valid until `drop` hands it back.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The offset.
+    pub fn offset(&self) -> i64 {
+        self.raw().offset
+    }
+
+    /// The Kafka timestamp in milliseconds; -1 where the record carries none.
+    pub fn timestamp_ms(&self) -> i64 {
+        let mut kind = c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: reads the message's own fields.
+        unsafe { c::rd_kafka_message_timestamp(self.0.as_ptr(), &mut kind) }
+    }
+
+    /// The value; `None` is a tombstone.
+    pub fn value(&self) -> Option<&[u8]> {
+        // SAFETY: librdkafka says that `payload` points to `len` bytes as long as the message lives.
+        unsafe { bytes(self.raw().payload, self.raw().len) }
+    }
+
+    /// The key.
+    pub fn key(&self) -> Option<&[u8]> {
+        // SAFETY: as for the value.
+        unsafe { bytes(self.raw().key, self.raw().key_len) }
+    }
+
+    /// Bytes of key and value.
+    pub fn size(&self) -> u64 {
+        (self.raw().len + self.raw().key_len) as u64
+    }
+
+    /// Calls `each` with the name and value of every header, in order.
+    pub fn headers(&self, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
+        let mut headers = std::ptr::null_mut();
+        // SAFETY: the header list belongs to the message and lives as long as it.
+        if unsafe { c::rd_kafka_message_headers(self.0.as_ptr(), &mut headers) }
+            != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
+            return;
+        }
+        for at in 0.. {
+            let (mut name, mut value, mut size) = (std::ptr::null::<c_char>(), std::ptr::null::<c_void>(), 0usize);
+            // SAFETY: an index past the end is answered with an error, which ends the loop.
+            let found = unsafe { c::rd_kafka_header_get_all(headers, at, &mut name, &mut value, &mut size) };
+            if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
+                return;
+            }
+            // SAFETY: the name is a C string, the value `size` bytes, both of the header list.
+            unsafe { each(CStr::from_ptr(name).to_bytes(), bytes(value, size)) };
+        }
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        // SAFETY: each message is owned by exactly one `Message`.
+        unsafe { c::rd_kafka_message_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// `size` bytes at `start`, or `None` for a null pointer.
+unsafe fn bytes<'a>(start: *const c_void, size: usize) -> Option<&'a [u8]> {
+    // SAFETY: the caller promises that a pointer that isn't null has `size` bytes behind it.
+    (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast::<u8>(), size) })
+}
+
+/// The settings that reading as Weir does needs, on top of the cluster's; `queue_bytes` bounds what librdkafka holds
+/// for one partition.
+pub fn consumer_config(base: &ClientConfig, group: &str, queue_bytes: u64) -> ClientConfig {
+    let mut config = base.clone();
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "100")
+        // The default of a second starves a reader whose queue was full for a moment.
+        .set("fetch.queue.backoff.ms", "20")
+        .set("queued.min.messages", "1000000")
+        .set("queued.max.messages.kbytes", (queue_bytes / 1024).clamp(64, 1 << 20).to_string());
+    config
+}
+
+impl Fetcher {
+    /// A consumer that reads `assigned`, in that order of indices.
+    ///
+    /// # Errors
+    /// What librdkafka says of wrong settings or an unknown partition.
+    pub fn new(config: &ClientConfig, assigned: &[Assigned]) -> Result<Fetcher, KafkaError> {
+        let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
+        let mut list = TopicPartitionList::with_capacity(assigned.len());
+        for part in assigned {
+            list.add_partition_offset(&part.topic, part.partition, Offset::Offset(part.offset))?;
+        }
+        let mut queues = Vec::with_capacity(assigned.len());
+        for part in assigned {
+            let topic = CString::new(part.topic.as_str())
+                .map_err(|_| KafkaError::Subscription(format!("topic {:?} has a zero byte", part.topic)))?;
+            // SAFETY: the client handle lives as long as the consumer; the returned queue is owned by `Queue`.
+            let queue = unsafe {
+                c::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), part.partition)
+            };
+            let queue = NonNull::new(queue)
+                .ok_or_else(|| KafkaError::Subscription(format!("no queue for {}/{}", part.topic, part.partition)))?;
+            queues.push(Queue(queue));
+        }
+        consumer.assign(&list)?;
+        for queue in &queues {
+            // SAFETY: a null destination ends the forwarding to the consumer's common queue.
+            unsafe { c::rd_kafka_queue_forward(queue.0.as_ptr(), std::ptr::null_mut()) };
+        }
+        Ok(Fetcher { queues, consumer })
+    }
+
+    /// Takes what is ready in the queue of partition `index`, without waiting.
+    pub fn fetch(&self, index: usize) -> Fetched {
+        let Some(queue) = self.queues.get(index) else { return Fetched::default() };
+        let mut pointers: Vec<*mut c::rd_kafka_message_t> = Vec::with_capacity(MESSAGES_PER_CALL);
+        // SAFETY: the buffer has room for the number of pointers that is given; as many are written as are returned.
+        let count = unsafe {
+            let count = c::rd_kafka_consume_batch_queue(queue.0.as_ptr(), 0, pointers.as_mut_ptr(), MESSAGES_PER_CALL);
+            let count = usize::try_from(count).unwrap_or(0);
+            pointers.set_len(count);
+            count
+        };
+        let mut fetched = Fetched { messages: Vec::with_capacity(count), ..Fetched::default() };
+        for pointer in pointers {
+            let Some(pointer) = NonNull::new(pointer) else { continue };
+            let message = Message(pointer);
+            match message.raw().err {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                    fetched.end_offset = None;
+                    fetched.messages.push(message);
+                }
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => fetched.end_offset = Some(message.offset()),
+                error => {
+                    let text = message.value().map(String::from_utf8_lossy).unwrap_or_default();
+                    fetched.failure = Some(format!("{}: {text}", KafkaError::MessageConsumption(error.into())));
+                }
+            }
+        }
+        fetched
+    }
+
+    /// The end of partition `index`'s log as the last fetch told it, without asking the broker; `None` before the first.
+    pub fn end_offset(&self, topic: &str, partition: i32) -> Option<i64> {
+        let topic = CString::new(topic).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: reads cached numbers of a live client.
+        let result = unsafe {
+            c::rd_kafka_get_watermark_offsets(
+                self.consumer.client().native_ptr(),
+                topic.as_ptr(),
+                partition,
+                &mut low,
+                &mut high,
+            )
+        };
+        (result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+    }
+
+    /// Serves the client's events: log lines and errors of brokers, which librdkafka itself gets over. The newest
+    /// error, if there was one.
+    pub fn serve(&self) -> Option<String> {
+        let mut newest = None;
+        // A bound on the loop: a broker that is down reports again and again.
+        for _ in 0..64 {
+            match self.consumer.poll(std::time::Duration::ZERO) {
+                None => break,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => newest = Some(error.to_string()),
+            }
+        }
+        newest
+    }
+}

@@ -1,0 +1,205 @@
+//! Judging time: which events are in time, how far a partition's watermark is, when it is idle.
+//!
+//! Pure: it takes times as facts and returns decisions. *Too late* is a fact of the log, not of the moment: an
+//! event is too late when its time is older than its own partition's watermark at its own offset by more than the
+//! allowed lateness. The one judgement that needs the clock, *too late after idleness*, is told apart.
+//!
+//! Invariants: a watermark never goes back; a record beyond the future limit doesn't move it; an event counts for
+//! it as no later than its record's Kafka timestamp.
+
+use weir_schemas::time::{EventTime, Span};
+
+/// The bounds that a source's file gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How far events may be out of order within a partition.
+    pub disorder: Span,
+    /// How long after its close a window is still corrected.
+    pub allowed_lateness: Span,
+    /// How far an event time may lie beyond its record's Kafka timestamp.
+    pub future_limit: Span,
+    /// After how long at its end without a record a partition is idle.
+    pub idle_after_ms: i64,
+}
+
+/// What time says of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    InTime,
+    /// Older than its own partition's watermark by more than the allowed lateness.
+    TooLate,
+    /// Too late only against the watermark that went on while the partition was idle: a judgement by the clock.
+    TooLateAfterIdle,
+    /// Its time lies too far beyond its record's.
+    Future,
+}
+
+/// One partition's clock.
+#[derive(Clone, Debug)]
+pub struct PartitionClock {
+    watermark: EventTime,
+    /// Wall time of the last record, or of the start, in milliseconds.
+    active_at_ms: i64,
+    at_end: bool,
+}
+
+impl PartitionClock {
+    /// A clock that resumes from a mark; [`EventTime::MIN`] where there is none.
+    pub fn resume(watermark: EventTime, now_ms: i64) -> PartitionClock {
+        PartitionClock { watermark, active_at_ms: now_ms, at_end: false }
+    }
+
+    /// The partition's own watermark.
+    pub fn watermark(&self) -> EventTime {
+        self.watermark
+    }
+
+    /// Judges the next event of the partition's log and moves the watermark behind it. `kafka_time_ms` is negative
+    /// where the record carries none; `held` is what this worker's stream was already told.
+    pub fn judge(&mut self, time: EventTime, kafka_time_ms: i64, bounds: &Bounds, held: EventTime) -> Verdict {
+        let mut counts_as = time;
+        if kafka_time_ms >= 0 {
+            let recorded = EventTime::from_ms(kafka_time_ms);
+            if time > recorded.plus(bounds.future_limit) {
+                return Verdict::Future;
+            }
+            counts_as = time.min(recorded);
+        }
+        let verdict = if time < self.watermark.minus(bounds.allowed_lateness) {
+            Verdict::TooLate
+        } else if time < held.minus(bounds.allowed_lateness) {
+            Verdict::TooLateAfterIdle
+        } else {
+            Verdict::InTime
+        };
+        self.watermark = self.watermark.max(counts_as.minus(bounds.disorder));
+        verdict
+    }
+
+    /// Records came at `now_ms`.
+    pub fn active(&mut self, now_ms: i64) {
+        self.active_at_ms = now_ms;
+        self.at_end = false;
+    }
+
+    /// The partition was read to the end that its broker knows.
+    pub fn reached_end(&mut self) {
+        self.at_end = true;
+    }
+
+    /// Idle by time *and* by being at its end: a slow reader is not an idle partition.
+    pub fn is_idle(&self, bounds: &Bounds, now_ms: i64) -> bool {
+        self.at_end && now_ms.saturating_sub(self.active_at_ms) >= bounds.idle_after_ms
+    }
+}
+
+/// What a worker's whole share says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Combined {
+    /// The watermark that the stream is told; never less than `held`.
+    pub watermark: EventTime,
+    /// Whether every partition is idle, or there is none.
+    pub idle: bool,
+}
+
+/// Combines a worker's partitions. `held` is what the stream was told before, `others` the least watermark of the
+/// other workers that aren't idle ([`EventTime::MAX`] when all are), `onward` how far the clock has carried the
+/// greatest event time since the last record anywhere.
+pub fn combine<'a>(
+    clocks: impl Iterator<Item = &'a PartitionClock>,
+    bounds: &Bounds,
+    now_ms: i64,
+    held: EventTime,
+    others: EventTime,
+    onward: EventTime,
+) -> Combined {
+    let least = clocks.filter(|clock| !clock.is_idle(bounds, now_ms)).map(PartitionClock::watermark).min();
+    let (watermark, idle) = match least {
+        Some(least) => (least, false),
+        None if others == EventTime::MAX => (onward, true),
+        None => (others, true),
+    };
+    Combined { watermark: held.max(watermark), idle }
+}
+
+/// How far the clock carries the watermark when every partition has been idle at its end: from the greatest event
+/// time seen, at the clock's pace.
+pub fn onward(greatest: EventTime, last_record_at_ms: i64, now_ms: i64, bounds: &Bounds) -> EventTime {
+    let elapsed_ms = now_ms.saturating_sub(last_record_at_ms).max(0);
+    greatest.minus(bounds.disorder).plus(Span::from_ms(elapsed_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds {
+        disorder: Span::from_ms(10),
+        allowed_lateness: Span::from_ms(100),
+        future_limit: Span::from_ms(1_000),
+        idle_after_ms: 500,
+    };
+
+    fn ms(at: i64) -> EventTime {
+        EventTime::from_ms(at)
+    }
+
+    #[test]
+    fn an_event_is_judged_by_the_log_before_it() {
+        let mut clock = PartitionClock::resume(EventTime::MIN, 0);
+        assert_eq!(clock.judge(ms(1_000), 1_000, &BOUNDS, EventTime::MIN), Verdict::InTime);
+        assert_eq!(clock.watermark(), ms(990));
+        assert_eq!(clock.judge(ms(890), 1_000, &BOUNDS, EventTime::MIN), Verdict::InTime);
+        assert_eq!(clock.judge(ms(889), 1_000, &BOUNDS, EventTime::MIN), Verdict::TooLate);
+        assert_eq!(clock.watermark(), ms(990), "a watermark never goes back");
+    }
+
+    #[test]
+    fn a_clock_in_the_future_moves_nothing_and_a_little_ahead_counts_as_its_record() {
+        let mut clock = PartitionClock::resume(EventTime::MIN, 0);
+        assert_eq!(clock.judge(ms(2_001), 1_000, &BOUNDS, EventTime::MIN), Verdict::Future);
+        assert_eq!(clock.watermark(), EventTime::MIN);
+        assert_eq!(clock.judge(ms(2_000), 1_000, &BOUNDS, EventTime::MIN), Verdict::InTime);
+        assert_eq!(clock.watermark(), ms(990));
+        assert_eq!(clock.judge(ms(9_000), -1, &BOUNDS, EventTime::MIN), Verdict::InTime, "no timestamp, no limit");
+    }
+
+    #[test]
+    fn waking_from_idleness_is_judged_against_what_was_told_and_told_apart() {
+        let mut clock = PartitionClock::resume(ms(0), 0);
+        assert_eq!(clock.judge(ms(400), 400, &BOUNDS, ms(501)), Verdict::TooLateAfterIdle);
+        assert_eq!(clock.judge(ms(401), 401, &BOUNDS, ms(501)), Verdict::InTime);
+    }
+
+    #[test]
+    fn only_a_partition_at_its_end_can_be_idle() {
+        let mut clock = PartitionClock::resume(EventTime::MIN, 0);
+        assert!(!clock.is_idle(&BOUNDS, 10_000), "it was never read to its end");
+        clock.reached_end();
+        assert!(clock.is_idle(&BOUNDS, 500));
+        clock.active(600);
+        assert!(!clock.is_idle(&BOUNDS, 10_000));
+    }
+
+    #[test]
+    fn an_idle_share_follows_the_others_and_the_clock_when_all_are_idle() {
+        let mut slow = PartitionClock::resume(ms(100), 0);
+        let fast = PartitionClock::resume(ms(900), 0);
+        let told = |clocks: &[&PartitionClock], others| {
+            combine(clocks.iter().copied(), &BOUNDS, 1_000, ms(50), others, ms(2_000))
+        };
+        assert_eq!(told(&[&slow, &fast], ms(700)), Combined { watermark: ms(100), idle: false });
+        slow.reached_end();
+        assert_eq!(told(&[&slow, &fast], ms(700)), Combined { watermark: ms(900), idle: false });
+        assert_eq!(told(&[&slow], ms(700)), Combined { watermark: ms(700), idle: true });
+        assert_eq!(told(&[], EventTime::MAX), Combined { watermark: ms(2_000), idle: true });
+        assert_eq!(told(&[&slow], ms(10)), Combined { watermark: ms(50), idle: true }, "never back");
+    }
+
+    #[test]
+    fn the_clock_carries_the_greatest_event_time_on() {
+        assert_eq!(onward(ms(5_000), 1_000, 1_700, &BOUNDS), ms(5_690));
+        assert_eq!(onward(EventTime::MIN, 1_000, 1_700, &BOUNDS), EventTime::MIN);
+    }
+}
