@@ -72,11 +72,15 @@ pub enum Reason {
     FutureEventTime = 8,
     /// A rule of the pipeline file refused the event; the detail names the rule.
     Rule = 9,
+    /// Kept with the refused records, but its fate is [`Fate::TooLate`]: nothing is wrong with its bytes.
+    TooLate = 10,
+    /// The same for [`Fate::TooLateAfterIdle`].
+    TooLateAfterIdle = 11,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Reason; 10] = [
+    pub const ALL: [Reason; 12] = [
         Reason::NotFramed,
         Reason::UnknownSchema,
         Reason::IncompatibleSchema,
@@ -87,7 +91,19 @@ impl Reason {
         Reason::NoEventTime,
         Reason::FutureEventTime,
         Reason::Rule,
+        Reason::TooLate,
+        Reason::TooLateAfterIdle,
     ];
+
+    /// The fate of a record with this reason.
+    pub fn fate(self) -> Fate {
+        match self {
+            Reason::TooLate => Fate::TooLate,
+            Reason::TooLateAfterIdle => Fate::TooLateAfterIdle,
+            _ => Fate::Quarantined,
+        }
+    }
+
 
     /// The stable name.
     pub fn name(self) -> &'static str {
@@ -102,6 +118,8 @@ impl Reason {
             Reason::NoEventTime => "no_event_time",
             Reason::FutureEventTime => "future_event_time",
             Reason::Rule => "rule",
+            Reason::TooLate => "too_late",
+            Reason::TooLateAfterIdle => "too_late_after_idle",
         }
     }
 

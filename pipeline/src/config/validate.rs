@@ -8,7 +8,7 @@ use crate::problem::{Problem, nearest};
 const RESERVED_PREFIX: &str = "weir_";
 
 /// Every problem of `pipeline`'s values.
-pub fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem> {
+pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem> {
     let mut problems = Vec::new();
     bounds(source, pipeline, &mut problems);
     names(source, pipeline, &mut problems);
