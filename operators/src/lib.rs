@@ -10,3 +10,4 @@ pub mod error;
 pub mod expr;
 pub mod operator;
 pub mod view;
+pub mod window;

@@ -76,8 +76,12 @@ pub struct Window {
 /// How wide a window is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// A fixed span, aligned as ClickHouse aligns it: seconds to hours from the zone's midnight of 1970.
+    /// A fixed span of seconds or minutes, counted from 1970-01-01T00:00:00Z whatever the zone: so
+    /// `INTERVAL 60 MINUTE` cuts at half past in `Asia/Kolkata`, as ClickHouse does.
     Fixed(Span),
+    /// Hours of the zone's clock, counted from each local midnight: so `INTERVAL 5 HOUR` leaves a rest of four
+    /// hours at the end of a day. 24 and more are one day.
+    Hours(u32),
     /// Whole calendar days of the zone, counted from 1970-01-01.
     Days(u32),
 }

@@ -1,0 +1,3 @@
+//! Integration tests of the operators, in one binary.
+
+mod window;
