@@ -13,6 +13,7 @@ pub mod expr;
 pub mod moment;
 pub mod operator;
 pub mod route;
+pub mod script;
 pub mod state;
 mod timers;
 pub mod view;

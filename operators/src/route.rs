@@ -88,7 +88,6 @@ impl Batch {
 /// Timely gives no way to report an error from here, and what it hands over was written by the same program on
 /// the other side of its own connection, so bytes that do not decode are a bug there and end the process.
 impl ContainerBytes for Batch {
-    #[expect(clippy::panic, reason = "timely's trait has no error path; see above")]
     fn from_bytes(bytes: timely::bytes::arc::Bytes) -> Batch {
         let decoded = match bytes.get(..8).map(<[u8; 8]>::try_from) {
             Some(Ok(length)) => bytes.get(8..8usize.saturating_add(u64::from_le_bytes(length) as usize)),
@@ -101,7 +100,6 @@ impl ContainerBytes for Batch {
         }
     }
 
-    #[expect(clippy::panic, reason = "timely's trait has no error path; see above")]
     fn length_in_bytes(&self) -> usize {
         match self.to_ipc() {
             // The length in front, then the batch padded to eight bytes, as timely asks.
@@ -110,7 +108,6 @@ impl ContainerBytes for Batch {
         }
     }
 
-    #[expect(clippy::panic, reason = "timely's trait has no error path; see above")]
     fn into_bytes<W: std::io::Write>(&self, writer: &mut W) {
         let written = self.to_ipc().map_err(std::io::Error::other).and_then(|mut bytes| {
             writer.write_all(&(bytes.len() as u64).to_le_bytes())?;
