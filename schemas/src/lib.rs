@@ -6,7 +6,9 @@
 //! This crate uses no other Weir crate. It takes a thing only if two rooms above it, or somebody outside
 //! Weir, have to read it the same way. Its one piece of network code is the registry client.
 
+pub mod avro;
 pub mod fate;
+pub mod frame;
 pub mod headers;
 pub mod metric;
 pub mod place;

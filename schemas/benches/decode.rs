@@ -1,0 +1,90 @@
+//! Time to decode one record: events of 9 fields and about 110 bytes, a map among them.
+//!
+//! `cargo bench -p weir-schemas --bench decode` prints nanoseconds per record and CPU-seconds per million, for the
+//! proof alone (no column wanted), all 9 columns, and 5 of them. One thread; the best of several rounds, since the
+//! machine may have other work.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use apache_avro::types::Value;
+use weir_schemas::avro::{Decoder, Encoder, ReaderSchema, Schema};
+use weir_schemas::frame::frame;
+
+const SCHEMA: &str = r#"{"type": "record", "name": "Event", "fields": [
+    {"name": "event_id", "type": "string"},
+    {"name": "tenant", "type": "string"},
+    {"name": "type", "type": {"type": "enum", "name": "Type", "symbols": ["view", "click", "purchase", "heartbeat"]}},
+    {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "user_id", "type": ["null", "long"], "default": null},
+    {"name": "amount", "type": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}},
+    {"name": "sdk", "type": "string"},
+    {"name": "app_version", "type": "string"},
+    {"name": "props", "type": {"type": "map", "values": "string"}}
+]}"#;
+const RECORDS: usize = 200_000;
+const BATCH: usize = 4_096;
+const ROUNDS: usize = 7;
+
+fn main() {
+    let records = records();
+    let bytes: usize = records.iter().map(Vec::len).sum();
+    println!("{RECORDS} records of {} bytes on average, {BATCH} in a batch", bytes / RECORDS);
+    let reader = Arc::new(ReaderSchema::parse(SCHEMA).expect("reader schema"));
+    let writer = Schema::parse(SCHEMA).expect("writer schema");
+    let wanted = |names: &[&str]| -> Vec<bool> {
+        reader.columns.iter().map(|column| names.contains(&column.name.as_str())).collect()
+    };
+    run("proof alone", &records, &Decoder::new(&writer, Arc::clone(&reader), &[]).expect("compiles"));
+    run("all 9 columns", &records, &Decoder::new(&writer, Arc::clone(&reader), &[true; 9]).expect("compiles"));
+    let five = wanted(&["tenant", "type", "occurred_at", "user_id", "amount"]);
+    run("5 of 9 columns", &records, &Decoder::new(&writer, Arc::clone(&reader), &five).expect("compiles"));
+}
+
+fn run(what: &str, records: &[Vec<u8>], decoder: &Decoder) {
+    let datums: Vec<&[u8]> = records.iter().map(|record| frame(record).expect("framed").datum).collect();
+    let mut best = f64::MAX;
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let mut rows = 0;
+        for batch in datums.chunks(BATCH) {
+            let decoded = decoder.decode(batch).expect("fits");
+            rows += decoded.batch.num_rows();
+        }
+        assert_eq!(rows, RECORDS);
+        best = best.min(began.elapsed().as_secs_f64());
+    }
+    let each = best / RECORDS as f64;
+    println!("{what:<16} {:>6.0} ns per record   {:>6.3} CPU-s per million", each * 1e9, each * 1e6);
+}
+
+fn records() -> Vec<Vec<u8>> {
+    let encoder = Encoder::new(7, SCHEMA, &[]).expect("writer schema");
+    let writer = encoder.writer().expect("writer");
+    let types = ["view", "click", "purchase", "heartbeat"];
+    (0..RECORDS)
+        .map(|index| {
+            let at = 1_700_000_000_000 + index as i64;
+            let user = match index % 10 {
+                0 => Value::Union(0, Box::new(Value::Null)),
+                _ => Value::Union(1, Box::new(Value::Long((index * 7_919 % 50_000) as i64))),
+            };
+            let amount = ((index * 31 % 100_000) as i32).to_be_bytes();
+            let props = [("country", "DE"), ("page", "/checkout/cart"), ("campaign", "spring")];
+            let value = Value::Record(vec![
+                ("event_id".into(), Value::String(format!("{:020x}", index * 2_654_435_761))),
+                ("tenant".into(), Value::String(format!("tenant-{}", index % 12))),
+                ("type".into(), Value::Enum((index % 4) as u32, types[index % 4].into())),
+                ("occurred_at".into(), Value::TimestampMillis(at)),
+                ("user_id".into(), user),
+                ("amount".into(), Value::Decimal(amount.into())),
+                ("sdk".into(), Value::String("weir-js".into())),
+                ("app_version".into(), Value::String("4.18.2".into())),
+                ("props".into(), Value::Map(props.map(|(k, v)| (k.into(), Value::String(v.into()))).into())),
+            ]);
+            let mut bytes = Vec::new();
+            writer.write(&value, &mut bytes).expect("encodes");
+            bytes
+        })
+        .collect()
+}
