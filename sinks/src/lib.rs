@@ -10,7 +10,9 @@
 //!
 //! Not here: the outbox, its order and its bounds (the pipeline's), and what the rows mean (the operators').
 
+pub mod clickhouse;
 pub mod error;
+mod row_binary;
 pub mod sink;
 
 pub use error::{DeliveryError, Error};

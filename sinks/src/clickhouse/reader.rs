@@ -1,0 +1,151 @@
+//! Readers' views: what analysts and dashboards query.
+//!
+//! A view shows each key's newest row and no deleted one, by `FINAL` over the base table; within a partition only,
+//! since the key fixes the partition. A condition on key columns reaches the base table's index through the view.
+//!
+//! The view of a kept query has the SELECT's columns in their order, then:
+//! - further columns of its table, such as `revision`;
+//! - `<measure>_state` for each measure that is stored as a state: the finalised value can't be merged, so ranges
+//!   are rolled up with `uniqExactMerge(users_state)` and the like;
+//! - `is_closed`: the window ends at or before the view's `complete_through`, so every event that isn't late is in;
+//! - `is_final`: it ends at or before `final_through`, so nothing can change it by itself.
+//!
+//! Both look at `weir_progress` when the query runs, hence a window that closes needs no new row.
+
+use weir_schemas::rows::Table;
+use weir_schemas::tables;
+use weir_schemas::time::Span;
+use weir_schemas::types::{ColumnType, Zone};
+
+use super::ddl::{IS_DELETED, MARK, VERSION, physical};
+use super::{base_table, identifier, literal};
+use crate::error::Error;
+
+/// The table of a kept query, and how its readers' view comes from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewTable {
+    /// The table; its name is the view's.
+    pub table: Table,
+    /// Indexes of the table's columns in the order of the SELECT; the others follow.
+    pub select: Vec<usize>,
+    /// Index of the column of the window's start.
+    pub window: usize,
+    /// How wide a window is.
+    pub width: WindowWidth,
+    /// The zone whose calendar cuts days; `None` is UTC.
+    pub zone: Option<Zone>,
+}
+
+/// How wide a window is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowWidth {
+    /// A fixed span.
+    Fixed(Span),
+    /// Whole calendar days of the zone.
+    Days(u32),
+}
+
+/// The statement that makes the readers' view of a table without windows.
+pub fn create_plain(database: &str, table: &Table) -> String {
+    let columns: Vec<String> = table.columns.iter().map(|column| shown(&column.name, &stored(&column.name))).collect();
+    create(database, table, &columns)
+}
+
+/// The statement that makes the readers' view of a kept query.
+///
+/// # Errors
+/// [`Error::Refused`] when a column of the query has a name that the view gives to a column of its own.
+pub fn create_view(database: &str, view: &ViewTable) -> Result<String, Error> {
+    let table = &view.table;
+    let all = || 0..table.columns.len();
+    if table.columns.get(view.window).is_none() || view.select.iter().any(|at| *at >= table.columns.len()) {
+        return Err(Error::Columns { table: table.name.to_string(), detail: "the view names a column that isn't there".to_owned() });
+    }
+    let order = view.select.iter().copied().chain(all().filter(|at| !view.select.contains(at)));
+    let mut columns = Vec::new();
+    let mut states = Vec::new();
+    for column in order.map(|at| &table.columns[at]) {
+        let stored = stored(&column.name);
+        if matches!(column.column_type, ColumnType::AggregateState(_)) {
+            columns.push((column.name.clone(), format!("finalizeAggregation({stored})")));
+            states.push((format!("{}_state", column.name), stored));
+        } else {
+            columns.push((column.name.clone(), stored));
+        }
+    }
+    columns.extend(states);
+    for (name, through) in [("is_closed", "complete_through"), ("is_final", "final_through")] {
+        columns.push((name.to_owned(), ends_by(database, view, through)));
+    }
+    if let Some(name) = first_repeated(&columns) {
+        return Err(Error::Refused {
+            table: table.name.to_string(),
+            detail: format!("the readers' view would have two columns named {name}"),
+            remedy: format!("give the column another name than {name} in the SELECT"),
+        });
+    }
+    let columns: Vec<String> = columns.iter().map(|(name, value)| shown(name, value)).collect();
+    Ok(create(database, table, &columns))
+}
+
+fn create(database: &str, table: &Table, columns: &[String]) -> String {
+    let qualified = |name: &str| format!("{}.{}", identifier(database), identifier(name));
+    format!(
+        "CREATE OR REPLACE VIEW {} AS\nSELECT\n    {}\nFROM {} AS `rows` FINAL\n\
+         SETTINGS do_not_merge_across_partitions_select_final = 1\nCOMMENT {}",
+        qualified(&table.name),
+        columns.join(",\n    "),
+        qualified(&base_table(&table.name)),
+        literal(&format!("{MARK}{}", table.comment)),
+    )
+}
+
+/// A column of the base table. It is qualified, because the view's own name for it would win otherwise.
+fn stored(name: &str) -> String {
+    format!("`rows`.{}", identifier(&physical(name)))
+}
+
+fn shown(name: &str, value: &str) -> String {
+    format!("{value} AS {}", identifier(name))
+}
+
+fn first_repeated(columns: &[(String, String)]) -> Option<&str> {
+    let names = || columns.iter().map(|(name, _)| name.as_str());
+    names()
+        .enumerate()
+        .find(|(at, name)| [VERSION, IS_DELETED].contains(name) || names().take(*at).any(|earlier| earlier == *name))
+        .map(|(_, name)| name)
+}
+
+/// Whether the window of a row ends at or before a column of `weir_progress`. While that has no row of the view,
+/// nothing has ended.
+fn ends_by(database: &str, view: &ViewTable, through: &str) -> String {
+    format!(
+        "CAST(ifNull({} <= (SELECT argMax(`{through}`, `{VERSION}`) FROM {}.{} WHERE `view` = {}), 0), 'Bool')",
+        window_end(view),
+        identifier(database),
+        identifier(&base_table(tables::PROGRESS)),
+        literal(&view.table.name),
+    )
+}
+
+/// The first instant after the window.
+fn window_end(view: &ViewTable) -> String {
+    let column = &view.table.columns[view.window];
+    let start = stored(&column.name);
+    let is_date = matches!(column.column_type, ColumnType::Date | ColumnType::Date32);
+    let zone = literal(view.zone.as_deref().unwrap_or("UTC"));
+    match view.width {
+        // A date has no time of day, so it first becomes the zone's midnight.
+        WindowWidth::Days(days) if is_date => format!("toDateTime64(addDays({start}, {days}), 6, {zone})"),
+        WindowWidth::Days(days) => format!("addDays(toTimeZone({start}, {zone}), {days})"),
+        WindowWidth::Fixed(span) => {
+            let start = if is_date { format!("toDateTime64({start}, 6, {zone})") } else { start };
+            if span.0 % 1_000_000 == 0 {
+                format!("{start} + toIntervalSecond({})", span.0 / 1_000_000)
+            } else {
+                format!("{start} + toIntervalMicrosecond({})", span.0)
+            }
+        }
+    }
+}
