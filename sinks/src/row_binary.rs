@@ -57,9 +57,19 @@ pub(crate) enum Cell<'a> {
     /// Bytes that know their own end.
     State(&'a BinaryArray),
     Fixed(&'a FixedSizeBinaryArray),
-    List { offsets: &'a [i32], item: Box<Cell<'a>> },
-    Map { offsets: &'a [i32], key: Box<Cell<'a>>, value: Box<Cell<'a>> },
-    Nullable { nulls: Option<&'a NullBuffer>, of: Box<Cell<'a>> },
+    List {
+        offsets: &'a [i32],
+        item: Box<Cell<'a>>,
+    },
+    Map {
+        offsets: &'a [i32],
+        key: Box<Cell<'a>>,
+        value: Box<Cell<'a>>,
+    },
+    Nullable {
+        nulls: Option<&'a NullBuffer>,
+        of: Box<Cell<'a>>,
+    },
 }
 
 /// The columns of `batch` as `columns` declare them, which is all that it may have.

@@ -36,19 +36,23 @@ fn classify_response(text: &str) -> DeliveryError {
 fn remedy_of_code(code: u32) -> Option<&'static str> {
     match code {
         // NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_IDENTIFIER, UNKNOWN_TABLE, UNKNOWN_DATABASE
-        10 | 16 | 47 | 60 | 81 => Some("the table was changed or dropped while Weir ran: start Weir again, it will make what is missing"),
+        10 | 16 | 47 | 60 | 81 => {
+            Some("the table was changed or dropped while Weir ran: start Weir again, it will make what is missing")
+        }
         // TYPE_MISMATCH, CANNOT_PARSE_*, CANNOT_READ_ALL_DATA, CANNOT_CONVERT_TYPE, INCORRECT_DATA, ILLEGAL_COLUMN, ...
         6 | 20 | 26 | 27 | 33 | 38 | 41 | 43 | 44 | 53 | 69 | 70 | 72 | 117 | 131 | 190 | 321 | 349 => {
             Some("the table's columns are not those that Weir made: compare them with `weir check`")
         }
         // READONLY, ACCESS_DENIED, unknown user, wrong or missing password, AUTHENTICATION_FAILED
-        164 | 192 | 193 | 194 | 497 | 516 => {
-            Some("check clickhouse.user and clickhouse.password, and that this user may create and insert in the database")
-        }
+        164 | 192 | 193 | 194 | 497 | 516 => Some(
+            "check clickhouse.user and clickhouse.password, and that this user may create and insert in the database",
+        ),
         // UNKNOWN_SETTING, SETTING_CONSTRAINT_VIOLATION
         115 | 452 => Some("let clickhouse.user change the settings that the message names"),
         // BAD_ARGUMENTS, UNKNOWN_FUNCTION, NOT_IMPLEMENTED, SYNTAX_ERROR, SUPPORT_IS_DISABLED, ...
-        36 | 42 | 46 | 48 | 50 | 56 | 62 | 80 | 344 => Some("this ClickHouse is too old, or not one that Weir knows: use 25.3 or newer"),
+        36 | 42 | 46 | 48 | 50 | 56 | 62 | 80 | 344 => {
+            Some("this ClickHouse is too old, or not one that Weir knows: use 25.3 or newer")
+        }
         _ => None,
     }
 }

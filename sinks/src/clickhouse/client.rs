@@ -151,7 +151,10 @@ fn setting(name: &str, detail: impl Into<String>) -> Error {
 
 fn check_url(url: &str) -> Result<(), Error> {
     let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
-        return Err(setting("clickhouse.url", format!("{url} is no HTTP address: write http://host:8123 or https://host:8443")));
+        return Err(setting(
+            "clickhouse.url",
+            format!("{url} is no HTTP address: write http://host:8123 or https://host:8443"),
+        ));
     };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     if authority.is_empty() {

@@ -64,15 +64,20 @@ impl BaseTable {
     /// [`Error::Refused`] when ClickHouse could not hold such a table, with the column that is to blame.
     pub fn of(table: &Table) -> Result<BaseTable, Error> {
         check(table)?;
-        let mut columns: Vec<Column> = table
-            .columns
-            .iter()
-            .map(|column| Column { name: physical(&column.name), ..column.clone() })
-            .collect();
-        columns.push(own(VERSION, ColumnType::UInt(weir_schemas::types::Width::W64), "the row with the greatest counts: generation and epoch"));
+        let mut columns: Vec<Column> =
+            table.columns.iter().map(|column| Column { name: physical(&column.name), ..column.clone() }).collect();
+        columns.push(own(
+            VERSION,
+            ColumnType::UInt(weir_schemas::types::Width::W64),
+            "the row with the greatest counts: generation and epoch",
+        ));
         let engine = match table.kind {
             TableKind::Keyed => {
-                columns.push(own(IS_DELETED, ColumnType::UInt(weir_schemas::types::Width::W8), "1 where the key has no row any more"));
+                columns.push(own(
+                    IS_DELETED,
+                    ColumnType::UInt(weir_schemas::types::Width::W8),
+                    "1 where the key has no row any more",
+                ));
                 format!("ReplacingMergeTree({VERSION}, {IS_DELETED})")
             }
             TableKind::Appended => format!("ReplacingMergeTree({VERSION})"),
@@ -82,7 +87,8 @@ impl BaseTable {
             name: base_table(&table.name),
             key_columns: table.key_columns,
             engine,
-            partition_key: time.map(|time| format!("toYYYYMM({}{})", identifier(&time.name), zone_argument(&time.column_type))),
+            partition_key: time
+                .map(|time| format!("toYYYYMM({}{})", identifier(&time.name), zone_argument(&time.column_type))),
             sorting_key: sorting_key(&columns[..table.key_columns], table.partition_by),
             retention: time.and_then(|time| Some((time.name.clone(), table.retention_days?))),
             comment: format!("{MARK}{}", table.comment),
@@ -92,7 +98,8 @@ impl BaseTable {
 
     /// The statement that creates it in `database`, unless it is there.
     pub fn create(&self, database: &str) -> String {
-        let columns: Vec<String> = self.columns.iter().map(|column| format!("    {}", column_definition(column))).collect();
+        let columns: Vec<String> =
+            self.columns.iter().map(|column| format!("    {}", column_definition(column))).collect();
         let mut sql = format!(
             "CREATE TABLE IF NOT EXISTS {}.{}\n(\n{}\n)\nENGINE = {}\n",
             identifier(database),
@@ -180,14 +187,14 @@ fn check(table: &Table) -> Result<(), Error> {
     }
     let time = table.partition_by.map(|at| &table.columns[at]);
     if let Some(time) = time.filter(|time| !is_time(&time.column_type)) {
-        return refuse(format!("column {} is a {} and cuts no months", time.name, time.column_type), "use a date or a time");
+        return refuse(
+            format!("column {} is a {} and cuts no months", time.name, time.column_type),
+            "use a date or a time",
+        );
     }
     Ok(())
 }
 
 fn is_time(column_type: &ColumnType) -> bool {
-    matches!(
-        column_type,
-        ColumnType::Date | ColumnType::Date32 | ColumnType::DateTime(_) | ColumnType::DateTime64(..)
-    )
+    matches!(column_type, ColumnType::Date | ColumnType::Date32 | ColumnType::DateTime(_) | ColumnType::DateTime64(..))
 }

@@ -37,7 +37,14 @@ impl TableEncoder {
         TableEncoder { table }
     }
 
-    fn encode_keyed(&self, cells: &[Cell<'_>], rows: usize, deleted: Option<&BooleanArray>, version: Version, out: &mut Vec<OutRow>) {
+    fn encode_keyed(
+        &self,
+        cells: &[Cell<'_>],
+        rows: usize,
+        deleted: Option<&BooleanArray>,
+        version: Version,
+        out: &mut Vec<OutRow>,
+    ) {
         let (key_cells, other_cells) = cells.split_at(self.table.key_columns.min(cells.len()));
         out.reserve(rows);
         let mut longest = 64;
@@ -156,10 +163,13 @@ mod tests {
         let mut tombstone = b"\x01\x04\x03\x02\x01\x02us".to_vec();
         tombstone.extend(version);
         tombstone.push(1);
-        assert_eq!(out, [
-            OutRow { key: b"\x04\x03\x02\x01\x02eu".to_vec(), payload: row, rows: 1 },
-            OutRow { key: b"\x04\x03\x02\x01\x02us".to_vec(), payload: tombstone, rows: 1 },
-        ]);
+        assert_eq!(
+            out,
+            [
+                OutRow { key: b"\x04\x03\x02\x01\x02eu".to_vec(), payload: row, rows: 1 },
+                OutRow { key: b"\x04\x03\x02\x01\x02us".to_vec(), payload: tombstone, rows: 1 },
+            ]
+        );
     }
 
     #[test]

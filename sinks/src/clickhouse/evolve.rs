@@ -193,7 +193,8 @@ impl Compare<'_> {
             let there = self.existing.columns.iter().find(|there| there.name == column.name);
             match there {
                 Some(there) if normalized(&there.column_type) != normalized(&column.column_type.to_string()) => {
-                    let detail = format!("column {} is {}, needed is {}", column.name, there.column_type, column.column_type);
+                    let detail =
+                        format!("column {} is {}, needed is {}", column.name, there.column_type, column.column_type);
                     return self.refuse(detail, self.remedy_rename());
                 }
                 Some(_) => {}
@@ -201,7 +202,8 @@ impl Compare<'_> {
                     return self.refuse(format!("key column {} is missing", column.name), self.remedy_rename());
                 }
                 None => {
-                    let place = previous.map_or("FIRST".to_owned(), |before| format!("AFTER {}", identifier(&before.name)));
+                    let place =
+                        previous.map_or("FIRST".to_owned(), |before| format!("AFTER {}", identifier(&before.name)));
                     statements.push(format!(
                         "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} {place}",
                         self.qualified(),
@@ -217,7 +219,8 @@ impl Compare<'_> {
     /// A column that nobody fills any more would turn into zeros for new rows.
     fn surplus_columns(&self) -> Result<(), Error> {
         let is_wanted = |name: &str| self.wanted.columns.iter().any(|column| column.name == name);
-        let surplus = self.existing.columns.iter().find(|there| there.default_kind.is_empty() && !is_wanted(&there.name));
+        let surplus =
+            self.existing.columns.iter().find(|there| there.default_kind.is_empty() && !is_wanted(&there.name));
         match surplus {
             None => Ok(()),
             Some(column) => self.refuse(
@@ -240,7 +243,9 @@ impl Compare<'_> {
         match (there, self.wanted.ttl()) {
             _ if there == wanted => Ok(None),
             (_, None) => Ok(Some(format!("ALTER TABLE {table} REMOVE TTL"))),
-            (Some(there), Some(ttl)) if wanted > Some(there) => Ok(Some(format!("ALTER TABLE {table} MODIFY TTL {ttl}"))),
+            (Some(there), Some(ttl)) if wanted > Some(there) => {
+                Ok(Some(format!("ALTER TABLE {table} MODIFY TTL {ttl}")))
+            }
             (_, Some(ttl)) => self.refuse(
                 format!("retention would shrink to {} days and delete rows", wanted.unwrap_or_default()),
                 format!("if they may go, run ALTER TABLE {table} MODIFY TTL {ttl}, then start Weir again"),
@@ -249,7 +254,8 @@ impl Compare<'_> {
     }
 
     fn remedy_rename(&self) -> String {
-        "give the view or source another name, so that a new table is made, or move this one away with RENAME TABLE".to_owned()
+        "give the view or source another name, so that a new table is made, or move this one away with RENAME TABLE"
+            .to_owned()
     }
 }
 

@@ -39,7 +39,8 @@ pub fn changes(rows: &[Progress]) -> Result<Changes, Error> {
     let times = |time: fn(&Progress) -> EventTime| -> ArrayRef {
         Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| shown(time(row)))))
     };
-    let names = |name: fn(&Progress) -> &str| -> ArrayRef { Arc::new(BinaryArray::from_iter_values(rows.iter().map(name))) };
+    let names =
+        |name: fn(&Progress) -> &str| -> ArrayRef { Arc::new(BinaryArray::from_iter_values(rows.iter().map(name))) };
     let columns: Vec<ArrayRef> = vec![
         names(|row| &row.view),
         times(|row| row.complete_through),

@@ -59,7 +59,10 @@ pub fn create_view(database: &str, view: &ViewTable) -> Result<String, Error> {
     let table = &view.table;
     let all = || 0..table.columns.len();
     if table.columns.get(view.window).is_none() || view.select.iter().any(|at| *at >= table.columns.len()) {
-        return Err(Error::Columns { table: table.name.to_string(), detail: "the view names a column that isn't there".to_owned() });
+        return Err(Error::Columns {
+            table: table.name.to_string(),
+            detail: "the view names a column that isn't there".to_owned(),
+        });
     }
     let order = view.select.iter().copied().chain(all().filter(|at| !view.select.contains(at)));
     let mut columns = Vec::new();
