@@ -104,7 +104,6 @@ impl Reason {
         }
     }
 
-
     /// The stable name.
     pub fn name(self) -> &'static str {
         match self {

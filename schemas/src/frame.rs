@@ -26,7 +26,10 @@ pub fn frame(value: &[u8]) -> Result<Frame<'_>, (Reason, String)> {
         Some(([magic, ..], _)) => {
             Err((Reason::NotFramed, format!("the first byte is {magic}, not the 0 of Confluent's frame")))
         }
-        None => Err((Reason::NotFramed, format!("{} bytes are less than the {FRAME_BYTES} of Confluent's frame", value.len()))),
+        None => Err((
+            Reason::NotFramed,
+            format!("{} bytes are less than the {FRAME_BYTES} of Confluent's frame", value.len()),
+        )),
     }
 }
 

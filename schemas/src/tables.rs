@@ -23,7 +23,8 @@ pub const ALERTS: &str = "weir_alerts";
 /// The name of [`alerts_history`].
 pub const ALERTS_HISTORY: &str = "weir_alerts_history";
 
-/// How far each view is complete: one row per view, rewritten after all rows of an epoch were acknowledged.
+/// How far each view is complete: one row per view, rewritten after all rows of an epoch were acknowledged. Both times are
+/// boundaries between two windows of the view, on which the readers' views rely.
 pub fn progress() -> Table {
     Table {
         name: Arc::from(PROGRESS),

@@ -26,8 +26,14 @@ pub(super) enum Values {
     F64(Vec<f64>),
     I128(Vec<i128>),
     I256(Vec<i256>),
-    Bytes { ends: Vec<i32>, bytes: Vec<u8> },
-    Fixed { size: usize, bytes: Vec<u8> },
+    Bytes {
+        ends: Vec<i32>,
+        bytes: Vec<u8>,
+    },
+    Fixed {
+        size: usize,
+        bytes: Vec<u8>,
+    },
     Offsets(Vec<i32>),
     /// Of a column that isn't wanted.
     Absent,
@@ -314,7 +320,11 @@ where
     Ok(Arc::new(PrimitiveArray::<T>::try_new(values.into(), nulls)?))
 }
 
-fn decimal<T: ArrowPrimitiveType>(values: Vec<T::Native>, nulls: Option<NullBuffer>, arrow: &DataType) -> Result<ArrayRef, ArrowError>
+fn decimal<T: ArrowPrimitiveType>(
+    values: Vec<T::Native>,
+    nulls: Option<NullBuffer>,
+    arrow: &DataType,
+) -> Result<ArrayRef, ArrowError>
 where
     ScalarBuffer<T::Native>: From<Vec<T::Native>>,
 {

@@ -28,28 +28,65 @@ pub(super) enum Step {
     Nothing,
     Bool(Target),
     /// An int into a column of 32 bits, within the bounds when there are any.
-    Int { to: Target, within: Option<Within> },
+    Int {
+        to: Target,
+        within: Option<Within>,
+    },
     /// An int or a long into a column of 64 bits, multiplied first.
-    Long { to: Target, narrow: bool, factor: i64, within: Option<Within> },
+    Long {
+        to: Target,
+        narrow: bool,
+        factor: i64,
+        within: Option<Within>,
+    },
     /// An int or a long into a column of floats.
-    IntToFloat { to: Target, narrow: bool, wide: bool },
-    Float { to: Target, wide: bool },
+    IntToFloat {
+        to: Target,
+        narrow: bool,
+        wide: bool,
+    },
+    Float {
+        to: Target,
+        wide: bool,
+    },
     Double(Target),
     /// Bytes with their length before them; `utf8` when the writer or the reader calls them a string.
-    Bytes { to: Target, utf8: bool },
-    Fixed { to: Target, size: usize },
-    Enum { to: Target, symbols: Box<[Option<Box<[u8]>>]> },
+    Bytes {
+        to: Target,
+        utf8: bool,
+    },
+    Fixed {
+        to: Target,
+        size: usize,
+    },
+    Enum {
+        to: Target,
+        symbols: Box<[Option<Box<[u8]>>]>,
+    },
     /// A decimal in `size` bytes, or in bytes with their length before them; less than `bound` without its sign.
-    Decimal { to: Target, size: Option<usize>, bound: i256 },
-    Uuid { to: Target, from: UuidFrom },
+    Decimal {
+        to: Target,
+        size: Option<usize>,
+        bound: i256,
+    },
+    Uuid {
+        to: Target,
+        from: UuidFrom,
+    },
     Record(Box<[StepId]>),
     Union(Box<[StepId]>),
     Array(List),
-    Map { keys: Target, list: List },
+    Map {
+        keys: Target,
+        list: List,
+    },
     /// No bytes: a null or an empty list for each buffer.
     Null(Box<[Slot]>),
     /// No bytes of the record: those of a default.
-    Constant { bytes: Box<[u8]>, of: StepId },
+    Constant {
+        bytes: Box<[u8]>,
+        of: StepId,
+    },
     /// A value that the reader schema has no place for.
     Refuse(Box<str>),
 }
@@ -102,7 +139,11 @@ pub(super) struct Program {
 type Compiled = Result<StepId, Vec<Incompatibility>>;
 
 /// Compiles the steps, or tells everything that keeps *every* record of the writer from being read.
-pub(super) fn compile(writer: &Schema, reader: &ReaderSchema, wanted: &[bool]) -> Result<Program, Vec<Incompatibility>> {
+pub(super) fn compile(
+    writer: &Schema,
+    reader: &ReaderSchema,
+    wanted: &[bool],
+) -> Result<Program, Vec<Incompatibility>> {
     let mut compiler = Compiler {
         reader,
         wanted,
@@ -174,7 +215,11 @@ impl Compiler<'_> {
                 list.item_width += SlotKind::Bytes.width();
                 Ok(self.add(Step::Map { keys, list }, path))
             }
-            (Kind::Enum { name, symbols, default }, Kind::Enum { name: wrote_name, symbols: written, .. }, To::Leaf(slot)) => {
+            (
+                Kind::Enum { name, symbols, default },
+                Kind::Enum { name: wrote_name, symbols: written, .. },
+                To::Leaf(slot),
+            ) => {
                 if !name.reads(wrote_name) {
                     return refuse(names_differ(name, wrote_name));
                 }
@@ -188,14 +233,14 @@ impl Compiler<'_> {
             }
             (_, _, To::Leaf(slot)) => match scalar(&self.reader.schema, shape.node, writer, wrote) {
                 Err(message) => refuse(message),
-                Ok(()) => {
-                    match self.leaf(writer, wrote, shape.node, self.target(*slot)) {
-                        Ok(step) => Ok(self.add(step, path)),
-                        Err(message) => refuse(message),
-                    }
-                }
+                Ok(()) => match self.leaf(writer, wrote, shape.node, self.target(*slot)) {
+                    Ok(step) => Ok(self.add(step, path)),
+                    Err(message) => refuse(message),
+                },
             },
-            (read, wrote, _) => refuse(format!("the reader's {} doesn't read the writer's {}", read.word(), wrote.word())),
+            (read, wrote, _) => {
+                refuse(format!("the reader's {} doesn't read the writer's {}", read.word(), wrote.word()))
+            }
         }
     }
 
@@ -223,7 +268,14 @@ impl Compiler<'_> {
         if readable { Ok(self.add(Step::Union(steps.into()), path)) } else { Err(against) }
     }
 
-    fn list(&mut self, writer: &Schema, item: NodeId, shape: &Shape, offsets: &[Slot], path: &str) -> Result<List, Vec<Incompatibility>> {
+    fn list(
+        &mut self,
+        writer: &Schema,
+        item: NodeId,
+        shape: &Shape,
+        offsets: &[Slot],
+        path: &str,
+    ) -> Result<List, Vec<Incompatibility>> {
         let item_bytes_min = self.bytes_min(writer, item);
         let mut slots = Vec::new();
         shape.slots(&mut slots);
@@ -291,9 +343,7 @@ impl Compiler<'_> {
             _ => None,
         };
         Ok(match (&read.kind, read.logical) {
-            (_, Some(Logical::Decimal { precision, .. })) => {
-                Step::Decimal { to, size, bound: power_of_ten(precision) }
-            }
+            (_, Some(Logical::Decimal { precision, .. })) => Step::Decimal { to, size, bound: power_of_ten(precision) },
             (_, Some(Logical::Uuid)) => {
                 let from = match wrote.kind {
                     Kind::String => UuidFrom::Text,
@@ -348,9 +398,9 @@ impl Compiler<'_> {
             Kind::Map(value) => {
                 Step::Map { keys: None, list: self.skip_list(writer, *value, &format!("{path}{{}}"), 1) }
             }
-            Kind::Record { fields, .. } => {
-                Step::Record(fields.iter().map(|field| self.skip(writer, field.node, &step(path, &field.name))).collect())
-            }
+            Kind::Record { fields, .. } => Step::Record(
+                fields.iter().map(|field| self.skip(writer, field.node, &step(path, &field.name))).collect(),
+            ),
             Kind::Union(branches) => {
                 Step::Union(branches.iter().map(|branch| self.skip(writer, *branch, path)).collect())
             }

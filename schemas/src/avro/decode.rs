@@ -88,7 +88,8 @@ impl Decoder {
     /// What keeps every record of this writer from being read.
     pub fn new(writer: &Schema, reader: Arc<ReaderSchema>, wanted: &[bool]) -> Result<Decoder, Vec<Incompatibility>> {
         let program = compile(writer, &reader, wanted)?;
-        let wanted: Box<[bool]> = (0..reader.columns.len()).map(|index| wanted.get(index).copied().unwrap_or(false)).collect();
+        let wanted: Box<[bool]> =
+            (0..reader.columns.len()).map(|index| wanted.get(index).copied().unwrap_or(false)).collect();
         let fields: Vec<_> = reader
             .columns
             .iter()
@@ -146,7 +147,8 @@ impl Decoder {
         let wanted = (0..self.reader.columns.len()).filter(|index| self.wanted[*index]);
         let arrays = wanted.map(|index| buffers.array(&self.reader, index)).collect::<Result<Vec<_>, _>>();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch = arrays.and_then(|arrays| RecordBatch::try_new_with_options(Arc::clone(&self.arrow), arrays, &options));
+        let batch =
+            arrays.and_then(|arrays| RecordBatch::try_new_with_options(Arc::clone(&self.arrow), arrays, &options));
         match batch {
             Ok(batch) => batch,
             // The buffers were made from the same reader schema as the Arrow schema.

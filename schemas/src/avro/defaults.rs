@@ -21,7 +21,14 @@ pub(super) fn encode_default(
     encode(schema, id, value, path, DEPTH_MAX, into)
 }
 
-fn encode(schema: &Schema, id: NodeId, value: &Value, path: &str, depth: usize, into: &mut Vec<u8>) -> Result<(), Problem> {
+fn encode(
+    schema: &Schema,
+    id: NodeId,
+    value: &Value,
+    path: &str,
+    depth: usize,
+    into: &mut Vec<u8>,
+) -> Result<(), Problem> {
     let kind = &schema.node(id).kind;
     let misfit = || Problem::new(path, format!("the default {value} is not a value of type {}", kind.word()));
     let Some(depth) = depth.checked_sub(1) else {

@@ -17,11 +17,7 @@ pub(super) fn parse(text: &str, referenced: &[String]) -> Result<Schema, Problem
         parser.text(other);
     }
     let root = parser.text(text);
-    if parser.problems.is_empty() {
-        Ok(Schema { nodes: parser.nodes, root })
-    } else {
-        Err(Problems(parser.problems))
-    }
+    if parser.problems.is_empty() { Ok(Schema { nodes: parser.nodes, root }) } else { Err(Problems(parser.problems)) }
 }
 
 #[derive(Default)]
@@ -155,7 +151,13 @@ impl Parser {
     }
 
     /// Reads name, namespace and aliases. The name is usable from here on, so that a record can contain itself.
-    fn define(&mut self, object: &Map<String, Value>, namespace: &str, path: &str, kind: fn(TypeName) -> Kind) -> NodeId {
+    fn define(
+        &mut self,
+        object: &Map<String, Value>,
+        namespace: &str,
+        path: &str,
+        kind: fn(TypeName) -> Kind,
+    ) -> NodeId {
         let name = object.get("name").and_then(Value::as_str).unwrap_or_default();
         let namespace = object.get("namespace").and_then(Value::as_str).unwrap_or(namespace);
         let full = qualify(name, namespace);
@@ -186,7 +188,8 @@ impl Parser {
             let name = field.get("name").and_then(Value::as_str).unwrap_or_default();
             let at = step(path, name);
             if !is_name(name) {
-                self.problems.push(Problem::new(&at, "is not a field name: letters, digits and _ only, no digit first"));
+                self.problems
+                    .push(Problem::new(&at, "is not a field name: letters, digits and _ only, no digit first"));
             }
             if parsed.iter().any(|other| other.name == name) {
                 self.problems.push(Problem::new(&at, "the record has two fields of this name"));
@@ -210,8 +213,7 @@ impl Parser {
     }
 
     fn enumeration(&mut self, object: &Map<String, Value>, namespace: &str, path: &str) -> NodeId {
-        let id =
-            self.define(object, namespace, path, |name| Kind::Enum { name, symbols: Vec::new(), default: None });
+        let id = self.define(object, namespace, path, |name| Kind::Enum { name, symbols: Vec::new(), default: None });
         let list: Vec<String> = strings(object.get("symbols")).map(str::to_owned).collect();
         let symbol = object.get("default").and_then(Value::as_str).map(str::to_owned);
         if !matches!(object.get("symbols"), Some(Value::Array(all)) if all.len() == list.len()) {
@@ -254,9 +256,7 @@ fn logical_of(name: &str, kind: &Kind, object: &Map<String, Value>) -> Result<Lo
     let (logical, fits) = match name {
         "decimal" => return decimal_of(kind, object).map_err(Some),
         "big-decimal" => (Logical::BigDecimal, matches!(kind, Kind::Bytes)),
-        "uuid" => {
-            (Logical::Uuid, matches!(kind, Kind::String | Kind::Bytes | Kind::Fixed { size: 16, .. }))
-        }
+        "uuid" => (Logical::Uuid, matches!(kind, Kind::String | Kind::Bytes | Kind::Fixed { size: 16, .. })),
         "date" => (Logical::Date, matches!(kind, Kind::Int)),
         "time-millis" => (Logical::TimeMillis, matches!(kind, Kind::Int)),
         "time-micros" => (Logical::TimeMicros, matches!(kind, Kind::Long)),

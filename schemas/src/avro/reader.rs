@@ -142,11 +142,13 @@ impl ReaderSchema {
 
     /// The columns of a parsed schema, whose outermost type has to be a record.
     pub fn new(schema: Schema) -> Result<ReaderSchema, Problems> {
-        let mut build = Build { schema: &schema, slots: Vec::new(), problems: Vec::new(), within: Vec::new(), leaves: 0 };
+        let mut build =
+            Build { schema: &schema, slots: Vec::new(), problems: Vec::new(), within: Vec::new(), leaves: 0 };
         let root = schema.root();
         if !matches!(schema.node(root).kind, Kind::Record { .. }) {
             let word = schema.node(root).kind.word();
-            let message = format!("a reader schema's outermost type is a record, not {word}: columns come from its fields");
+            let message =
+                format!("a reader schema's outermost type is a record, not {word}: columns come from its fields");
             return Err(Problems(vec![Problem::new("", message)]));
         }
         let place = Place { path: String::new(), doc: String::new(), nullable: false };
@@ -238,7 +240,10 @@ impl Build<'_> {
                 let others: Vec<NodeId> = branches.iter().filter(|id| !is_null(id)).copied().collect();
                 match others.as_slice() {
                     [one] => (*one, others.len() < branches.len()),
-                    [] => return self.refuse(place, "a union without a type besides null has no column; leave the field out"),
+                    [] => {
+                        return self
+                            .refuse(place, "a union without a type besides null has no column; leave the field out");
+                    }
                     several => {
                         let names: Vec<String> = several.iter().map(|id| label(schema, *id)).collect();
                         let message = format!(
@@ -254,7 +259,8 @@ impl Build<'_> {
             _ => (written, false),
         };
         if let Some(why) = &schema.node(node).ignored_logical {
-            return self.refuse(place, format!("{why}; other readers ignore it silently, so correct it or leave it out"));
+            return self
+                .refuse(place, format!("{why}; other readers ignore it silently, so correct it or leave it out"));
         }
         let (to, drafts) = match &schema.node(node).kind {
             Kind::Array(item) => self.array(*item, place),
@@ -269,7 +275,10 @@ impl Build<'_> {
         self.leaves += 1;
         if self.leaves > COLUMNS_MAX {
             if self.leaves == COLUMNS_MAX + 1 {
-                self.refuse(place, format!("the schema has more than {COLUMNS_MAX} columns; leave out what isn't needed"));
+                self.refuse(
+                    place,
+                    format!("the schema has more than {COLUMNS_MAX} columns; leave out what isn't needed"),
+                );
             }
             return (None, Vec::new());
         }
@@ -343,7 +352,10 @@ impl Build<'_> {
         let schema = self.schema;
         let Kind::Record { name, fields } = &schema.node(node).kind else { return (None, Vec::new()) };
         if self.within.contains(&node) {
-            let message = format!("record `{}` contains itself; a recursive type has no columns: leave this field out", name.full);
+            let message = format!(
+                "record `{}` contains itself; a recursive type has no columns: leave this field out",
+                name.full
+            );
             self.refuse(place, message);
             return (None, Vec::new());
         }
@@ -407,11 +419,12 @@ fn column_of(schema: &Schema, id: NodeId) -> Result<(ColumnType, SlotKind), Stri
                 let kind = if precision <= 38 { SlotKind::I128 } else { SlotKind::I256 };
                 Ok((ColumnType::Decimal(precision as u8, scale as u8), kind))
             }
-            Logical::Decimal { precision, .. } => {
-                Err(format!("ClickHouse's decimals have at most {DECIMAL_DIGITS_MAX} digits, not {precision}; narrow it"))
-            }
+            Logical::Decimal { precision, .. } => Err(format!(
+                "ClickHouse's decimals have at most {DECIMAL_DIGITS_MAX} digits, not {precision}; narrow it"
+            )),
             Logical::BigDecimal => {
-                Err("big-decimal has a scale of its own in each value and no column; use decimal with a fixed scale".to_owned())
+                Err("big-decimal has a scale of its own in each value and no column; use decimal with a fixed scale"
+                    .to_owned())
             }
             Logical::Uuid => Ok((ColumnType::Uuid, SlotKind::Fixed(16))),
             Logical::Date => Ok((ColumnType::Date32, SlotKind::I32)),

@@ -66,7 +66,10 @@ impl Check<'_> {
             }
             (Kind::Union(branches), _) => {
                 if !branches.iter().any(|branch| self.reads(*branch, writer)) {
-                    self.refuse(path, format!("no type of the reader's union reads the writer's {}", wrote.kind.word()));
+                    self.refuse(
+                        path,
+                        format!("no type of the reader's union reads the writer's {}", wrote.kind.word()),
+                    );
                 }
             }
             (Kind::Array(read), Kind::Array(wrote)) => self.pair(*read, *wrote, &format!("{path}[]")),

@@ -24,7 +24,7 @@ pub use client::{Client, Settings};
 pub use encode::TableEncoder;
 pub use evolve::Layout;
 pub use insert::TableSink;
-pub use reader::{ViewTable, WindowWidth};
+pub use reader::ViewTable;
 
 /// The table that holds the rows of what readers see as `name`.
 pub fn base_table(name: &str) -> String {

@@ -14,7 +14,6 @@
 
 use weir_schemas::rows::Table;
 use weir_schemas::tables;
-use weir_schemas::time::Span;
 use weir_schemas::types::{ColumnType, Zone};
 
 use super::ddl::{IS_DELETED, MARK, VERSION, physical};
@@ -30,19 +29,8 @@ pub struct ViewTable {
     pub select: Vec<usize>,
     /// Index of the column of the window's start.
     pub window: usize,
-    /// How wide a window is.
-    pub width: WindowWidth,
-    /// The zone whose calendar cuts days; `None` is UTC.
+    /// The zone whose calendar cuts days, where the window's start is a date; `None` is UTC.
     pub zone: Option<Zone>,
-}
-
-/// How wide a window is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WindowWidth {
-    /// A fixed span.
-    Fixed(Span),
-    /// Whole calendar days of the zone.
-    Days(u32),
 }
 
 /// The statement that makes the readers' view of a table without windows.
@@ -120,35 +108,27 @@ fn first_repeated(columns: &[(String, String)]) -> Option<&str> {
         .map(|(_, name)| name)
 }
 
-/// Whether the window of a row ends at or before a column of `weir_progress`. While that has no row of the view,
-/// nothing has ended.
+/// Whether the window of a row ends at or before a column of `weir_progress`. Since that is always a boundary between
+/// two windows of the view, it is so exactly when the window *starts* before it; no arithmetic of calendars is needed.
+/// While `weir_progress` has no row of the view, nothing has ended.
 fn ends_by(database: &str, view: &ViewTable, through: &str) -> String {
     format!(
-        "CAST(ifNull({} <= (SELECT argMax(`{through}`, `{VERSION}`) FROM {}.{} WHERE `view` = {}), 0), 'Bool')",
-        window_end(view),
+        "CAST(ifNull({} < (SELECT argMax(`{through}`, `{VERSION}`) FROM {}.{} WHERE `view` = {}), 0), 'Bool')",
+        window_start(view),
         identifier(database),
         identifier(&base_table(tables::PROGRESS)),
         literal(&view.table.name),
     )
 }
 
-/// The first instant after the window.
-fn window_end(view: &ViewTable) -> String {
+/// The first instant of the window; of a date that is its midnight in the zone.
+fn window_start(view: &ViewTable) -> String {
     let column = &view.table.columns[view.window];
     let start = stored(&column.name);
-    let is_date = matches!(column.column_type, ColumnType::Date | ColumnType::Date32);
-    let zone = literal(view.zone.as_deref().unwrap_or("UTC"));
-    match view.width {
-        // A date has no time of day, so it first becomes the zone's midnight.
-        WindowWidth::Days(days) if is_date => format!("toDateTime64(addDays({start}, {days}), 6, {zone})"),
-        WindowWidth::Days(days) => format!("addDays(toTimeZone({start}, {zone}), {days})"),
-        WindowWidth::Fixed(span) => {
-            let start = if is_date { format!("toDateTime64({start}, 6, {zone})") } else { start };
-            if span.0 % 1_000_000 == 0 {
-                format!("{start} + toIntervalSecond({})", span.0 / 1_000_000)
-            } else {
-                format!("{start} + toIntervalMicrosecond({})", span.0)
-            }
-        }
+    if matches!(column.column_type, ColumnType::Date | ColumnType::Date32) {
+        let zone = view.zone.as_deref().unwrap_or("UTC");
+        format!("toDateTime64({start}, 6, {})", literal(zone))
+    } else {
+        start
     }
 }
