@@ -126,6 +126,17 @@ impl Client {
             .map_err(|error| DeliveryError::Retriable { why: format!("ClickHouse answered something else: {error}") })
     }
 
+    /// Runs a query whose rows are read line by line as they come, in a format of one line per row. Names in it are
+    /// looked up in the client's database, so that a view's own text can be run.
+    ///
+    /// # Errors
+    /// What ClickHouse says at once; what it says later comes with the lines.
+    pub fn lines(&self, sql: &str, format: &str) -> Result<Lines, DeliveryError> {
+        let reader = self.server.clone().with_database(&self.database);
+        let cursor = reader.query_raw(sql).fetch_bytes(format).map_err(|error| classify(&error))?;
+        Ok(Lines { cursor, read: Vec::new(), at: 0 })
+    }
+
     /// Begins `INSERT ... FORMAT ...`; what is sent is compressed with LZ4.
     pub(crate) fn insert(&self, sql: String) -> InsertFormatted {
         self.server
@@ -133,6 +144,37 @@ impl Client {
             // Replaying years of history touches more months at once than the default allows.
             .with_setting("max_partitions_per_insert_block", "0")
             .with_timeouts(Some(SEND_WITHIN), Some(ANSWER_WITHIN))
+    }
+}
+
+/// The lines of an answer, read as they come.
+pub struct Lines {
+    cursor: clickhouse::query::BytesCursor,
+    read: Vec<u8>,
+    at: usize,
+}
+
+impl Lines {
+    /// The next line without its end; `None` after the last.
+    ///
+    /// # Errors
+    /// What ClickHouse says, even in the middle of the answer, or that it takes too long.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, DeliveryError> {
+        loop {
+            let rest = self.read.get(self.at..).unwrap_or_default();
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line = rest[..end].to_vec();
+                self.at += end + 1;
+                return Ok(Some(line));
+            }
+            self.read.drain(..self.at);
+            self.at = 0;
+            match within(self.cursor.next()).await? {
+                Some(bytes) => self.read.extend_from_slice(&bytes),
+                None if self.read.is_empty() => return Ok(None),
+                None => return Ok(Some(std::mem::take(&mut self.read))),
+            }
+        }
     }
 }
 

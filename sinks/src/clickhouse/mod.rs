@@ -20,7 +20,7 @@ mod insert;
 pub mod progress;
 pub mod reader;
 
-pub use client::{Client, Settings};
+pub use client::{Client, Lines, Settings};
 pub use encode::TableEncoder;
 pub use evolve::Layout;
 pub use insert::TableSink;
