@@ -5,9 +5,16 @@
 //! time reaches them as data, event time is a column, and what they emit leaves through the
 //! [`Context`](operator::Context). They know neither Kafka nor ClickHouse.
 
+pub mod adaptor;
 pub mod aggregate;
+mod drive;
 pub mod error;
 pub mod expr;
+pub mod moment;
 pub mod operator;
+pub mod route;
+pub mod script;
+pub mod state;
+mod timers;
 pub mod view;
 pub mod window;

@@ -52,6 +52,8 @@ pub struct Timer {
     pub at: EventTime,
     /// The operator's own key.
     pub key: Vec<u8>,
+    /// The key group of the state that it is about, so that it follows that state to another worker.
+    pub group: u16,
 }
 
 /// What an operator may do while it is called.

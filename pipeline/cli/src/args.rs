@@ -1,0 +1,133 @@
+//! The command line's words.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Real-time customer analytics with data quality built in: Kafka in, ClickHouse out.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, max_term_width = 110, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 a bug, 2 the pipeline file, its SQL or the arguments are wrong, 3 a part around Weir (broker,
+registry, ClickHouse) can't be used, 4 the state or the log doesn't fit, 5 `verify` found a difference.
+Colours are off where NO_COLOR is set or the output isn't a terminal.";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show it working: starts Kafka, a registry and the ClickHouse engine on loopback, events and a pipeline.
+    #[command(after_help = "Examples:\n  weir demo\n  weir demo --seconds 60\n  weir demo --kafka broker:9092")]
+    Demo(Demo),
+    /// Write a commented pipeline to start from.
+    #[command(after_help = "Example:\n  weir init shop && weir check shop/pipeline.toml")]
+    Init {
+        /// The folder to write to; it must be empty or absent.
+        folder: PathBuf,
+    },
+    /// Check a pipeline: file, SQL, schemas, compatibility; print the plan and the tables it will create.
+    #[command(after_help = "Examples:\n  weir check shop/pipeline.toml\n  weir check shop/pipeline.toml --offline")]
+    Check {
+        /// The pipeline file.
+        file: PathBuf,
+        /// Ask neither the broker nor the registry nor ClickHouse.
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Run a pipeline until it is told to stop.
+    #[command(after_help = "Examples:\n  weir run shop/pipeline.toml\n  weir run shop/pipeline.toml --until-end")]
+    Run {
+        /// The pipeline file.
+        file: PathBuf,
+        /// Read to the end that the log has now, close every window, deliver, and exit.
+        #[arg(long)]
+        until_end: bool,
+        /// Worker threads, instead of the file's.
+        #[arg(long)]
+        workers: Option<usize>,
+        /// Log lines as JSON.
+        #[arg(long)]
+        log_json: bool,
+    },
+    /// Say how a running pipeline is: positions, watermarks and who holds them back, epochs, what is in flight.
+    #[command(after_help = "Examples:\n  weir status shop/pipeline.toml\n  weir status shop/pipeline.toml --json")]
+    Status {
+        /// The pipeline file; its `http` says where the pipeline answers.
+        file: PathBuf,
+        /// Print what the pipeline answered.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the views' own SQL in ClickHouse over the accepted events and compare every cell with the live tables.
+    #[command(after_help = "Examples:\n  weir verify shop/pipeline.toml\n  weir verify shop/pipeline.toml --view orders")]
+    Verify {
+        /// The pipeline file; its sources must keep their events (`keep_events_days`).
+        file: PathBuf,
+        /// Only these views.
+        #[arg(long)]
+        view: Vec<String>,
+        /// Differences to print for each view.
+        #[arg(long, default_value_t = 10)]
+        show: usize,
+        /// Greatest relative difference of Float64 values, whose sums depend on order in ClickHouse, too.
+        #[arg(long, default_value_t = 1e-9)]
+        tolerance: f64,
+    },
+    /// Write records to Kafka as Avro: from CSV, JSON lines or a generator.
+    Produce(Box<super::commands::produce::Produce>),
+    /// Serve the ClickHouse engine over HTTP, for a laptop and for tests.
+    #[command(after_help = "Example:\n  weir clickhouse --path ./data --listen 127.0.0.1:8123")]
+    Clickhouse(Clickhouse),
+    /// Print completions for a shell.
+    #[command(after_help = "Example:\n  weir completions bash > /etc/bash_completion.d/weir")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Arguments of `weir demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// End by itself after this many seconds, with a summary and the verdict of `weir verify`.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// The folder that keeps the demo's data.
+    #[arg(long, default_value = "weir-demo")]
+    pub folder: PathBuf,
+    /// Events per second.
+    #[arg(long, default_value_t = 2_000)]
+    pub rate: u32,
+    /// Use this Kafka instead of starting one.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub kafka: Option<String>,
+    /// Use this schema registry instead of starting one.
+    #[arg(long, value_name = "URL")]
+    pub registry: Option<String>,
+    /// Use this ClickHouse instead of starting the engine.
+    #[arg(long, value_name = "URL")]
+    pub clickhouse: Option<String>,
+}
+
+/// Arguments of `weir clickhouse`.
+#[derive(Debug, Args)]
+pub struct Clickhouse {
+    /// The data folder; one process at a time.
+    #[arg(long, default_value = "clickhouse-data")]
+    pub path: PathBuf,
+    /// The address; keep it on loopback, as the engine's SQL can read the machine's files.
+    #[arg(long, default_value = "127.0.0.1:8123")]
+    pub listen: String,
+    /// The library; absent, the one in the parts cache, fetched when it is missing.
+    #[arg(long, env = "WEIR_LIBCHDB")]
+    pub library: Option<PathBuf>,
+    /// End when the process that started this one ends.
+    #[arg(long)]
+    pub with_parent: bool,
+}

@@ -1,0 +1,304 @@
+//! Binding: a pipeline file and its schemas become plans that name columns by index.
+//!
+//! A view is planned twice: first over every column of its source, to learn which ones it reads, then over those that
+//! anybody reads, so that the others are never decoded. Pure: schemas come in as values, so that `check` can bind
+//! without a network and tests without a registry.
+//!
+//! Invariant: column indices in every plan are those of [`event_schema`](weir_schemas::stage::event_schema) over
+//! [`BoundSource::columns`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weir_operators::expr::Expr;
+use weir_operators::view::ViewPlan;
+use weir_schemas::avro::ReaderSchema;
+use weir_schemas::place::{SourceId, TopicId};
+use weir_schemas::stage::{Column, event_schema, system};
+use weir_schemas::time::Span;
+use weir_schemas::types::ColumnType;
+
+use crate::config::{self, Pipeline};
+use crate::problem::{Problem, nearest};
+use crate::source::intake::Contract;
+use crate::source::judge::Bounds;
+use crate::sql::{self, SourceColumns};
+
+/// Everything that a pipeline file says, bound to columns.
+#[derive(Debug)]
+pub struct Bound {
+    /// The sources, in the order of the pipeline file.
+    pub sources: Vec<BoundSource>,
+    /// The views, in the order of their names.
+    pub views: Vec<BoundView>,
+}
+
+/// A source, bound.
+#[derive(Debug)]
+pub struct BoundSource {
+    /// Its number.
+    pub id: SourceId,
+    /// Its name.
+    pub name: String,
+    /// Its topics with their numbers.
+    pub topics: Vec<(TopicId, String)>,
+    /// The reader schema.
+    pub reader: Arc<ReaderSchema>,
+    /// Which of the reader's columns are read.
+    pub wanted: Vec<bool>,
+    /// Those columns, in the reader's order.
+    pub columns: Vec<Column>,
+    /// What every record must be.
+    pub contract: Contract,
+    /// Index of the event id among `columns`.
+    pub event_id: Option<usize>,
+}
+
+/// A view, bound.
+#[derive(Clone, Debug)]
+pub struct BoundView {
+    /// The SELECT's text, as `verify` runs it.
+    pub text: String,
+    /// Its plan.
+    pub plan: ViewPlan,
+    /// Its part of the pipeline file.
+    pub config: config::View,
+}
+
+impl Bound {
+    /// The source of `name`.
+    pub fn source(&self, name: &str) -> Option<&BoundSource> {
+        self.sources.iter().find(|source| source.name == name)
+    }
+}
+
+/// Binds `pipeline`, read from `file`, to its sources' reader schemas.
+///
+/// # Errors
+/// Every problem of fields, views and rules, each at its place.
+pub fn bind(file: &str, pipeline: &Pipeline, readers: &BTreeMap<String, Arc<ReaderSchema>>) -> Result<Bound, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let texts = read_views(pipeline, &mut problems);
+    let everything: BTreeMap<String, SourceColumns> = pipeline
+        .sources
+        .iter()
+        .filter_map(|(name, source)| Some((name.clone(), columns_of(source, readers.get(name)?.columns.clone()))))
+        .collect();
+    for (name, source) in &pipeline.sources {
+        if let Some(columns) = everything.get(name) {
+            check_fields(file, name, source, &columns.columns, &mut problems);
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut used: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    for (view, text) in &texts {
+        match sql::plan(text, view, &file_of(pipeline, view), &everything) {
+            Ok(plan) => used.entry(plan.source.clone()).or_default().extend(sql::columns_used(&plan)),
+            Err(found) => problems.extend(found),
+        }
+    }
+    for (name, rule) in &pipeline.quality.rules {
+        match plan_rule(file, name, rule, &everything) {
+            Ok(expr) => {
+                let of_source = used.entry(rule.source.clone()).or_default();
+                expr.visit_columns(&mut |index| {
+                    of_source.insert(index);
+                });
+            }
+            Err(found) => problems.extend(found),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    bind_to_wanted(file, pipeline, readers, &texts, &used)
+}
+
+/// The second planning, over the columns that are read.
+fn bind_to_wanted(
+    file: &str,
+    pipeline: &Pipeline,
+    readers: &BTreeMap<String, Arc<ReaderSchema>>,
+    texts: &BTreeMap<String, String>,
+    used: &BTreeMap<String, BTreeSet<usize>>,
+) -> Result<Bound, Vec<Problem>> {
+    let none = BTreeSet::new();
+    let mut wanted = BTreeMap::new();
+    let mut narrowed = BTreeMap::new();
+    for (name, source) in &pipeline.sources {
+        let Some(reader) = readers.get(name) else { continue };
+        let flags = wanted_columns(pipeline, name, source, reader, used.get(name).unwrap_or(&none));
+        let kept = reader.columns.iter().zip(&flags).filter(|(_, wanted)| **wanted).map(|(column, _)| column.clone());
+        narrowed.insert(name.clone(), columns_of(source, kept.collect()));
+        wanted.insert(name.clone(), flags);
+    }
+    let mut problems = Vec::new();
+    let mut views = Vec::new();
+    for (view, text) in texts {
+        match sql::plan(text, view, &file_of(pipeline, view), &narrowed) {
+            Ok(plan) => views.push(BoundView { text: text.clone(), plan, config: pipeline.views[view].clone() }),
+            Err(found) => problems.extend(found),
+        }
+    }
+    let mut sources = Vec::new();
+    let mut topics = 0;
+    for (at, (name, source)) in pipeline.sources.iter().enumerate() {
+        let (Some(reader), Some(columns), Some(flags)) = (readers.get(name), narrowed.get(name), wanted.remove(name)) else {
+            continue;
+        };
+        let mut rules = Vec::new();
+        for (rule_name, rule) in pipeline.quality.rules.iter().filter(|(_, rule)| rule.source == *name) {
+            match plan_rule(file, rule_name, rule, &narrowed) {
+                Ok(expr) => rules.push((rule_name.clone(), expr)),
+                Err(found) => problems.extend(found),
+            }
+        }
+        let numbered = source.topics.iter().map(|topic| {
+            topics += 1;
+            (TopicId(topics - 1), topic.clone())
+        });
+        sources.push(BoundSource {
+            id: SourceId(at as u16),
+            name: name.clone(),
+            topics: numbered.collect(),
+            reader: Arc::clone(reader),
+            wanted: flags,
+            contract: contract_of(source, &columns.columns, rules),
+            event_id: source.event_id.as_deref().and_then(|field| index_of(&columns.columns, field)),
+            columns: columns.columns.clone(),
+        });
+    }
+    if problems.is_empty() { Ok(Bound { sources, views }) } else { Err(problems) }
+}
+
+fn read_views(pipeline: &Pipeline, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
+    let mut texts = BTreeMap::new();
+    for (name, view) in &pipeline.views {
+        match std::fs::read_to_string(&view.file) {
+            Ok(text) => {
+                texts.insert(name.clone(), text);
+            }
+            Err(error) => problems.push(Problem::of_file(
+                &view.file.display().to_string(),
+                format!("view `{name}`: {error}"),
+                "the path starts at the pipeline file's folder; the file is UTF-8",
+            )),
+        }
+    }
+    texts
+}
+
+fn file_of(pipeline: &Pipeline, view: &str) -> String {
+    pipeline.views.get(view).map(|view| view.file.display().to_string()).unwrap_or_default()
+}
+
+fn columns_of(source: &config::Source, columns: Vec<Column>) -> SourceColumns {
+    SourceColumns { columns, event_time: source.event_time.clone() }
+}
+
+fn plan_rule(
+    file: &str,
+    name: &str,
+    rule: &config::Rule,
+    sources: &BTreeMap<String, SourceColumns>,
+) -> Result<Expr, Vec<Problem>> {
+    let Some(columns) = sources.get(&rule.source) else { return Err(Vec::new()) };
+    sql::plan_condition(&rule.require, &format!("{file}, rule `{name}`"), columns)
+}
+
+/// Which of the reader's columns are read at all.
+fn wanted_columns(
+    pipeline: &Pipeline,
+    name: &str,
+    source: &config::Source,
+    reader: &ReaderSchema,
+    used: &BTreeSet<usize>,
+) -> Vec<bool> {
+    let everything =
+        source.keep_events_days.is_some() || pipeline.operators.values().any(|custom| custom.source == name);
+    let named: Vec<&str> = fields_of(source).into_iter().map(|(_, field)| field).collect();
+    let wanted = |(at, column): (usize, &Column)| {
+        everything || used.contains(&(at + system::COUNT)) || named.contains(&column.name.as_str())
+    };
+    reader.columns.iter().enumerate().map(wanted).collect()
+}
+
+/// The fields that a source names, with the key that names each.
+fn fields_of(source: &config::Source) -> Vec<(&'static str, &str)> {
+    let optional = [
+        ("event_id", &source.event_id),
+        ("user", &source.user),
+        ("tenant", &source.tenant),
+        ("release.sdk", &source.release.sdk),
+        ("release.sdk_version", &source.release.sdk_version),
+        ("release.app_version", &source.release.app_version),
+    ];
+    let named = optional.into_iter().filter_map(|(key, field)| Some((key, field.as_deref()?)));
+    std::iter::once(("event_time", source.event_time.as_str())).chain(named).collect()
+}
+
+fn check_fields(file: &str, name: &str, source: &config::Source, columns: &[Column], problems: &mut Vec<Problem>) {
+    for (key, field) in fields_of(source) {
+        let Some(column) = columns.iter().find(|column| column.name == field) else {
+            let remedy = match nearest(field, columns.iter().map(|column| column.name.as_str())) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the schema has: {}", names_of(columns)),
+            };
+            problems.push(Problem::of_file(
+                file,
+                format!("source `{name}`: `{key}` names the field `{field}`, which its schema doesn't have"),
+                remedy,
+            ));
+            continue;
+        };
+        let plain = column.column_type.without_null();
+        let (fits, wanted) = match key {
+            "event_time" => (matches!(plain, ColumnType::DateTime64(..) | ColumnType::DateTime(_)), "a timestamp"),
+            "event_id" | "user" => (!matches!(plain, ColumnType::Array(_) | ColumnType::Map(..)), "a plain value"),
+            _ => (matches!(plain, ColumnType::String | ColumnType::LowCardinality), "a string or an enum"),
+        };
+        if !fits {
+            problems.push(Problem::of_file(
+                file,
+                format!("source `{name}`: `{key}` must be {wanted}, and `{field}` is {}", column.column_type),
+                format!("name a field that is {wanted}"),
+            ));
+        }
+    }
+}
+
+fn names_of(columns: &[Column]) -> String {
+    columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn index_of(columns: &[Column], field: &str) -> Option<usize> {
+    columns.iter().position(|column| column.name == field)
+}
+
+fn contract_of(source: &config::Source, columns: &[Column], rules: Vec<(String, Expr)>) -> Contract {
+    let index = |field: &Option<String>| field.as_deref().and_then(|field| index_of(columns, field));
+    let span = |ms: u64| Span::from_ms(i64::try_from(ms).unwrap_or(i64::MAX));
+    let release = &source.release;
+    Contract {
+        bounds: Bounds {
+            disorder: span(source.disorder_ms),
+            allowed_lateness: span(source.allowed_lateness_ms),
+            future_limit: span(source.future_limit_ms),
+            idle_after_ms: i64::try_from(source.idle_after_ms).unwrap_or(i64::MAX),
+        },
+        events: event_schema(columns),
+        // `check_fields` found it; the first column stands in only for a schema that was refused.
+        event_time: index_of(columns, &source.event_time).unwrap_or(0),
+        tenant: index(&source.tenant),
+        release: [index(&release.sdk), index(&release.sdk_version), index(&release.app_version)],
+        sender_headers: [
+            source.tenant.clone(),
+            release.sdk.clone(),
+            release.sdk_version.clone(),
+            release.app_version.clone(),
+        ],
+        rules,
+    }
+}

@@ -1,0 +1,359 @@
+//! Intake: what becomes of one run of records, all of one partition and one writer schema.
+//!
+//! Decode, judge time, apply the rules, in this order. Each record ends in exactly one place: among the events, among
+//! the refused ones, or in a count; each is counted as consumed where it is taken, and its fate where it is decided.
+//!
+//! Not here: which partition's turn it is, and where schemas come from.
+
+use std::sync::Arc;
+
+use arrow_array::builder::BooleanBufferBuilder;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array};
+use arrow_buffer::NullBuffer;
+use arrow_schema::{ArrowError, DataType, SchemaRef, TimeUnit};
+use arrow_select::filter::filter_record_batch;
+use weir_operators::expr::Expr;
+use weir_schemas::avro::{Decoded, Decoder};
+use weir_schemas::fate::{Fate, Reason};
+use weir_schemas::frame::FRAME_BYTES;
+use weir_schemas::place::Partition;
+use weir_schemas::stage::CONSUMED;
+use weir_schemas::time::{Epoch, EventTime};
+
+use super::fetch::Message;
+use super::judge::{Bounds, PartitionClock, Verdict};
+use super::judgement::{Judgement, JudgementSheet, Kind};
+use super::refuse::{Refusal, RefusedSheet, Sender};
+use super::tally::TallySheet;
+use crate::error::Error;
+
+/// What is the same for every run of a source.
+#[derive(Debug)]
+pub struct Contract {
+    /// The bounds of time.
+    pub bounds: Bounds,
+    /// The Arrow schema of the events: system columns, then the wanted columns.
+    pub events: SchemaRef,
+    /// Index of the event time among the wanted columns.
+    pub event_time: usize,
+    /// Index of the tenant among the wanted columns.
+    pub tenant: Option<usize>,
+    /// Indices of SDK, its version and the app's version among the wanted columns.
+    pub release: [Option<usize>; 3],
+    /// Names of the Kafka headers that tell tenant, SDK, its version and the app's version where a record doesn't decode.
+    pub sender_headers: [Option<String>; 4],
+    /// Conditions that every event must meet, by name, over [`Contract::events`].
+    pub rules: Vec<(String, Expr)>,
+}
+
+/// The sheets of one poll.
+#[derive(Default)]
+pub struct Sheets {
+    /// Events that passed.
+    pub events: Vec<RecordBatch>,
+    /// Records that were refused.
+    pub refused: RefusedSheet,
+    /// Counts.
+    pub tallies: TallySheet,
+    /// Judgements by the clock.
+    pub judgements: JudgementSheet,
+}
+
+/// Whose run it is.
+pub struct Run<'a> {
+    /// The source's contract.
+    pub contract: &'a Contract,
+    /// The topic's name.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: Partition,
+    /// The open epoch.
+    pub epoch: Epoch,
+    /// Now, by the clock.
+    pub now_ms: i64,
+    /// What the stream was told before this poll.
+    pub held: EventTime,
+}
+
+impl Run<'_> {
+    /// Refuses a record that has no event: its minute is its Kafka timestamp's, its sender what the headers tell.
+    pub fn refuse(&self, message: &Message, schema_id: Option<u32>, reason: Reason, detail: &str, sheets: &mut Sheets) {
+        let sender = self.sender_of_headers(message);
+        let minute_of = EventTime::from_ms(message.timestamp_ms().max(0));
+        self.consume(&sender.tenant, minute_of, reason.fate(), &mut sheets.tallies);
+        let refusal = Refusal { schema_id, event_time: None, reason, detail, sender: &sender };
+        sheets.refused.refuse(self.partition, message, &refusal);
+    }
+
+    /// Counts a record without a value.
+    pub fn tombstone(&self, message: &Message, sheets: &mut Sheets) {
+        let minute_of = EventTime::from_ms(message.timestamp_ms().max(0));
+        self.consume(&[], minute_of, Fate::Tombstone, &mut sheets.tallies);
+    }
+
+    /// Takes framed records of one writer schema.
+    ///
+    /// # Errors
+    /// When a rule can't be evaluated at all, as ClickHouse couldn't.
+    pub fn take(
+        &self,
+        messages: &[Message],
+        schema_id: u32,
+        decoder: &Decoder,
+        clock: &mut PartitionClock,
+        sheets: &mut Sheets,
+    ) -> Result<(), Error> {
+        let data: Vec<&[u8]> =
+            messages.iter().map(|m| m.value().and_then(|value| value.get(FRAME_BYTES..)).unwrap_or_default()).collect();
+        let mut from = 0;
+        while from < data.len() {
+            let mut upto = data.len();
+            let decoded = loop {
+                match decoder.decode(&data[from..upto]) {
+                    Ok(decoded) => break decoded,
+                    Err(too_large) => upto = from + too_large.fits.clamp(1, upto - from),
+                }
+            };
+            self.take_decoded(&messages[from..upto], schema_id, decoded, clock, sheets)?;
+            from = upto;
+        }
+        Ok(())
+    }
+
+    fn take_decoded(
+        &self,
+        messages: &[Message],
+        schema_id: u32,
+        decoded: Decoded,
+        clock: &mut PartitionClock,
+        sheets: &mut Sheets,
+    ) -> Result<(), Error> {
+        for refused in &decoded.refused {
+            if let Some(message) = messages.get(refused.record as usize) {
+                self.refuse(message, Some(schema_id), refused.reason, &refused.detail, sheets);
+            }
+        }
+        let rows: Vec<&Message> = decoded.records.iter().filter_map(|&at| messages.get(at as usize)).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (times, known) = event_times(decoded.batch.column(self.contract.event_time))?;
+        let senders = Senders::of(&decoded.batch, self.contract);
+        let judged = Judged { rows: &rows, times: &times, senders: &senders, schema_id };
+        let in_time = self.judge(&judged, known.as_ref(), clock, sheets);
+        let events = self.with_system_columns(decoded.batch, &judged)?;
+        let kept = self.apply_rules(&events, in_time, &judged, sheets)?;
+        let events = if kept.true_count() == kept.len() { events } else { filter_record_batch(&events, &kept)? };
+        if events.num_rows() > 0 {
+            sheets.events.push(events);
+        }
+        Ok(())
+    }
+
+    /// Judges each row's time in the order of the log; true where it goes on.
+    fn judge(
+        &self,
+        judged: &Judged<'_>,
+        known: Option<&NullBuffer>,
+        clock: &mut PartitionClock,
+        sheets: &mut Sheets,
+    ) -> BooleanArray {
+        let mut in_time = BooleanBufferBuilder::new(judged.rows.len());
+        for (row, message) in judged.rows.iter().enumerate() {
+            if known.is_some_and(|known| known.is_null(row)) {
+                let minute_of = EventTime::from_ms(message.timestamp_ms().max(0));
+                self.refuse_row(judged, row, None, minute_of, Reason::NoEventTime, "", sheets);
+                in_time.append(false);
+                continue;
+            }
+            let time = judged.times[row];
+            let own = clock.watermark();
+            let verdict = clock.judge(time, message.timestamp_ms(), &self.contract.bounds, self.held);
+            in_time.append(verdict == Verdict::InTime);
+            match verdict {
+                Verdict::InTime => sheets.tallies.count(self.partition, judged.senders.tenant(row), time, CONSUMED),
+                Verdict::TooLate => {
+                    let detail = format!("{} ms older than the partition's watermark", own.0.saturating_sub(time.0) / 1000);
+                    self.refuse_row(judged, row, Some(time), time, Reason::TooLate, &detail, sheets);
+                }
+                Verdict::TooLateAfterIdle => {
+                    self.refuse_row(judged, row, Some(time), time, Reason::TooLateAfterIdle, "", sheets);
+                    sheets.judgements.add(&Judgement {
+                        judged_at_ms: self.now_ms,
+                        topic: self.topic,
+                        partition: self.partition.number,
+                        offset: message.offset(),
+                        kind: Kind::TooLateAfterIdle,
+                        epoch: self.epoch,
+                        watermark: self.held,
+                        detail: "",
+                    });
+                }
+                Verdict::Future => {
+                    let minute_of = EventTime::from_ms(message.timestamp_ms());
+                    let ahead = time.0.saturating_sub(minute_of.0) / 1000;
+                    let detail = format!("{ahead} ms beyond the record's timestamp");
+                    self.refuse_row(judged, row, Some(time), minute_of, Reason::FutureEventTime, &detail, sheets);
+                }
+            }
+        }
+        BooleanArray::new(in_time.finish(), None)
+    }
+
+    /// Applies the rules to the rows that are in time; the first broken rule is the one that is told.
+    fn apply_rules(
+        &self,
+        events: &RecordBatch,
+        mut kept: BooleanArray,
+        judged: &Judged<'_>,
+        sheets: &mut Sheets,
+    ) -> Result<BooleanArray, Error> {
+        for (name, rule) in &self.contract.rules {
+            let holds = rule.evaluate_condition(events)?;
+            let holds = BooleanArray::new(
+                holds.nulls().map_or_else(|| holds.values().clone(), |nulls| holds.values() & nulls.inner()),
+                None,
+            );
+            let broken = kept.values() & &!holds.values();
+            for row in broken.set_indices() {
+                let time = judged.times[row];
+                // It was counted as consumed when its time was judged.
+                sheets.tallies.count(self.partition, judged.senders.tenant(row), time, Fate::Quarantined as u8);
+                let sender = judged.senders.of_row(row);
+                let refusal = Refusal {
+                    schema_id: Some(judged.schema_id),
+                    event_time: Some(time),
+                    reason: Reason::Rule,
+                    detail: name,
+                    sender: &sender,
+                };
+                sheets.refused.refuse(self.partition, judged.rows[row], &refusal);
+            }
+            kept = BooleanArray::new(kept.values() & holds.values(), None);
+        }
+        Ok(kept)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one row's facts; a struct would be built for this call alone")]
+    fn refuse_row(
+        &self,
+        judged: &Judged<'_>,
+        row: usize,
+        event_time: Option<EventTime>,
+        minute_of: EventTime,
+        reason: Reason,
+        detail: &str,
+        sheets: &mut Sheets,
+    ) {
+        let sender = judged.senders.of_row(row);
+        self.consume(&sender.tenant, minute_of, reason.fate(), &mut sheets.tallies);
+        let refusal = Refusal { schema_id: Some(judged.schema_id), event_time, reason, detail, sender: &sender };
+        sheets.refused.refuse(self.partition, judged.rows[row], &refusal);
+    }
+
+    fn consume(&self, tenant: &[u8], minute_of: EventTime, fate: Fate, tallies: &mut TallySheet) {
+        tallies.count(self.partition, tenant, minute_of, CONSUMED);
+        tallies.count(self.partition, tenant, minute_of, fate as u8);
+    }
+
+    fn sender_of_headers(&self, message: &Message) -> Sender {
+        let names = &self.contract.sender_headers;
+        let mut sender = Sender::default();
+        if names.iter().all(Option::is_none) {
+            return sender;
+        }
+        let Sender { tenant, release: [sdk, sdk_version, app_version] } = &mut sender;
+        let mut parts = [tenant, sdk, sdk_version, app_version];
+        message.headers(|name, value| {
+            for (part, wanted) in parts.iter_mut().zip(names) {
+                if wanted.as_deref().is_some_and(|wanted| wanted.as_bytes() == name) {
+                    part.clear();
+                    part.extend_from_slice(value.unwrap_or_default());
+                }
+            }
+        });
+        sender
+    }
+
+    fn with_system_columns(&self, batch: RecordBatch, judged: &Judged<'_>) -> Result<RecordBatch, ArrowError> {
+        let rows = batch.num_rows();
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt16Array::from_value(self.partition.topic.0, rows)),
+            Arc::new(Int32Array::from_value(self.partition.number, rows)),
+            Arc::new(Int64Array::from_iter_values(judged.rows.iter().map(|message| message.offset()))),
+            Arc::new(Int64Array::from_iter_values(judged.rows.iter().map(|message| message.timestamp_ms()))),
+            Arc::new(UInt32Array::from_value(judged.schema_id, rows)),
+            Arc::new(Int64Array::from_iter_values(judged.times.iter().map(|time| time.0))),
+        ];
+        columns.extend_from_slice(batch.columns());
+        RecordBatch::try_new(Arc::clone(&self.contract.events), columns)
+    }
+}
+
+/// The decoded rows of a run and what was read of each.
+struct Judged<'a> {
+    rows: &'a [&'a Message],
+    times: &'a [EventTime],
+    senders: &'a Senders,
+    schema_id: u32,
+}
+
+/// Who sent each row of a batch.
+struct Senders {
+    tenant: Option<ArrayRef>,
+    release: [Option<ArrayRef>; 3],
+}
+
+impl Senders {
+    fn of(batch: &RecordBatch, contract: &Contract) -> Senders {
+        let column = |index: Option<usize>| index.map(|index| Arc::clone(batch.column(index)));
+        Senders { tenant: column(contract.tenant), release: contract.release.map(column) }
+    }
+
+    fn tenant(&self, row: usize) -> &[u8] {
+        text(self.tenant.as_ref(), row)
+    }
+
+    fn of_row(&self, row: usize) -> Sender {
+        Sender {
+            tenant: self.tenant(row).to_vec(),
+            release: [0, 1, 2].map(|part: usize| text(self.release[part].as_ref(), row).to_vec()),
+        }
+    }
+}
+
+/// A text column's value; '' where it is null or there is no such column.
+fn text(column: Option<&ArrayRef>, row: usize) -> &[u8] {
+    match column.and_then(|column| column.as_binary_opt::<i32>()) {
+        Some(values) if values.is_valid(row) => values.value(row),
+        _ => &[],
+    }
+}
+
+/// The event times in microseconds, and which are known.
+fn event_times(column: &ArrayRef) -> Result<(Vec<EventTime>, Option<NullBuffer>), ArrowError> {
+    use arrow_array::types::{
+        TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    };
+    let times = match column.data_type() {
+        DataType::Timestamp(TimeUnit::Second, _) => {
+            scaled(column.as_primitive::<TimestampSecondType>().values(), |at| at.saturating_mul(1_000_000))
+        }
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            scaled(column.as_primitive::<TimestampMillisecondType>().values(), |at| at.saturating_mul(1_000))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            scaled(column.as_primitive::<TimestampMicrosecondType>().values(), |at| at)
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            scaled(column.as_primitive::<TimestampNanosecondType>().values(), |at| at.div_euclid(1_000))
+        }
+        other => return Err(ArrowError::SchemaError(format!("the event time is a {other}, not a timestamp"))),
+    };
+    Ok((times, column.nulls().cloned()))
+}
+
+fn scaled(values: &[i64], scale: impl Fn(i64) -> i64) -> Vec<EventTime> {
+    values.iter().map(|&at| EventTime(scale(at))).collect()
+}
