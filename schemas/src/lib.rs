@@ -12,6 +12,7 @@ pub mod frame;
 pub mod headers;
 pub mod metric;
 pub mod place;
+pub mod registry;
 pub mod rows;
 pub mod stage;
 pub mod tables;
