@@ -1,0 +1,484 @@
+//! Random schemas, their evolutions and values, from a seed; and a slow, obvious encoder and resolution of them, which
+//! share no code with the crate.
+
+use apache_avro::types::Value;
+use arrow_buffer::i256;
+use fastrand::Rng;
+use serde_json::{Value as Json, json};
+
+
+/// A type as the tests think of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Ty {
+    Bool,
+    Int,
+    Long,
+    Float,
+    Double,
+    Bytes,
+    Str,
+    Fixed(String, usize),
+    Enum(String, Vec<String>, Option<String>),
+    /// In bytes, or in a fixed of that name and size; precision and scale.
+    Decimal(Option<(String, usize)>, u32, u32),
+    UuidText,
+    UuidFixed(String),
+    Date,
+    TimeMillis,
+    TimeMicros,
+    Timestamp(u8, bool),
+    Duration(String),
+    /// With null; whether null comes first.
+    Opt(Box<Ty>, bool),
+    /// A writer's union of several types.
+    Several(Vec<Ty>),
+    Arr(Box<Ty>),
+    Map(Box<Ty>),
+    Rec(String, Vec<Field>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) alias: Option<String>,
+    pub(crate) ty: Ty,
+    /// A value that the writer doesn't send, as JSON and as a tree.
+    pub(crate) default: Option<(Json, Value)>,
+}
+
+pub(crate) struct Gen {
+    pub(crate) rng: Rng,
+    names: usize,
+}
+
+impl Gen {
+    pub(crate) fn new(seed: u64) -> Gen {
+        Gen { rng: Rng::with_seed(seed), names: 0 }
+    }
+
+    pub(crate) fn name(&mut self, prefix: &str) -> String {
+        self.names += 1;
+        format!("{prefix}{}", self.names)
+    }
+
+    pub(crate) fn record(&mut self, fields: usize, depth: usize, within_list: bool) -> Ty {
+        let name = self.name("R");
+        let fields = (0..fields)
+            .map(|_| {
+                let ty = self.ty(depth, within_list);
+                Field { name: self.name("f"), alias: None, ty, default: None }
+            })
+            .collect();
+        Ty::Rec(name, fields)
+    }
+
+    fn ty(&mut self, depth: usize, inside: bool) -> Ty {
+        match self.rng.u32(0..if depth == 0 { 19 } else { 26 }) {
+            0 => Ty::Bool,
+            1 => Ty::Int,
+            2 => Ty::Long,
+            3 => Ty::Float,
+            4 => Ty::Double,
+            5 => Ty::Bytes,
+            6 | 7 => Ty::Str,
+            8 => Ty::Fixed(self.name("X"), self.rng.usize(1..20)),
+            9 => {
+                let symbols = (0..self.rng.usize(1..5)).map(|_| self.name("S")).collect();
+                Ty::Enum(self.name("E"), symbols, None)
+            }
+            10 => {
+                let precision = self.rng.u32(1..=76);
+                Ty::Decimal(None, precision, self.rng.u32(0..=precision))
+            }
+            11 => {
+                let precision = self.rng.u32(1..=76);
+                let size = (f64::from(precision) * 10f64.log2() / 8.0) as usize + 2;
+                Ty::Decimal(Some((self.name("D"), size)), precision, self.rng.u32(0..=precision))
+            }
+            12 => Ty::UuidText,
+            13 => Ty::UuidFixed(self.name("U")),
+            14 => Ty::Date,
+            15 => Ty::TimeMillis,
+            16 => Ty::TimeMicros,
+            17 => Ty::Timestamp([3, 6, 9][self.rng.usize(0..3)], self.rng.bool()),
+            18 => Ty::Duration(self.name("P")),
+            19 | 20 => {
+                let inner = self.ty(depth - 1, inside);
+                match inner {
+                    Ty::Opt(..) | Ty::Several(_) => inner,
+                    inner => Ty::Opt(Box::new(inner), self.rng.bool()),
+                }
+            }
+            21 => {
+                let first = self.ty(0, true);
+                let mut all = vec![first];
+                for _ in 0..2 {
+                    let another = self.ty(0, true);
+                    if all.iter().all(|one| label(one) != label(&another)) {
+                        all.push(another);
+                    }
+                }
+                Ty::Several(all)
+            }
+            // Below a record, ClickHouse takes all arrays for one list, so arrays stand at the top only.
+            22 | 23 if !inside => {
+                if self.rng.bool() {
+                    let count = self.rng.usize(1..4);
+                    Ty::Arr(Box::new(self.record(count, depth - 1, true)))
+                } else {
+                    Ty::Arr(Box::new(self.ty(depth - 1, true)))
+                }
+            }
+            24 => {
+                let mut value = self.ty(depth - 1, true);
+                while holds_record(&value) {
+                    value = self.ty(0, true);
+                }
+                Ty::Map(Box::new(value))
+            }
+            25 => {
+                let count = self.rng.usize(1..4);
+                self.record(count, depth - 1, true)
+            }
+            _ => Ty::Str,
+        }
+    }
+
+    /// What a reader may make of a writer's type. Unions of several types become one of them.
+    pub(crate) fn evolve(&mut self, ty: &Ty) -> Ty {
+        let change = self.rng.u32(0..10) < 3;
+        match ty {
+            Ty::Int if change => [Ty::Long, Ty::Float, Ty::Double, Ty::Int][self.rng.usize(0..4)].clone(),
+            Ty::Long if change => [Ty::Float, Ty::Double, Ty::Timestamp(6, false)][self.rng.usize(0..3)].clone(),
+            Ty::Float if change => Ty::Double,
+            Ty::Bytes if change => Ty::Str,
+            Ty::Str if change => Ty::Bytes,
+            Ty::Timestamp(3, local) if change => Ty::Timestamp([6, 9][self.rng.usize(0..2)], *local),
+            Ty::TimeMillis if change => Ty::TimeMicros,
+            Ty::Decimal(base, precision, scale) if change => {
+                Ty::Decimal(base.clone(), self.rng.u32(*scale.max(&1)..=*precision), *scale)
+            }
+            Ty::Enum(name, symbols, _) if change => {
+                let kept: Vec<String> = symbols.iter().filter(|_| self.rng.bool()).cloned().collect();
+                let kept = if kept.is_empty() { symbols.clone() } else { kept };
+                let default = self.rng.bool().then(|| kept[0].clone());
+                Ty::Enum(name.clone(), kept, default)
+            }
+            Ty::Opt(inner, first) => {
+                let inner = self.evolve(inner);
+                if change || matches!(inner, Ty::Opt(..)) { inner } else { Ty::Opt(Box::new(inner), *first) }
+            }
+            Ty::Several(all) => {
+                let one = all[self.rng.usize(0..all.len())].clone();
+                self.evolve(&one)
+            }
+            Ty::Arr(item) => Ty::Arr(Box::new(self.evolve(item))),
+            Ty::Map(value) => Ty::Map(Box::new(self.evolve(value))),
+            Ty::Rec(name, fields) => {
+                let mut kept = Vec::new();
+                for field in fields {
+                    if self.rng.u32(0..8) == 0 {
+                        continue;
+                    }
+                    let mut field = Field { ty: self.evolve(&field.ty), ..field.clone() };
+                    if self.rng.u32(0..6) == 0 {
+                        field.alias = Some(std::mem::replace(&mut field.name, self.name("renamed")));
+                    }
+                    kept.push(field);
+                }
+                for _ in 0..self.rng.usize(0..3) {
+                    let (ty, json, tree) = match self.rng.u32(0..5) {
+                        0 => (Ty::Long, json!(-77), Value::Long(-77)),
+                        1 => (Ty::Str, json!("fallback"), Value::String("fallback".into())),
+                        2 => (Ty::Opt(Box::new(Ty::Int), true), Json::Null, Value::Union(0, Box::new(Value::Null))),
+                        3 => (Ty::Map(Box::new(Ty::Bool)), json!({"k": true}), Value::Map([("k".into(), Value::Boolean(true))].into())),
+                        _ => (Ty::Double, json!(2.5), Value::Double(2.5)),
+                    };
+                    kept.push(Field { name: self.name("added"), alias: None, ty, default: Some((json, tree)) });
+                }
+                if kept.is_empty() {
+                    kept.push(fields[0].clone());
+                    kept[0].ty = self.evolve(&fields[0].ty);
+                }
+                self.rng.shuffle(&mut kept);
+                Ty::Rec(name.clone(), kept)
+            }
+            same => {
+                if change && !matches!(same, Ty::Opt(..)) { Ty::Opt(Box::new(same.clone()), true) } else { same.clone() }
+            }
+        }
+    }
+
+    pub(crate) fn value(&mut self, ty: &Ty) -> Value {
+        let odd = self.rng.u32(0..60) == 0;
+        match ty {
+            Ty::Bool => Value::Boolean(self.rng.bool()),
+            Ty::Int => Value::Int(self.rng.i32(..) >> self.rng.u32(0..32)),
+            Ty::Long => Value::Long(self.rng.i64(..) >> self.rng.u32(0..64)),
+            Ty::Float => Value::Float(f32::from_bits(self.rng.u32(..))),
+            Ty::Double => Value::Double(f64::from_bits(self.rng.u64(..))),
+            Ty::Bytes => Value::Bytes((0..self.rng.usize(0..20)).map(|_| self.rng.u8(0..if odd { 255 } else { 128 })).collect()),
+            Ty::Str => Value::String((0..self.rng.usize(0..20)).map(|_| self.rng.char('a'..'\u{2fff}')).collect()),
+            Ty::Fixed(_, size) => Value::Fixed(*size, (0..*size).map(|_| self.rng.u8(..)).collect()),
+            Ty::Enum(_, symbols, _) => {
+                let index = self.rng.usize(0..symbols.len());
+                Value::Enum(index as u32, symbols[index].clone())
+            }
+            Ty::Decimal(base, precision, _) => Value::Decimal(self.decimal(base, *precision, odd).as_slice().into()),
+            Ty::UuidText | Ty::UuidFixed(_) => Value::Uuid(apache_avro::Uuid::from_u128(self.rng.u128(..))),
+            Ty::Date => Value::Date(if odd { self.rng.i32(..) } else { self.rng.i32(-25_567..=120_529) }),
+            Ty::TimeMillis => Value::TimeMillis(if odd { self.rng.i32(..) } else { self.rng.i32(0..86_400_000) }),
+            Ty::TimeMicros => Value::TimeMicros(if odd { self.rng.i64(..) } else { self.rng.i64(0..86_400_000_000) }),
+            Ty::Timestamp(digits, local) => {
+                let unit = 10i64.pow(u32::from(*digits));
+                let at = if odd { self.rng.i64(..) } else { self.rng.i64(-2_000_000_000..9_000_000_000).saturating_mul(unit) };
+                match (digits, local) {
+                    (3, false) => Value::TimestampMillis(at),
+                    (6, false) => Value::TimestampMicros(at),
+                    (_, false) => Value::TimestampNanos(at),
+                    (3, true) => Value::LocalTimestampMillis(at),
+                    (6, true) => Value::LocalTimestampMicros(at),
+                    (_, true) => Value::LocalTimestampNanos(at),
+                }
+            }
+            Ty::Duration(_) => {
+                let bytes: [u8; 12] = std::array::from_fn(|_| self.rng.u8(..));
+                Value::Duration(bytes.into())
+            }
+            Ty::Opt(inner, first) => {
+                let (null, some) = if *first { (0, 1) } else { (1, 0) };
+                if self.rng.u32(0..4) == 0 {
+                    Value::Union(null, Box::new(Value::Null))
+                } else {
+                    Value::Union(some, Box::new(self.value(inner)))
+                }
+            }
+            Ty::Several(all) => {
+                let index = self.rng.usize(0..all.len());
+                Value::Union(index as u32, Box::new(self.value(&all[index])))
+            }
+            Ty::Arr(item) => Value::Array((0..self.rng.usize(0..5)).map(|_| self.value(item)).collect()),
+            Ty::Map(of) => Value::Map((0..self.rng.usize(0..4)).map(|key| (format!("k{key}"), self.value(of))).collect()),
+            Ty::Rec(_, fields) => {
+                Value::Record(fields.iter().map(|field| (field.name.clone(), self.value(&field.ty))).collect())
+            }
+        }
+    }
+
+    /// Two's complement of a value within the precision, or of one a digit too long.
+    fn decimal(&mut self, base: &Option<(String, usize)>, precision: u32, odd: bool) -> Vec<u8> {
+        let digits = if odd && precision < 76 { precision + 1 } else { self.rng.u32(1..=precision) };
+        let mut value = i256::from_i128(self.rng.i128(1..10));
+        for _ in 1..digits {
+            value = value.wrapping_mul(i256::from(10)).wrapping_add(i256::from(self.rng.i32(0..10)));
+        }
+        if self.rng.bool() {
+            value = value.wrapping_neg();
+        }
+        let all = value.to_be_bytes();
+        let size = match base {
+            Some((_, size)) => *size,
+            None => 1 + self.rng.usize(0..32).max((f64::from(digits) * 10f64.log2() / 8.0) as usize + 1).min(31),
+        };
+        let fill = if value.is_negative() { 0xff } else { 0 };
+        let mut bytes = vec![fill; size.saturating_sub(32)];
+        bytes.extend(&all[32usize.saturating_sub(size)..]);
+        bytes
+    }
+}
+
+fn holds_record(ty: &Ty) -> bool {
+    match ty {
+        Ty::Rec(..) => true,
+        Ty::Opt(inner, _) | Ty::Arr(inner) | Ty::Map(inner) => holds_record(inner),
+        _ => false,
+    }
+}
+
+/// What must not occur twice in a union.
+fn label(ty: &Ty) -> String {
+    match json_of(ty, &mut Vec::new()) {
+        Json::String(name) => name,
+        Json::Object(object) => {
+            let name = object.get("name").or(object.get("type"));
+            name.and_then(Json::as_str).unwrap_or_default().to_owned()
+        }
+        _ => "union".to_owned(),
+    }
+}
+
+pub(crate) fn schema(ty: &Ty) -> String {
+    json_of(ty, &mut Vec::new()).to_string()
+}
+
+/// The JSON of a type; a name that stands in `defined` is only named.
+fn json_of(ty: &Ty, defined: &mut Vec<String>) -> Json {
+    let mut define = |name: &str, json: Json| {
+        if defined.contains(&name.to_owned()) {
+            return json!(name);
+        }
+        defined.push(name.to_owned());
+        json
+    };
+    match ty {
+        Ty::Bool => json!("boolean"),
+        Ty::Int => json!("int"),
+        Ty::Long => json!("long"),
+        Ty::Float => json!("float"),
+        Ty::Double => json!("double"),
+        Ty::Bytes => json!("bytes"),
+        Ty::Str => json!("string"),
+        Ty::Fixed(name, size) => define(name, json!({"type": "fixed", "name": name, "size": size})),
+        Ty::Enum(name, symbols, default) => {
+            let mut json = json!({"type": "enum", "name": name, "symbols": symbols});
+            if let Some(default) = default {
+                json["default"] = json!(default);
+            }
+            define(name, json)
+        }
+        Ty::Decimal(None, precision, scale) => {
+            json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale})
+        }
+        Ty::Decimal(Some((name, size)), precision, scale) => define(
+            name,
+            json!({"type": "fixed", "name": name, "size": size, "logicalType": "decimal", "precision": precision, "scale": scale}),
+        ),
+        Ty::UuidText => json!({"type": "string", "logicalType": "uuid"}),
+        Ty::UuidFixed(name) => define(name, json!({"type": "fixed", "name": name, "size": 16, "logicalType": "uuid"})),
+        Ty::Date => json!({"type": "int", "logicalType": "date"}),
+        Ty::TimeMillis => json!({"type": "int", "logicalType": "time-millis"}),
+        Ty::TimeMicros => json!({"type": "long", "logicalType": "time-micros"}),
+        Ty::Timestamp(digits, local) => {
+            let unit = ["millis", "micros", "nanos"][usize::from(digits / 3 - 1)];
+            json!({"type": "long", "logicalType": format!("{}timestamp-{unit}", if *local { "local-" } else { "" })})
+        }
+        Ty::Duration(name) => define(name, json!({"type": "fixed", "name": name, "size": 12, "logicalType": "duration"})),
+        Ty::Opt(inner, true) => json!(["null", json_of(inner, defined)]),
+        Ty::Opt(inner, false) => json!([json_of(inner, defined), "null"]),
+        Ty::Several(all) => Json::Array(all.iter().map(|one| json_of(one, defined)).collect()),
+        Ty::Arr(item) => json!({"type": "array", "items": json_of(item, defined)}),
+        Ty::Map(value) => json!({"type": "map", "values": json_of(value, defined)}),
+        Ty::Rec(name, fields) => {
+            let fields: Vec<Json> = fields
+                .iter()
+                .map(|field| {
+                    let mut json = json!({"name": field.name, "type": json_of(&field.ty, defined)});
+                    if let Some(alias) = &field.alias {
+                        json["aliases"] = json!([alias]);
+                    }
+                    if let Some((default, _)) = &field.default {
+                        json["default"] = default.clone();
+                    }
+                    json
+                })
+                .collect();
+            json!({"type": "record", "name": name, "fields": fields})
+        }
+    }
+}
+
+fn long(value: i64, into: &mut Vec<u8>) {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    while rest > 127 {
+        into.push(rest as u8 & 127 | 128);
+        rest >>= 7;
+    }
+    into.push(rest as u8);
+}
+
+/// Encodes a value, lists in one block or several, with their sizes or without.
+pub(crate) fn encode(value: &Value, ty: &Ty, rng: &mut Rng, into: &mut Vec<u8>) {
+    match (value, ty) {
+        (Value::Null, _) => {}
+        (Value::Boolean(bit), _) => into.push(u8::from(*bit)),
+        (Value::Int(n) | Value::Date(n) | Value::TimeMillis(n), _) => long(i64::from(*n), into),
+        (
+            Value::Long(n)
+            | Value::TimeMicros(n)
+            | Value::TimestampMillis(n)
+            | Value::TimestampMicros(n)
+            | Value::TimestampNanos(n)
+            | Value::LocalTimestampMillis(n)
+            | Value::LocalTimestampMicros(n)
+            | Value::LocalTimestampNanos(n),
+            _,
+        ) => long(*n, into),
+        (Value::Float(x), _) => into.extend(x.to_le_bytes()),
+        (Value::Double(x), _) => into.extend(x.to_le_bytes()),
+        (Value::Bytes(bytes), _) => {
+            long(bytes.len() as i64, into);
+            into.extend(bytes);
+        }
+        (Value::String(text), _) => {
+            long(text.len() as i64, into);
+            into.extend(text.as_bytes());
+        }
+        (Value::Fixed(_, bytes), _) => into.extend(bytes),
+        (Value::Enum(index, _), _) => long(i64::from(*index), into),
+        (Value::Decimal(decimal), Ty::Decimal(base, ..)) => {
+            let bytes: Vec<u8> = decimal.try_into().expect("a decimal's bytes");
+            if base.is_none() {
+                long(bytes.len() as i64, into);
+            }
+            into.extend(bytes);
+        }
+        (Value::Uuid(uuid), Ty::UuidText) => {
+            long(36, into);
+            into.extend(uuid.to_string().as_bytes());
+        }
+        (Value::Uuid(uuid), _) => into.extend(uuid.as_bytes()),
+        (Value::Duration(duration), _) => into.extend(<[u8; 12]>::from(*duration)),
+        (Value::Union(branch, inner), Ty::Opt(of, _)) => {
+            long(i64::from(*branch), into);
+            encode(inner, of, rng, into);
+        }
+        (Value::Union(branch, inner), Ty::Several(all)) => {
+            long(i64::from(*branch), into);
+            encode(inner, &all[*branch as usize], rng, into);
+        }
+        (Value::Array(items), Ty::Arr(of)) => {
+            let items: Vec<Box<dyn Fn(&mut Rng, &mut Vec<u8>)>> = items
+                .iter()
+                .map(|item| Box::new(|rng: &mut Rng, into: &mut Vec<u8>| encode(item, of, rng, into)) as Box<_>)
+                .collect();
+            blocks(&items, rng, into);
+        }
+        (Value::Map(pairs), Ty::Map(of)) => {
+            let items: Vec<Box<dyn Fn(&mut Rng, &mut Vec<u8>)>> = pairs
+                .iter()
+                .map(|(key, value)| {
+                    Box::new(|rng: &mut Rng, into: &mut Vec<u8>| {
+                        long(key.len() as i64, into);
+                        into.extend(key.as_bytes());
+                        encode(value, of, rng, into);
+                    }) as Box<_>
+                })
+                .collect();
+            blocks(&items, rng, into);
+        }
+        (Value::Record(values), Ty::Rec(_, fields)) => {
+            values.iter().zip(fields).for_each(|((_, value), field)| encode(value, &field.ty, rng, into));
+        }
+        (value, ty) => panic!("{value:?} is not a value of {ty:?}"),
+    }
+}
+
+type Item<'a> = Box<dyn Fn(&mut Rng, &mut Vec<u8>) + 'a>;
+
+fn blocks(items: &[Item<'_>], rng: &mut Rng, into: &mut Vec<u8>) {
+    let mut rest = items;
+    while !rest.is_empty() {
+        let (block, after) = rest.split_at(rng.usize(1..=rest.len()));
+        rest = after;
+        let mut bytes = Vec::new();
+        block.iter().for_each(|item| item(rng, &mut bytes));
+        if rng.bool() {
+            long(-(block.len() as i64), into);
+            long(bytes.len() as i64, into);
+        } else {
+            long(block.len() as i64, into);
+        }
+        into.extend(bytes);
+    }
+    into.push(0);
+}
