@@ -5,16 +5,22 @@
 //! time reaches them as data, event time is a column, and what they emit leaves through the
 //! [`Context`](operator::Context). They know neither Kafka nor ClickHouse.
 
+pub mod account;
 pub mod adaptor;
 pub mod aggregate;
+mod content;
+pub mod deduplicate;
 mod drive;
 pub mod error;
 pub mod expr;
+mod group_key;
 pub mod moment;
 pub mod operator;
+pub mod record;
 pub mod route;
 pub mod script;
 pub mod state;
+pub mod tally;
 mod timers;
 pub mod view;
 pub mod window;
