@@ -12,6 +12,7 @@
 
 pub mod clickhouse;
 pub mod error;
+pub mod kafka;
 mod row_binary;
 pub mod sink;
 
