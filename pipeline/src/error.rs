@@ -72,6 +72,9 @@ pub enum Error {
     /// An operator could not go on.
     #[error(transparent)]
     Operator(#[from] weir_operators::error::Error),
+    /// A batch that does not have the columns that its stage promises: a bug.
+    #[error("arrow: {0}; this is a bug, and the next start resumes from the last commit")]
+    Arrow(#[from] arrow_schema::ArrowError),
     /// A worker thread ended by a panic: a bug.
     #[error("a worker thread stopped: {detail}; this is a bug, and the next start resumes from the last commit")]
     Worker {
@@ -103,6 +106,7 @@ impl Error {
             Error::Operator(_) => "W009",
             Error::Worker { .. } => "W010",
             Error::Http { .. } => "W011",
+            Error::Arrow(_) => "W012",
         }
     }
 
@@ -118,7 +122,7 @@ impl Error {
             Error::Config(_) | Error::Changed { .. } | Error::Http { .. } => 2,
             Error::Unreachable { .. } | Error::Delivery { .. } | Error::Sink(_) => 3,
             Error::Log { .. } | Error::State { .. } | Error::Disk { .. } => 4,
-            Error::Operator(_) | Error::Worker { .. } => 1,
+            Error::Operator(_) | Error::Worker { .. } | Error::Arrow(_) => 1,
         }
     }
 

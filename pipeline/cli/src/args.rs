@@ -127,7 +127,7 @@ pub struct Clickhouse {
     /// The library; absent, the one in the parts cache, fetched when it is missing.
     #[arg(long, env = "WEIR_LIBCHDB")]
     pub library: Option<PathBuf>,
-    /// End when the process that started this one ends.
-    #[arg(long)]
-    pub with_parent: bool,
+    /// End when this process ends.
+    #[arg(long, value_name = "PID")]
+    pub parent: Option<u32>,
 }

@@ -174,7 +174,8 @@ impl Run<'_> {
             match verdict {
                 Verdict::InTime => sheets.tallies.count(self.partition, judged.senders.tenant(row), time, CONSUMED),
                 Verdict::TooLate => {
-                    let detail = format!("{} ms older than the partition's watermark", own.0.saturating_sub(time.0) / 1000);
+                    let detail =
+                        format!("{} ms older than the partition's watermark", own.0.saturating_sub(time.0) / 1000);
                     self.refuse_row(judged, row, Some(time), time, Reason::TooLate, &detail, sheets);
                 }
                 Verdict::TooLateAfterIdle => {

@@ -7,7 +7,13 @@
 //! them together with what became of the records is exact; `poll` never waits for the network.
 
 pub mod fetch;
+pub mod intake;
 pub mod judge;
+pub mod judgement;
+pub mod open;
+pub mod refuse;
+pub mod stream;
+pub mod tally;
 
 use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};

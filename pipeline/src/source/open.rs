@@ -114,7 +114,10 @@ fn resumable(topic: &str, partition: i32, next_offset: i64, low: i64, high: i64)
     };
     if next_offset < low {
         return lost(
-            format!("the state resumes at offset {next_offset}, and the log begins at {low}: {} records expired unread", low - next_offset),
+            format!(
+                "the state resumes at offset {next_offset}, and the log begins at {low}: {} records expired unread",
+                low - next_offset
+            ),
             "restore them from a copy, or go on without them with a new state folder",
         );
     }
@@ -191,8 +194,10 @@ mod tests {
         };
         let all: Vec<Resume> = (0..5).map(resume).collect();
         for peers in 1..8 {
-            let mut seen: Vec<i32> =
-                (0..peers).flat_map(|worker| share(&all, worker, peers)).map(|resume| resume.partition.number).collect();
+            let mut seen: Vec<i32> = (0..peers)
+                .flat_map(|worker| share(&all, worker, peers))
+                .map(|resume| resume.partition.number)
+                .collect();
             seen.sort_unstable();
             assert_eq!(seen, [0, 1, 2, 3, 4]);
         }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::{
-    BinaryBuilder, Int32Builder, Int64Builder, UInt8Builder, UInt16Builder, UInt32Builder,
-};
+use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, UInt8Builder, UInt16Builder, UInt32Builder};
 use arrow_array::{ArrayRef, RecordBatch};
 use weir_schemas::fate::Reason;
 use weir_schemas::headers;

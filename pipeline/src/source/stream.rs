@@ -40,7 +40,7 @@ pub struct Plan {
     /// Which of the reader's columns are read.
     pub wanted: Vec<bool>,
     /// How long an id that the registry doesn't know may be too young.
-    pub grace_ms: i64,
+    pub grace_ms: u64,
     /// How far a partition may run ahead of the watermark.
     pub align_within: Span,
     /// The greatest watermark of any partition, in microseconds.
@@ -245,9 +245,9 @@ impl Source for StreamSource {
         self.held = combined.watermark;
         Ok(Polled {
             events: std::mem::take(&mut self.sheets.events),
-            refused: self.sheets.refused.take().map_err(weir_operators::error::Error::from)?.into_iter().collect(),
-            tallies: self.sheets.tallies.take().map_err(weir_operators::error::Error::from)?.into_iter().collect(),
-            judgements: self.sheets.judgements.take().map_err(weir_operators::error::Error::from)?.into_iter().collect(),
+            refused: self.sheets.refused.take()?.into_iter().collect(),
+            tallies: self.sheets.tallies.take()?.into_iter().collect(),
+            judgements: self.sheets.judgements.take()?.into_iter().collect(),
             bytes,
             watermark: combined.watermark,
             idle: combined.idle,
@@ -335,21 +335,25 @@ fn resolve(
             Err(why) => Resolved::Refuse(Reason::IncompatibleSchema, why.clone()),
         };
     }
-    match schemas.get(id, now_ms) {
+    let now = u64::try_from(now_ms).unwrap_or(0);
+    match schemas.get(id, now) {
         Cached::Ready(writer) => {
-            let made = Decoder::new(&writer, Arc::clone(&plan.reader), &plan.wanted).map(Arc::new).map_err(|problems| {
-                let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                format!("schema {id}: {}", told.join("; "))
-            });
+            let made = Decoder::new(&writer.schema, Arc::clone(&plan.reader), &plan.wanted).map(Arc::new).map_err(
+                |problems| {
+                    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                    format!("schema {id}: {}", told.join("; "))
+                },
+            );
             decoders.insert(id, made.clone());
             match made {
                 Ok(decoder) => Resolved::Ready(decoder),
                 Err(why) => Resolved::Refuse(Reason::IncompatibleSchema, why),
             }
         }
+        Cached::Unusable(why) => Resolved::Refuse(Reason::IncompatibleSchema, format!("schema {id}: {why}")),
         Cached::Pending => Resolved::Park(format!("asking the registry for schema {id}")),
-        Cached::Unavailable { why } => Resolved::Park(format!("the registry can't be asked for schema {id}: {why}")),
-        Cached::Unknown { first_asked_at_ms } if now_ms - first_asked_at_ms < plan.grace_ms => {
+        Cached::Unavailable(why) => Resolved::Park(format!("the registry can't be asked for schema {id}: {why}")),
+        Cached::Unknown { first_asked_at_ms } if now.saturating_sub(first_asked_at_ms) < plan.grace_ms => {
             Resolved::Park(format!("the registry doesn't know schema {id} yet"))
         }
         Cached::Unknown { .. } => Resolved::Refuse(Reason::UnknownSchema, format!("the registry has no schema {id}")),

@@ -1,0 +1,40 @@
+//! `weir init`: a commented pipeline to start from.
+
+use std::path::Path;
+
+use crate::Outcome;
+use crate::paint;
+
+/// The files of a new pipeline.
+pub const FILES: &[(&str, &str)] = &[
+    ("pipeline.toml", include_str!("../../template/pipeline.toml")),
+    ("event.avsc", include_str!("../../../../replay/presets/storefront.avsc")),
+    ("views/revenue_by_minute.sql", include_str!("../../template/views/revenue_by_minute.sql")),
+    ("views/visitors_by_hour.sql", include_str!("../../template/views/visitors_by_hour.sql")),
+    ("views/purchases_by_five_minutes.sql", include_str!("../../template/views/purchases_by_five_minutes.sql")),
+];
+
+/// Writes the files into `folder`, which must be empty or absent.
+pub fn run(folder: &Path) -> Outcome {
+    let is_used = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    if is_used {
+        return Outcome::refused(
+            format!("{} is not empty", folder.display()),
+            "name a folder that is empty or doesn't exist: nothing is overwritten",
+        );
+    }
+    if let Err(error) = write(folder) {
+        return Outcome::refused(format!("{}: {error}", folder.display()), "name a folder that can be written");
+    }
+    for (name, _) in FILES {
+        println!("{} {}", paint::good("wrote"), folder.join(name).display());
+    }
+    println!("\nNext: change `brokers`, `url` and `topics`, then\n  weir check {}", folder.join("pipeline.toml").display());
+    Outcome::done()
+}
+
+/// Writes the files of a new pipeline below `folder`, over what is there.
+pub fn write(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder.join("views"))?;
+    FILES.iter().try_for_each(|(name, text)| std::fs::write(folder.join(name), text))
+}

@@ -1,0 +1,121 @@
+//! `weir status`: what a running pipeline says of itself.
+
+use std::path::Path;
+use std::time::Duration;
+
+use weir_pipeline::config::load::load;
+use weir_pipeline::status::Status;
+use weir_schemas::time::EventTime;
+
+use crate::Outcome;
+use crate::paint;
+
+/// How long the pipeline may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Asks the pipeline of `file` and prints what it answers.
+pub fn run(file: &Path, json: bool) -> Outcome {
+    let pipeline = match load(file) {
+        Ok(pipeline) => pipeline,
+        Err(problems) => return Outcome::problems(&problems),
+    };
+    let Some(address) = &pipeline.http else {
+        return Outcome::refused(
+            format!("{} has no `http`", file.display()),
+            "add an address such as http = \"127.0.0.1:9464\" and start the pipeline again",
+        );
+    };
+    let text = match fetch(&format!("http://{address}/status")) {
+        Ok(text) => text,
+        Err(detail) => {
+            return Outcome::unreachable(
+                format!("the pipeline doesn't answer at {address}: {detail}"),
+                "start it with `weir run`, or correct `http` in the pipeline file",
+            );
+        }
+    };
+    if json {
+        println!("{text}");
+        return Outcome::done();
+    }
+    match serde_json::from_str::<Status>(&text) {
+        Ok(status) => print(&status),
+        Err(error) => {
+            return Outcome::unreachable(
+                format!("what answers at {address} isn't this version of weir: {error}"),
+                "compare `weir --version` with the running one",
+            );
+        }
+    }
+    Outcome::done()
+}
+
+fn fetch(url: &str) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build().map_err(|error| error.to_string())?;
+        let answer = client.get(url).send().await.map_err(|error| error.to_string())?;
+        answer.text().await.map_err(|error| error.to_string())
+    })
+}
+
+fn print(status: &Status) {
+    println!(
+        "{}  open epoch {}, committed {}, delivered {}",
+        paint::bold(&status.pipeline),
+        status.open_epoch,
+        status.committed_epoch,
+        status.delivered_epoch
+    );
+    if let Some(why) = &status.waits_for {
+        println!("{} {why}", paint::bad("waits:"));
+    }
+    println!(
+        "in flight {} of {}, outbox {} of {}\n",
+        paint::bytes(status.in_flight_bytes),
+        paint::bytes(status.in_flight_limit_bytes),
+        paint::bytes(status.outbox_bytes),
+        paint::bytes(status.outbox_limit_bytes)
+    );
+    for source in &status.sources {
+        println!("source {}  watermark {}", paint::bold(&source.name), time(source.watermark));
+        let mut table = paint::table(&["partition", "worker", "next offset", "lag", "watermark", "state", ""]);
+        for of in &source.partitions {
+            let partition = &of.status;
+            let name = format!("{}/{}", partition.topic, partition.partition);
+            let holds = source.held_back_by.as_deref() == Some(&name);
+            table.add_row([
+                name,
+                of.worker.to_string(),
+                partition.next_offset.to_string(),
+                paint::count(u64::try_from(partition.end_offset - partition.next_offset).unwrap_or(0)),
+                time(Some(partition.watermark)),
+                partition.state.clone(),
+                if holds { format!("holds the watermark {}", partition.detail) } else { partition.detail.clone() },
+            ]);
+        }
+        println!("{table}\n");
+    }
+    let mut table = paint::table(&["destination", "delivered epoch", "waiting rows", "waiting bytes", ""]);
+    for destination in &status.destinations {
+        table.add_row([
+            destination.name.clone(),
+            destination.delivered_epoch.to_string(),
+            paint::count(destination.waiting_rows),
+            paint::bytes(destination.waiting_bytes),
+            destination.failing.as_ref().map(|failing| paint::bad(&failing.error)).unwrap_or_default(),
+        ]);
+    }
+    println!("{table}");
+}
+
+/// An event time for people; `-` where none is known.
+pub fn time(at: Option<EventTime>) -> String {
+    match at {
+        None | Some(EventTime::MIN) => "-".to_owned(),
+        Some(EventTime::MAX) => "the end".to_owned(),
+        Some(at) => chrono::DateTime::from_timestamp_micros(at.0)
+            .map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string())
+            .unwrap_or_else(|| format!("{} µs", at.0)),
+    }
+}

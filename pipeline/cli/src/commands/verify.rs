@@ -1,0 +1,87 @@
+//! `weir verify`: the views' own SQL against the rows kept live.
+
+use std::path::Path;
+
+use weir_pipeline::config::load::load;
+use weir_replay::verify::{Options, Verdict, verify};
+
+use crate::paint;
+use crate::prepare::prepare;
+use crate::{Outcome, runtime};
+
+/// Verifies the views of `file`, all of them or those named in `only`.
+pub fn run(file: &Path, only: &[String], options: Options) -> Outcome {
+    let pipeline = match load(file) {
+        Ok(pipeline) => pipeline,
+        Err(problems) => return Outcome::problems(&problems),
+    };
+    let without: Vec<&str> = pipeline
+        .sources
+        .iter()
+        .filter(|(_, source)| source.keep_events_days.is_none())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if !without.is_empty() {
+        return Outcome::refused(
+            format!("the accepted events of {} are not kept", without.join(", ")),
+            "set `keep_events_days` and run the pipeline from an empty state, so that all of them are there",
+        );
+    }
+    if let Some(unknown) = only.iter().find(|name| !pipeline.views.contains_key(*name)) {
+        let known: Vec<&str> = pipeline.views.keys().map(String::as_str).collect();
+        return Outcome::refused(format!("there is no view `{unknown}`"), format!("name one of {}", known.join(", ")));
+    }
+    let prepared = match prepare(file, &pipeline) {
+        Ok(prepared) => prepared,
+        Err(outcome) => return outcome,
+    };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(outcome) => return outcome,
+    };
+    let mut verdicts = Vec::new();
+    for view in prepared.bound.views.iter().filter(|view| only.is_empty() || only.contains(&view.plan.name)) {
+        match runtime.block_on(verify(&prepared.clickhouse, view, options)) {
+            Ok(verdict) => verdicts.push(verdict),
+            Err(error) => {
+                return Outcome::unreachable(error.to_string(), "check `[clickhouse]`, and that the pipeline ran");
+            }
+        }
+    }
+    report(&verdicts)
+}
+
+/// Prints the verdicts; differences make exit code 5.
+pub fn report(verdicts: &[Verdict]) -> Outcome {
+    let mut table = paint::table(&["view", "closed through", "rows expected", "rows live", "cells", "differing", "verdict"]);
+    for verdict in verdicts {
+        let word = match (&verdict.through, verdict.is_equal()) {
+            (None, _) => paint::dim("no window is closed yet"),
+            (_, true) => paint::good("equal"),
+            (_, false) => paint::bad("DIFFERENT"),
+        };
+        table.add_row([
+            verdict.view.clone(),
+            verdict.through.clone().unwrap_or_else(|| "-".to_owned()),
+            paint::count(verdict.expected_rows),
+            paint::count(verdict.live_rows),
+            paint::count(verdict.cells),
+            paint::count(verdict.differing),
+            word,
+        ]);
+    }
+    println!("{table}");
+    for verdict in verdicts.iter().filter(|verdict| !verdict.is_equal()) {
+        println!("\n{}", paint::bold(&verdict.view));
+        for difference in &verdict.differences {
+            println!(
+                "  {} {}  expected {}  live {}",
+                difference.key,
+                difference.column.as_deref().unwrap_or("(row)"),
+                difference.expected.as_deref().unwrap_or("no row"),
+                difference.live.as_deref().unwrap_or("no row")
+            );
+        }
+    }
+    if verdicts.iter().all(Verdict::is_equal) { Outcome::done() } else { Outcome::different() }
+}
