@@ -30,10 +30,10 @@ impl Moment {
     /// The greatest moment that is at or before all of `moments`: the least of each coordinate. `None` when
     /// there are none, which on a frontier means that nothing can come any more.
     pub fn meet<'a>(moments: impl IntoIterator<Item = &'a Moment>) -> Option<Moment> {
-        moments.into_iter().copied().reduce(|a, b| Moment {
-            epoch: a.epoch.min(b.epoch),
-            watermark: a.watermark.min(b.watermark),
-        })
+        moments
+            .into_iter()
+            .copied()
+            .reduce(|a, b| Moment { epoch: a.epoch.min(b.epoch), watermark: a.watermark.min(b.watermark) })
     }
 }
 

@@ -16,11 +16,11 @@ use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, Schema};
 use arrow_select::take::take_record_batch;
+use timely::communication::Push;
 use timely::container::Accountable;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pushers::exchange::Distributor;
 use timely::dataflow::channels::{ContainerBytes, Message, Stamp};
-use timely::communication::Push;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::adaptor::Failure;

@@ -175,9 +175,10 @@ fn render_batch(out: &mut String, title: &str, batch: &RecordBatch, deleted: Opt
     let schema = batch.schema();
     let mut lines = vec![schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>()];
     let columns: Vec<Vec<String>> = batch.columns().iter().map(|column| render_column(column)).collect();
-    lines.extend((0..batch.num_rows()).map(|row| {
-        columns.iter().map(|column| column.get(row).cloned().unwrap_or_default()).collect()
-    }));
+    lines.extend(
+        (0..batch.num_rows())
+            .map(|row| columns.iter().map(|column| column.get(row).cloned().unwrap_or_default()).collect()),
+    );
     let widths: Vec<usize> = (0..columns.len())
         .map(|column| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max())
         .map(Option::unwrap_or_default)
@@ -188,7 +189,13 @@ fn render_batch(out: &mut String, title: &str, batch: &RecordBatch, deleted: Opt
         let mark = match (deleted, number) {
             (None, _) => "",
             (Some(_), 0) => "  ",
-            (Some(deleted), row) => if deleted(row - 1) { "- " } else { "+ " },
+            (Some(deleted), row) => {
+                if deleted(row - 1) {
+                    "- "
+                } else {
+                    "+ "
+                }
+            }
         };
         let mut text = format!("  {mark}");
         for (cell, width) in line.iter().zip(&widths) {

@@ -170,10 +170,7 @@ where
     }
 
     /// Shows every entry of the worker's groups, group by group and in order within each, until `visit` breaks.
-    pub fn scan(
-        &mut self,
-        mut visit: impl FnMut(u16, K, V) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
+    pub fn scan(&mut self, mut visit: impl FnMut(u16, K, V) -> Result<ControlFlow<()>, Error>) -> Result<(), Error> {
         let mut working = self.working.borrow_mut();
         working.flush()?;
         let operator = working.table.operator();

@@ -193,7 +193,10 @@ mod tests {
             assert_eq!(Stored::join(Some(&bytes[..cut]), None, &[]).is_ok(), cut_at_a_piece, "cut at {cut}");
         }
         assert_eq!(Stored::join(Some(&[2, 0]), None, &[]), Err(Malformed));
-        assert_eq!(Stored::join(Some(&[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), None, &[]), Err(Malformed));
+        assert_eq!(
+            Stored::join(Some(&[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), None, &[]),
+            Err(Malformed)
+        );
     }
 
     #[test]

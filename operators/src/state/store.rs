@@ -295,9 +295,9 @@ impl Store {
     }
 
     fn handle(&self, family: Family) -> Result<&ColumnFamily, StoreError> {
-        self.db.cf_handle(family.name()).ok_or_else(|| {
-            StoreError::of_text(&self.path, &format!("the column family {} is missing", family.name()))
-        })
+        self.db
+            .cf_handle(family.name())
+            .ok_or_else(|| StoreError::of_text(&self.path, &format!("the column family {} is missing", family.name())))
     }
 }
 

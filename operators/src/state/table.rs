@@ -59,10 +59,7 @@ impl ByteTable {
     }
 
     /// What is stored under each of `keys`, in their order, with one read of RocksDB for all.
-    pub fn get_many<'k>(
-        &self,
-        keys: impl IntoIterator<Item = (u16, &'k [u8])>,
-    ) -> Result<Vec<Option<Stored>>, Error> {
+    pub fn get_many<'k>(&self, keys: impl IntoIterator<Item = (u16, &'k [u8])>) -> Result<Vec<Option<Stored>>, Error> {
         let mut inner = self.inner.borrow_mut();
         inner.drop_committed();
         let inner = &*inner;
@@ -322,11 +319,11 @@ impl Inner {
 
     /// The owned groups that have anything: a seek each, instead of a scan each.
     fn groups_in_use(&self) -> Result<Vec<u16>, Error> {
-        let mut groups: Vec<u16> =
-            self.owned.clone().filter(|group| self.layers(*group).next().is_some()).collect();
+        let mut groups: Vec<u16> = self.owned.clone().filter(|group| self.layers(*group).next().is_some()).collect();
         let (mut from, to) = span_of(self.prefix, &self.owned);
         loop {
-            let mut entries = self.store.iterate(Family::State, &from, &to).map_err(|error| at(&self.operator, error))?;
+            let mut entries =
+                self.store.iterate(Family::State, &from, &to).map_err(|error| at(&self.operator, error))?;
             let Some((key, _)) = entries.next().transpose().map_err(failed_iteration(&self.operator))? else { break };
             let Some(group) = key.get(6..8).and_then(|bytes| <[u8; 2]>::try_from(bytes).ok()).map(u16::from_be_bytes)
             else {

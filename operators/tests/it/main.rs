@@ -1,3 +1,6 @@
 //! Integration tests of the operators, in one binary.
 
+mod adaptor;
+mod script;
+mod tables;
 mod window;
