@@ -210,3 +210,51 @@ impl Distributor<Batch> for GroupDistributor {
 
     fn flush<T: Clone, P: Push<Message<T, Batch>>>(&mut self, _stamp: &Stamp<T>, _pushers: &mut [P]) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::{BinaryArray, UInt16Array};
+
+    fn batch(groups: Vec<u16>) -> RecordBatch {
+        let names: Vec<String> = groups.iter().map(|group| format!("of {group}")).collect();
+        let names = BinaryArray::from_iter_values(&names);
+        let columns = [("_group", Arc::new(UInt16Array::from(groups)) as _), ("name", Arc::new(names) as _)];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    fn distributor(column: usize) -> GroupDistributor {
+        GroupDistributor { column, failure: Failure::default(), operator: "receiver".into(), worker: 0 }
+    }
+
+    #[test]
+    fn a_batch_is_split_by_owner_in_order_and_not_copied_when_it_has_one() {
+        let whole = batch(vec![0, 64, 127]);
+        let Ok(Split::Whole(0, kept)) = distributor(0).split(whole.clone(), 2) else { panic!("split") };
+        assert!(Arc::ptr_eq(whole.column(1), kept.column(1)));
+        let Ok(Split::Pieces(pieces)) = distributor(0).split(batch(vec![200, 3, 255, 128, 7]), 3) else {
+            panic!("not split")
+        };
+        assert_eq!(pieces, [batch(vec![3, 7]), batch(vec![128]), batch(vec![200, 255])]);
+    }
+
+    #[test]
+    fn a_column_that_is_no_key_group_is_refused() {
+        for (column, batch) in [(1, batch(vec![1])), (2, batch(vec![1])), (0, batch(vec![256]))] {
+            let refused = distributor(column).split(batch, 2).err().map(|error| error.to_string());
+            assert!(refused.is_some_and(|text| text.contains("receiver")));
+        }
+    }
+
+    #[test]
+    fn a_batch_crosses_processes_as_it_is() {
+        for sent in [batch(vec![5, 250, 7]), batch(vec![])] {
+            let mut bytes = Vec::new();
+            Batch(sent.clone()).into_bytes(&mut bytes);
+            assert_eq!(bytes.len(), Batch(sent.clone()).length_in_bytes());
+            assert_eq!(bytes.len() % 8, 0);
+            let received = Batch::from_bytes(timely::bytes::arc::BytesMut::from(bytes).freeze());
+            assert_eq!(received.0, sent);
+        }
+    }
+}

@@ -101,9 +101,8 @@ where
         let mut working = self.working.borrow_mut();
         let slot = working.load(group, key)?;
         working.mark_changed(slot);
-        let operator = working.table.operator();
         RefMut::filter_map(working, |working| Some(working.entry_mut(slot)?.value.get_or_insert_with(make)))
-            .map_err(|_| at(&operator, "a loaded entry is not in memory"))
+            .map_err(|working| at(&working.table.operator(), "a loaded entry is not in memory"))
     }
 
     /// Sets the value of `key`.

@@ -23,7 +23,7 @@ use weir_operators::error::Error;
 use weir_operators::moment::Moment;
 use weir_operators::operator::{Context, Operator, Timer};
 use weir_operators::route::{Batch, BatchStream, GROUPS, Route, key_group, owned_groups, worker_of};
-use weir_operators::state::{Codec, FrozenChanges, KeyedTable, StateRegistry, Store, StoreOptions};
+use weir_operators::state::{Codec, FrozenChanges, KeyedTable, Store, StoreOptions};
 use weir_schemas::rows::Changes;
 use weir_schemas::time::{Epoch, EventTime};
 

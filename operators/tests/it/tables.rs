@@ -318,3 +318,44 @@ fn a_corrupt_value_is_an_error_that_names_the_operator_and_the_key() {
     let error = table.get(9, b"key").unwrap_err().to_string();
     assert!(error.contains("counts") && error.contains("key is corrupt"), "{error}");
 }
+
+#[test]
+fn a_full_disk_is_an_error_with_a_remedy_and_what_was_committed_is_there_when_there_is_space_again() {
+    let Some(small_disk) = std::env::var_os("WEIR_SMALL_DISK") else {
+        eprintln!("skipped: WEIR_SMALL_DISK does not name a folder on a disk of a few megabytes");
+        return;
+    };
+    let folder = tempfile::tempdir_in(small_disk).unwrap();
+    let store = Arc::new(Store::open(folder.path(), OPTIONS).unwrap());
+    let mut registry = StateRegistry::new(store.clone(), "filler", 0, 1, Epoch(1)).unwrap();
+    let mut table = registry.table(0).unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let error = loop {
+        let epoch = store.committed_epoch().next();
+        let value: Vec<u8> = (0..200_000).map(|_| random.u8(..)).collect();
+        table.put(0, &epoch.0.to_be_bytes(), &value).unwrap();
+        let mut writes = store.writes();
+        registry.freeze(epoch).unwrap().iter().for_each(|changes| changes.write_into(&mut writes));
+        if let Err(error) = store.commit(writes, epoch) {
+            break error;
+        }
+        assert!(epoch < Epoch(1000), "the disk is not small");
+    };
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+    let committed = store.committed_epoch();
+    drop((table, registry, store));
+
+    // Space again: what was committed is there, whatever became of the epoch that failed.
+    let freed = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), freed.path().join(file.file_name())).unwrap();
+    }
+    let store = Arc::new(Store::open(freed.path(), OPTIONS).unwrap());
+    assert!(store.committed_epoch() >= committed, "{:?} is less than {committed:?}", store.committed_epoch());
+    let mut registry = StateRegistry::new(store, "filler", 0, 1, committed.next()).unwrap();
+    let table = registry.table(0).unwrap();
+    for epoch in 1..=committed.0 {
+        assert!(table.get(0, &epoch.to_be_bytes()).unwrap().is_some(), "epoch {epoch}");
+    }
+}
