@@ -455,11 +455,9 @@ fn within(logical: Logical) -> Option<Within> {
         Logical::TimeMicros => Within { least: 0, greatest: DAY * 1_000_000 - 1, what: What::TimeOfDay },
         Logical::Timestamp { digits, .. } => {
             let unit = 10i64.pow(u32::from(digits));
-            Within {
-                least: LEAST.saturating_mul(unit),
-                greatest: GREATEST.saturating_add(1).saturating_mul(unit).saturating_sub(1),
-                what: What::Time,
-            }
+            // In nanoseconds the end of 2299 is beyond 64 bits; the sum saturates at the last one that they hold.
+            let greatest = GREATEST.saturating_mul(unit).saturating_add(unit - 1);
+            Within { least: LEAST.saturating_mul(unit), greatest, what: What::Time }
         }
         _ => return None,
     })

@@ -176,6 +176,8 @@ impl Decoder {
 fn reason(fault: Fault) -> Reason {
     match fault {
         Fault::Ended => Reason::Truncated,
+        // A record that was cut ends behind a length that was right; a length that no record has was never right.
+        Fault::LengthBeyondEnd(length) if length <= i64::from(i32::MAX) => Reason::Truncated,
         Fault::Trailing(_) => Reason::TrailingBytes,
         Fault::Unresolved => Reason::IncompatibleSchema,
         Fault::DecimalRange | Fault::TimeRange(_) | Fault::DateRange(_) | Fault::TimeOfDay(_) | Fault::TooLarge => {

@@ -20,9 +20,14 @@ pub(super) fn parse(text: &str, referenced: &[String]) -> Result<Schema, Problem
     if parser.problems.is_empty() { Ok(Schema { nodes: parser.nodes, root }) } else { Err(Problems(parser.problems)) }
 }
 
+/// Types within types, through names too: every walk over a schema recurses as deep.
+const DEPTH_MAX: u32 = 128;
+
 #[derive(Default)]
 struct Parser {
     nodes: Vec<Node>,
+    /// How deep each node's types go. A type that isn't complete yet counts as nothing: walks stop at those.
+    depths: Vec<u32>,
     names: HashMap<String, NodeId>,
     problems: Vec<Problem>,
 }
@@ -41,7 +46,13 @@ impl Parser {
 
     fn add(&mut self, kind: Kind) -> NodeId {
         let id = NodeId(self.nodes.len() as u32);
+        let depth = match &kind {
+            Kind::Array(of) | Kind::Map(of) => 1 + self.depths[of.0 as usize],
+            Kind::Union(of) => 1 + of.iter().map(|id| self.depths[id.0 as usize]).max().unwrap_or(0),
+            _ => 0,
+        };
         self.nodes.push(Node { kind, logical: None, ignored_logical: None });
+        self.depths.push(depth);
         id
     }
 
@@ -140,9 +151,12 @@ impl Parser {
             Err(Some(why)) => (None, Some(why)),
         };
         if object.get("type").and_then(Value::as_str) != Some(node.kind.word()) {
-            let copy = Node { kind: node.kind.clone(), logical, ignored_logical: ignored };
-            self.nodes.push(copy);
-            return NodeId(self.nodes.len() as u32 - 1);
+            let copy = self.add(node.kind.clone());
+            self.depths[copy.0 as usize] = self.depths[id.0 as usize];
+            let node = &mut self.nodes[copy.0 as usize];
+            node.logical = logical;
+            node.ignored_logical = ignored;
+            return copy;
         }
         let node = &mut self.nodes[id.0 as usize];
         node.logical = logical;
@@ -205,6 +219,11 @@ impl Parser {
                 default: field.get("default").cloned(),
                 node,
             });
+        }
+        let depth = 1 + parsed.iter().map(|field| self.depths[field.node.0 as usize]).max().unwrap_or(0);
+        self.depths[id.0 as usize] = depth;
+        if depth > DEPTH_MAX {
+            self.problems.push(Problem::new(path, format!("types within types beyond {DEPTH_MAX} levels; flatten it")));
         }
         if let Kind::Record { fields, .. } = &mut self.nodes[id.0 as usize].kind {
             *fields = parsed;

@@ -233,6 +233,9 @@ impl Build<'_> {
     }
 
     fn place(&mut self, written: NodeId, place: &Place) -> Built {
+        if self.leaves > COLUMNS_MAX {
+            return (None, Vec::new());
+        }
         let schema = self.schema;
         let (node, nullable) = match &schema.node(written).kind {
             Kind::Union(branches) => {

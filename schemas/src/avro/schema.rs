@@ -3,7 +3,7 @@
 //!
 //! Invariant: every [`NodeId`] of a schema names one of its nodes; only the parser makes them.
 //!
-//! Not here: canonical forms and fingerprints (`apache_avro` has them), protocols, and IDL.
+//! Not here: canonical forms and fingerprints, protocols, and IDL.
 
 use std::fmt;
 

@@ -169,6 +169,11 @@ impl Registry {
         Ok(Registry { calls, client, settings: Arc::new(settings) })
     }
 
+    /// How the registry is reached.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The schema of an id, the schemas that it refers to resolved.
     pub async fn by_id(&self, id: u32) -> Lookup<ParsedSchema> {
         self.parsed(get_schema_by_id(id, &self.calls).await).await

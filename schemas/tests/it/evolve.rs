@@ -13,10 +13,10 @@ use crate::cells::{Cell, row, sorted};
 use crate::generate::{Gen, Ty, encode, schema};
 
 /// A value that the reader has to refuse.
-struct Refused;
+pub(crate) struct Refused;
 
 /// The cells that `value`, written as `wrote`, becomes when it is read as `read`: one for each column.
-fn cells(read: &Ty, wrote: &Ty, value: &Value) -> Result<Vec<Cell>, Refused> {
+pub(crate) fn cells(read: &Ty, wrote: &Ty, value: &Value) -> Result<Vec<Cell>, Refused> {
     match (read, wrote, value) {
         (_, Ty::Several(all), Value::Union(branch, inner)) => {
             let wrote = &all[*branch as usize];
@@ -163,7 +163,11 @@ fn leaf(read: &Ty, wrote: &Ty, value: &Value) -> Result<Cell, Refused> {
         }
         (Ty::UuidText | Ty::UuidFixed(_), Value::Uuid(uuid)) => Cell::Bytes(uuid.as_bytes().to_vec()),
         (Ty::UuidText, Value::Bytes(bytes)) if bytes.len() == 16 => Cell::Bytes(bytes.clone()),
-        (Ty::UuidText, _) => return Err(Refused),
+        (Ty::UuidText, _) => {
+            let text = raw(value).filter(|text| text.len() == 36).ok_or(Refused)?;
+            let uuid = apache_avro::Uuid::try_parse_ascii(&text).map_err(|_| Refused)?;
+            Cell::Bytes(uuid.as_bytes().to_vec())
+        }
         (Ty::Date, _) => within(number, -25_567, 120_529)?,
         (Ty::TimeMillis, _) => within(number, 0, 86_399_999)?,
         (Ty::TimeMicros, _) => {
@@ -185,6 +189,7 @@ fn leaf(read: &Ty, wrote: &Ty, value: &Value) -> Result<Cell, Refused> {
 
 #[test]
 fn random_schemas_and_evolutions_decode_as_the_oracle_says() {
+    crate::cap_the_oracle();
     let (mut decoded, mut refused, mut with_differences) = (0usize, 0usize, 0usize);
     for seed in 0..1_500 {
         let mut generator = Gen::new(seed);
