@@ -1,5 +1,4 @@
 //! Invented time, failure and input: local parts, made-up events, and the comparison of what Weir keeps with what
 //! ClickHouse computes.
 
-pub mod parts;
 pub mod verify;
