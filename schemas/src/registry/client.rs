@@ -4,15 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Certificate, Client, ClientBuilder, StatusCode};
 use schema_registry_converter::async_impl::schema_registry::{
-    SrSettings, get_referenced_schema, get_schema_by_id, get_schema_by_subject_and_version, is_compatible_schema,
-    post_schema,
+    SrSettings, get_referenced_schema, get_schema_by_id, get_schema_by_subject_and_version, post_schema,
 };
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{
     RawError, RegisteredReference, RegisteredSchema, SchemaType, SuppliedSchema,
 };
+use serde_json::Value;
 
 use super::ParsedSchema;
 use crate::avro::Schema;
@@ -197,11 +198,11 @@ impl Registry {
     /// everything: ask [`Registry::compatibility_of`] too.
     ///
     /// # Errors
-    /// [`Failure::Unknown`] when the subject has no version yet, and the others.
+    /// [`Failure::Unknown`] when the subject has no version yet and the registry says so, and the others.
     pub async fn is_compatible(&self, subject: &str, schema: &str) -> Result<bool, Failure> {
-        // The crate checks against the latest version, at a path without its number, which not every registry has.
-        let supplied = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
-        is_compatible_schema(&self.calls, subject.to_owned(), supplied).await.map_err(|error| failure(&error))
+        let path = format!("/compatibility/subjects/{}/versions", escape(subject));
+        let answer = self.call(&path, Some(&serde_json::json!({ "schema": schema }))).await?;
+        answer.get("is_compatible").and_then(Value::as_bool).ok_or_else(|| not_a_registry(&path))
     }
 
     /// The compatibility that a subject's versions are held to: its own, or else the registry's default. Confluent's
@@ -217,9 +218,17 @@ impl Registry {
     }
 
     async fn config(&self, path: &str) -> Result<Compatibility, Failure> {
+        let answer = self.call(path, None).await?;
+        let level = answer.get("compatibilityLevel").or_else(|| answer.get("compatibility"));
+        level.and_then(Value::as_str).and_then(Compatibility::from_name).ok_or_else(|| not_a_registry(path))
+    }
+
+    /// A call that the crate doesn't have, or makes with a subject that isn't escaped: at each address in order, until
+    /// one can be asked. With a body it is a POST.
+    async fn call(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let mut last = Failure::Unavailable("the registry has no address".to_owned());
         for url in &self.settings.urls {
-            match self.config_at(&format!("{url}{path}")).await {
+            match self.call_at(&format!("{url}{path}"), body).await {
                 Err(Failure::Unavailable(why)) => last = Failure::Unavailable(why),
                 other => return other,
             }
@@ -227,8 +236,14 @@ impl Registry {
         Err(last)
     }
 
-    async fn config_at(&self, url: &str) -> Result<Compatibility, Failure> {
-        let request = self.client.get(url);
+    async fn call_at(&self, url: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let request = match body {
+            None => self.client.get(url),
+            Some(body) => {
+                let kind = "application/vnd.schemaregistry.v1+json";
+                self.client.post(url).header(CONTENT_TYPE, kind).body(body.to_string())
+            }
+        };
         let request = match &self.settings.credentials {
             Credentials::None => request,
             Credentials::Basic { user, password } => request.basic_auth(user, Some(password)),
@@ -237,19 +252,14 @@ impl Registry {
         let unavailable = |error: reqwest::Error| Failure::Unavailable(causes(&error));
         let answer = request.send().await.map_err(unavailable)?;
         let status = answer.status();
-        let body: serde_json::Value = match answer.bytes().await.map_err(unavailable)? {
-            bytes if bytes.is_empty() => serde_json::Value::Null,
-            bytes => serde_json::from_slice(&bytes).unwrap_or_default(),
-        };
-        if !status.is_success() {
-            let code = body.get("error_code").and_then(serde_json::Value::as_u64).unwrap_or_default();
-            let message = body.get("message").and_then(serde_json::Value::as_str).unwrap_or_default();
-            return Err(classify(Some(status), code, format!("HTTP {status} {message}")));
+        let bytes = answer.bytes().await.map_err(unavailable)?;
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        if status.is_success() {
+            return Ok(body);
         }
-        let level = body.get("compatibilityLevel").or_else(|| body.get("compatibility"));
-        level.and_then(serde_json::Value::as_str).and_then(Compatibility::from_name).ok_or_else(|| {
-            Failure::Unavailable(format!("{url} answered without a compatibility; is the address a schema registry's?"))
-        })
+        let code = body.get("error_code").and_then(Value::as_u64).unwrap_or_default();
+        let message = body.get("message").and_then(Value::as_str).unwrap_or_default();
+        Err(classify(Some(status), code, format!("HTTP {status} {message}")))
     }
 
     async fn parsed(&self, found: Result<RegisteredSchema, SRCError>) -> Lookup<ParsedSchema> {
@@ -336,6 +346,10 @@ impl Compatibility {
             _ => return None,
         })
     }
+}
+
+fn not_a_registry(path: &str) -> Failure {
+    Failure::Unavailable(format!("{path} was answered by something else; is the address a schema registry's?"))
 }
 
 /// What an error of the crate's means. It tells the HTTP status only in its text, so that is where it is read; a test

@@ -281,6 +281,7 @@ async fn a_real_registry_registers_finds_and_checks() {
     assert_eq!(latest.schema.name(), Some("Event"));
     registry.compatibility_of(&subject).await.expect("the registry's default, whatever it is");
     assert_eq!(registry.is_compatible(&subject, EVENT).await, Ok(true));
+    assert!(matches!(registry.is_compatible(&format!("{subject}-none"), EVENT).await, Ok(true) | Err(Failure::Unknown(_))));
     assert!(matches!(registry.register(&subject, r#"{"type": "recor"}"#).await, Err(Failure::Invalid(_))));
 
     let cache = SchemaCache::new(registry, tokio::runtime::Handle::current());
