@@ -5,3 +5,4 @@ pub mod connect;
 pub mod error;
 pub mod problem;
 pub mod source;
+pub mod sql;
