@@ -94,7 +94,7 @@ pub fn bind(file: &str, pipeline: &Pipeline, readers: &BTreeMap<String, Arc<Read
     }
     let mut used: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for (view, text) in &texts {
-        match sql::plan(text, view, &file_of(pipeline, view), &everything) {
+        match sql::plan(view, text, &file_of(pipeline, view), &everything) {
             Ok(plan) => used.entry(plan.source.clone()).or_default().extend(sql::columns_used(&plan)),
             Err(found) => problems.extend(found),
         }
@@ -137,7 +137,7 @@ fn bind_to_wanted(
     let mut problems = Vec::new();
     let mut views = Vec::new();
     for (view, text) in texts {
-        match sql::plan(text, view, &file_of(pipeline, view), &narrowed) {
+        match sql::plan(view, text, &file_of(pipeline, view), &narrowed) {
             Ok(plan) => views.push(BoundView { text: text.clone(), plan, config: pipeline.views[view].clone() }),
             Err(found) => problems.extend(found),
         }
