@@ -1,0 +1,3 @@
+//! The program as a user runs it, on real Kafka, registry and ClickHouse engine; and the house's own rules.
+
+mod tidy;
