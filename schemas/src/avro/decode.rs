@@ -270,19 +270,11 @@ impl<'a> Run<'a> {
             }
             Step::IntToFloat { to, narrow, wide } => {
                 let value = self.integer(*narrow)?;
-                match to {
-                    Some(slot) if *wide => self.buffers.f64(*slot, value as f64),
-                    Some(slot) => self.buffers.f32(*slot, value as f32),
-                    None => {}
-                }
+                self.float(*to, *wide, value as f32, value as f64);
             }
             Step::Float { to, wide } => {
                 let value = f32::from_le_bytes(self.cursor.array()?);
-                match to {
-                    Some(slot) if *wide => self.buffers.f64(*slot, f64::from(value)),
-                    Some(slot) => self.buffers.f32(*slot, value),
-                    None => {}
-                }
+                self.float(*to, *wide, value, f64::from(value));
             }
             Step::Double(to) => {
                 let value = f64::from_le_bytes(self.cursor.array()?);
@@ -306,12 +298,7 @@ impl<'a> Run<'a> {
             Step::Decimal { to, size, bound } => self.decimal(*to, *size, *bound)?,
             Step::Uuid { to, from } => self.uuid(*to, *from)?,
             Step::Null(slots) => slots.iter().for_each(|slot| self.buffers.null(*slot)),
-            Step::Constant { bytes, of } => {
-                let record = std::mem::replace(&mut self.cursor, Cursor::new(bytes));
-                let read = self.step(*of);
-                self.cursor = record;
-                read?;
-            }
+            Step::Constant { bytes, of } => self.constant(bytes, *of)?,
             Step::Refuse(_) => return Err(Fault::Unresolved),
             nested => return self.nested(nested),
         }
@@ -383,6 +370,23 @@ impl<'a> Run<'a> {
     #[inline]
     fn integer(&mut self, narrow: bool) -> Result<i64, Fault> {
         if narrow { self.cursor.int().map(i64::from) } else { self.cursor.long() }
+    }
+
+    #[inline]
+    fn float(&mut self, to: Option<Slot>, wide: bool, single: f32, double: f64) {
+        match to {
+            Some(slot) if wide => self.buffers.f64(slot, double),
+            Some(slot) => self.buffers.f32(slot, single),
+            None => {}
+        }
+    }
+
+    /// Reads a default's bytes in the place of the record's.
+    fn constant(&mut self, bytes: &'a [u8], of: StepId) -> Result<(), Fault> {
+        let record = std::mem::replace(&mut self.cursor, Cursor::new(bytes));
+        let read = self.step(of);
+        self.cursor = record;
+        read
     }
 
     /// Counts memory before it is filled.

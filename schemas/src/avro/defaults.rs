@@ -30,38 +30,10 @@ fn encode(
     into: &mut Vec<u8>,
 ) -> Result<(), Problem> {
     let kind = &schema.node(id).kind;
-    let misfit = || Problem::new(path, format!("the default {value} is not a value of type {}", kind.word()));
     let Some(depth) = depth.checked_sub(1) else {
         return Err(Problem::new(path, "the default contains itself without end; write it out"));
     };
     match (kind, value) {
-        (Kind::Null, Value::Null) => {}
-        (Kind::Boolean, Value::Bool(bit)) => into.push(u8::from(*bit)),
-        (Kind::Int, Value::Number(number)) => {
-            let number = number.as_i64().and_then(|n| i32::try_from(n).ok()).ok_or_else(misfit)?;
-            put_long(i64::from(number), into);
-        }
-        (Kind::Long, Value::Number(number)) => put_long(number.as_i64().ok_or_else(misfit)?, into),
-        (Kind::Float, Value::Number(number)) => {
-            into.extend((number.as_f64().ok_or_else(misfit)? as f32).to_le_bytes());
-        }
-        (Kind::Double, Value::Number(number)) => into.extend(number.as_f64().ok_or_else(misfit)?.to_le_bytes()),
-        (Kind::String, Value::String(text)) => {
-            put_long(text.len() as i64, into);
-            into.extend(text.as_bytes());
-        }
-        (Kind::Bytes, Value::String(text)) => {
-            let bytes = latin(text).ok_or_else(misfit)?;
-            put_long(bytes.len() as i64, into);
-            into.extend(bytes);
-        }
-        (Kind::Fixed { size, .. }, Value::String(text)) => {
-            into.extend(latin(text).filter(|bytes| bytes.len() == *size).ok_or_else(misfit)?);
-        }
-        (Kind::Enum { symbols, .. }, Value::String(text)) => {
-            let index = symbols.iter().position(|symbol| symbol == text).ok_or_else(misfit)?;
-            put_long(index as i64, into);
-        }
         (Kind::Array(item), Value::Array(items)) => {
             if !items.is_empty() {
                 put_long(items.len() as i64, into);
@@ -99,11 +71,50 @@ fn encode(
                 }
                 into.truncate(start);
             }
-            return Err(misfit());
+            return Err(misfit(kind, value, path));
         }
-        _ => return Err(misfit()),
+        _ => return scalar(kind, value, into).ok_or_else(|| misfit(kind, value, path)),
     }
     Ok(())
+}
+
+fn misfit(kind: &Kind, value: &Value, path: &str) -> Problem {
+    Problem::new(path, format!("the default {value} is not a value of type {}", kind.word()))
+}
+
+/// Appends a value that holds no others; `None` when it isn't one of the type.
+fn scalar(kind: &Kind, value: &Value, into: &mut Vec<u8>) -> Option<()> {
+    match (kind, value) {
+        (Kind::Null, Value::Null) => {}
+        (Kind::Boolean, Value::Bool(bit)) => into.push(u8::from(*bit)),
+        (Kind::Int, Value::Number(number)) => {
+            let number = number.as_i64().and_then(|n| i32::try_from(n).ok())?;
+            put_long(i64::from(number), into);
+        }
+        (Kind::Long, Value::Number(number)) => put_long(number.as_i64()?, into),
+        (Kind::Float, Value::Number(number)) => {
+            into.extend((number.as_f64()? as f32).to_le_bytes());
+        }
+        (Kind::Double, Value::Number(number)) => into.extend(number.as_f64()?.to_le_bytes()),
+        (Kind::String, Value::String(text)) => {
+            put_long(text.len() as i64, into);
+            into.extend(text.as_bytes());
+        }
+        (Kind::Bytes, Value::String(text)) => {
+            let bytes = latin(text)?;
+            put_long(bytes.len() as i64, into);
+            into.extend(bytes);
+        }
+        (Kind::Fixed { size, .. }, Value::String(text)) => {
+            into.extend(latin(text).filter(|bytes| bytes.len() == *size)?);
+        }
+        (Kind::Enum { symbols, .. }, Value::String(text)) => {
+            let index = symbols.iter().position(|symbol| symbol == text)?;
+            put_long(index as i64, into);
+        }
+        _ => return None,
+    }
+    Some(())
 }
 
 /// The bytes of a text whose code points are all below 256.

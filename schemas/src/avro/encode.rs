@@ -48,7 +48,8 @@ impl Encoder {
     /// # Errors
     /// [`EncodeError::Schema`] when a name can't be resolved.
     pub fn writer(&self) -> Result<Writer<'_>, EncodeError> {
-        let all: Vec<&apache_avro::Schema> = std::iter::once(&self.schema).chain(&self.referenced).collect();
+        // A name has to stand before it is used.
+        let all: Vec<&apache_avro::Schema> = self.referenced.iter().chain(std::iter::once(&self.schema)).collect();
         let writer = ResolvedSchema::new_with_schemata(all)
             .and_then(|names| GenericDatumWriter::builder(&self.schema).resolved_schemata(names).build())
             .map_err(|error| EncodeError::Schema(Box::new(error)))?;

@@ -26,9 +26,10 @@
 //! base can't carry (other readers would ignore those silently).
 //!
 //! Arrays of records become parallel arrays rather than being refused because order lines are what shops send, and
-//! because nothing is lost: the arrays of one list have equal lengths by construction. ClickHouse takes all array
-//! columns with the same word before the first dot for one such list and refuses rows whose lengths differ; so two
-//! arrays below one record that are *not* of one list are refused here rather than at the first insert.
+//! because nothing is lost: the arrays of one list have equal lengths by construction. ClickHouse takes all arrays and
+//! maps with the same word before the first dot for one such list: it keeps their lengths in one stream, doesn't create
+//! a table with a map among several, and refuses rows whose arrays' lengths differ (checked with 26.9). So two arrays or
+//! maps below one record that are *not* of one list are refused here rather than at the table or the first insert.
 
 use super::defaults::encode_default;
 use super::schema::{Kind, Logical, NodeId, Problem, Problems, Schema, step};
@@ -199,7 +200,7 @@ struct Draft {
     doc: String,
     column_type: ColumnType,
     layout: Layout,
-    /// The outermost array that it lies in, by its path.
+    /// The outermost array or map that it lies in, by its path.
     list: Option<String>,
 }
 
@@ -337,7 +338,7 @@ impl Build<'_> {
             name: place.path.replace("[]", ""),
             column_type: ColumnType::Map(Box::new(ColumnType::String), Box::new(draft.column_type)),
             layout: Layout::Map { offsets, keys, value: Box::new(draft.layout) },
-            list: None,
+            list: Some(place.path.clone()),
             ..draft
         };
         (Some(To::Map { offsets, keys, value: Box::new(shape) }), vec![draft])
@@ -385,7 +386,7 @@ impl Build<'_> {
         (complete.then_some(To::Record { fields: shapes }), drafts)
     }
 
-    /// Refuses arrays that ClickHouse would take for one `Nested` list although they aren't one.
+    /// Refuses arrays and maps that ClickHouse would take for one `Nested` list although they aren't one.
     fn nested_lists(&mut self, drafts: &[Draft]) {
         let mut seen: Vec<(&str, &str)> = Vec::new();
         for draft in drafts {
@@ -393,8 +394,8 @@ impl Build<'_> {
             match seen.iter().find(|(other, _)| *other == prefix) {
                 Some((_, first)) if first != list => {
                     let message = format!(
-                        "ClickHouse takes the arrays below `{prefix}` for one list of equal lengths, but `{first}` is \
-                         another list; move one of them out of the record"
+                        "ClickHouse takes all arrays and maps below `{prefix}` for one list of equal lengths, but \
+                         `{first}` is another; move one of them out of the record"
                     );
                     self.problems.push(Problem::new(list, message));
                 }

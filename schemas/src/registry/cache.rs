@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 
-use super::client::{Lookup, Registry};
 use super::ParsedSchema;
+use super::client::{Lookup, Registry};
 
 /// Requests under way at once.
 const REQUESTS_MAX: usize = 8;
@@ -151,14 +151,17 @@ impl SchemaCache {
         let cache = self.clone();
         self.handle.spawn(async move {
             // A request that panics or is cancelled still gives its place back.
-            let mut place = Place { cache, id, asked_at_ms, answer: Answer::Unavailable("the request was cut off".into()) };
+            let mut place =
+                Place { cache, id, asked_at_ms, answer: Answer::Unavailable("the request was cut off".into()) };
             let source = Arc::clone(&place.cache.source);
             place.answer = match source.look_up(id).await {
                 Lookup::Found(schema) => Answer::Ready(Arc::new(schema)),
                 Lookup::Unusable(why) => Answer::Unusable(why.into()),
                 Lookup::Unknown => Answer::Unknown,
                 Lookup::Unavailable(why) => Answer::Unavailable(why.into()),
-                Lookup::Refused(why) => Answer::Unavailable(format!("the registry refuses our credentials: {why}").into()),
+                Lookup::Refused(why) => {
+                    Answer::Unavailable(format!("the registry refuses our credentials: {why}").into())
+                }
             };
         });
     }
@@ -184,7 +187,8 @@ impl Drop for Place {
         let settled = self.answer.is_settled();
         if let Some(entry) = state.entries.get_mut(&self.id) {
             entry.asking = false;
-            entry.ask_at_ms = self.asked_at_ms.saturating_add((BACKOFF_MS << entry.failures.min(16)).min(BACKOFF_MAX_MS));
+            entry.ask_at_ms =
+                self.asked_at_ms.saturating_add((BACKOFF_MS << entry.failures.min(16)).min(BACKOFF_MAX_MS));
             entry.failures = entry.failures.saturating_add(1);
             if matches!(self.answer, Answer::Unknown) {
                 entry.first_unknown_at_ms.get_or_insert(self.asked_at_ms);

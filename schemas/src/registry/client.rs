@@ -92,7 +92,9 @@ pub enum Failure {
     #[error("the schema registry can't be asked: {0}")]
     Unavailable(String),
     /// The credentials are wrong or their rights too few.
-    #[error("the schema registry refuses the credentials: {0}; check user, password or token in the pipeline file's [registry]")]
+    #[error(
+        "the schema registry refuses the credentials: {0}; check user, password or token in the pipeline file's [registry]"
+    )]
     Refused(String),
     /// The registry takes the schema for incompatible with the subject's others.
     #[error("the registry takes the schema for incompatible with the subject's others: {0}")]
@@ -191,7 +193,10 @@ impl Registry {
     /// [`Failure::Incompatible`] when the subject's compatibility forbids it, and the others.
     pub async fn register(&self, subject: &str, schema: &str) -> Result<u32, Failure> {
         let supplied = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
-        post_schema(&self.calls, subject.to_owned(), supplied).await.map(|schema| schema.id).map_err(|error| failure(&error))
+        post_schema(&self.calls, subject.to_owned(), supplied)
+            .await
+            .map(|schema| schema.id)
+            .map_err(|error| failure(&error))
     }
 
     /// Whether the registry would take `schema` as the subject's next version. With [`Compatibility::None`] it takes
@@ -278,12 +283,9 @@ impl Registry {
             Err(failure) => return failure.into(),
         };
         match Schema::parse_with(&found.schema, &referenced) {
-            Ok(schema) => Lookup::Found(ParsedSchema {
-                id: found.id,
-                schema: Arc::new(schema),
-                text: found.schema,
-                referenced,
-            }),
+            Ok(schema) => {
+                Lookup::Found(ParsedSchema { id: found.id, schema: Arc::new(schema), text: found.schema, referenced })
+            }
             Err(problems) => Lookup::Unusable(format!("schema {}: {problems}", found.id)),
         }
     }
@@ -356,9 +358,10 @@ fn not_a_registry(path: &str) -> Failure {
 /// per status holds the crate to that.
 fn failure(error: &SRCError) -> Failure {
     let raw = std::error::Error::source(error).and_then(|source| source.downcast_ref::<RawError>());
-    let status = error.error.rsplit_once("failed with status ").and_then(|(_, rest)| {
-        rest.split(' ').next().and_then(|code| StatusCode::from_bytes(code.as_bytes()).ok())
-    });
+    let status = error
+        .error
+        .rsplit_once("failed with status ")
+        .and_then(|(_, rest)| rest.split(' ').next().and_then(|code| StatusCode::from_bytes(code.as_bytes()).ok()));
     let why = match raw {
         Some(raw) if raw.error_code != 0 => format!("{}: {} {}", error.error, raw.error_code, raw.message),
         _ => format!("{}: {}", error.error, std::error::Error::source(error).map_or(String::new(), causes)),

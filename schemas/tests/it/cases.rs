@@ -9,7 +9,8 @@ fn the_131_pairs_of_avros_own_tests_get_their_verdict() {
     assert_eq!(cases.len(), 131);
     let mut compatible = 0;
     for (index, case) in cases.iter().enumerate() {
-        let schema = |key: &str| Schema::parse(&case[key].to_string()).unwrap_or_else(|error| panic!("{index} {key}: {error}"));
+        let schema =
+            |key: &str| Schema::parse(&case[key].to_string()).unwrap_or_else(|error| panic!("{index} {key}: {error}"));
         let verdict = can_read(&schema("reader"), &schema("writer"));
         let expected = case["expected"] == "compatible";
         assert_eq!(verdict.is_ok(), expected, "{index}: {case}\n{verdict:?}");
@@ -42,7 +43,9 @@ fn every_incompatibility_is_told_with_its_path() {
     let at = found.iter().find(|one| one.path == "lines[].at").map(ToString::to_string);
     assert_eq!(
         at.as_deref(),
-        Some("field `lines[].at`: the reader's timestamp-millis is coarser than the writer's timestamp-micros; read it as timestamp-micros")
+        Some(
+            "field `lines[].at`: the reader's timestamp-millis is coarser than the writer's timestamp-micros; read it as timestamp-micros"
+        )
     );
 }
 

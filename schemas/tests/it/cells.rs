@@ -39,9 +39,7 @@ pub(crate) fn cell(array: &dyn Array, row: usize) -> Cell {
         }
         DataType::Float32 => Cell::Float(u64::from(array.as_primitive::<Float32Type>().value(row).to_bits())),
         DataType::Float64 => Cell::Float(array.as_primitive::<Float64Type>().value(row).to_bits()),
-        DataType::Decimal128(..) => {
-            Cell::Decimal(i256::from_i128(array.as_primitive::<Decimal128Type>().value(row)))
-        }
+        DataType::Decimal128(..) => Cell::Decimal(i256::from_i128(array.as_primitive::<Decimal128Type>().value(row))),
         DataType::Decimal256(..) => Cell::Decimal(array.as_primitive::<Decimal256Type>().value(row)),
         DataType::Binary => Cell::Bytes(array.as_binary::<i32>().value(row).to_vec()),
         DataType::FixedSizeBinary(_) => Cell::Bytes(array.as_fixed_size_binary().value(row).to_vec()),

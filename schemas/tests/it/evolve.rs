@@ -10,7 +10,7 @@ use arrow_buffer::i256;
 use weir_schemas::avro::{Decoder, ReaderSchema, Schema, can_read};
 
 use crate::cells::{Cell, row, sorted};
-use crate::generate::{Gen, Ty, encode, schema};
+use crate::generate::{Gen, Ty, Within, encode, schema};
 
 /// A value that the reader has to refuse.
 pub(crate) struct Refused;
@@ -31,7 +31,8 @@ pub(crate) fn cells(read: &Ty, wrote: &Ty, value: &Value) -> Result<Vec<Cell>, R
             // In the writer's order, as its first fault counts; then put into the reader's.
             for field in fields {
                 let from = [Some(&field.name), field.alias.as_ref()];
-                let index = from.iter().flatten().find_map(|name| written.iter().position(|other| other.name == **name));
+                let index =
+                    from.iter().flatten().find_map(|name| written.iter().position(|other| other.name == **name));
                 match (index, &field.default) {
                     (Some(index), _) => all.extend(cells(&field.ty, &written[index].ty, &values[index].1)?),
                     (None, Some((_, default))) => all.extend(cells(&field.ty, &field.ty, default)?),
@@ -67,7 +68,9 @@ fn can(read: &Ty, wrote: &Ty) -> bool {
         read => read,
     };
     match (read, wrote) {
-        (Ty::Long | Ty::Float | Ty::Double, Ty::Int) | (Ty::Float | Ty::Double, Ty::Long) | (Ty::Double, Ty::Float) => true,
+        (Ty::Long | Ty::Float | Ty::Double, Ty::Int) | (Ty::Float | Ty::Double, Ty::Long) | (Ty::Double, Ty::Float) => {
+            true
+        }
         (Ty::Float | Ty::Double, Ty::TimeMillis | Ty::Date | Ty::TimeMicros | Ty::Timestamp(..)) => true,
         (Ty::Int, Ty::Date | Ty::TimeMillis) => true,
         (Ty::Long, Ty::Date | Ty::TimeMillis | Ty::TimeMicros | Ty::Timestamp(..)) => true,
@@ -194,14 +197,15 @@ fn random_schemas_and_evolutions_decode_as_the_oracle_says() {
     for seed in 0..1_500 {
         let mut generator = Gen::new(seed);
         let fields = generator.rng.usize(1..9);
-        let wrote = generator.record(fields, 3, false);
+        let wrote = generator.record(fields, 3, Within::Top);
         let read = generator.evolve(&wrote);
         let (writer_text, reader_text) = (schema(&wrote), schema(&read));
         let told = format!("seed {seed}\nwriter {writer_text}\nreader {reader_text}");
         let writer = Schema::parse(&writer_text).unwrap_or_else(|error| panic!("{error}\n{told}"));
         let reader = Arc::new(ReaderSchema::parse(&reader_text).unwrap_or_else(|error| panic!("{error}\n{told}")));
         let all = vec![true; reader.columns.len()];
-        let decoder = Decoder::new(&writer, Arc::clone(&reader), &all).unwrap_or_else(|error| panic!("{error:?}\n{told}"));
+        let decoder =
+            Decoder::new(&writer, Arc::clone(&reader), &all).unwrap_or_else(|error| panic!("{error:?}\n{told}"));
         with_differences += usize::from(can_read(reader.schema(), &writer).is_err());
 
         let oracle = apache_avro::Schema::parse_str(&writer_text).unwrap_or_else(|error| panic!("{error}\n{told}"));
@@ -213,7 +217,8 @@ fn random_schemas_and_evolutions_decode_as_the_oracle_says() {
             encode(&generator.value(&wrote), &wrote, &mut rng, &mut bytes);
             let mut rest = bytes.as_slice();
             #[expect(deprecated, reason = "the plain function is what an oracle needs")]
-            let value = apache_avro::from_avro_datum(&oracle, &mut rest, None).unwrap_or_else(|error| panic!("{error}\n{told}"));
+            let value = apache_avro::from_avro_datum(&oracle, &mut rest, None)
+                .unwrap_or_else(|error| panic!("{error}\n{told}"));
             assert!(rest.is_empty(), "{told}");
             expected.push(cells(&read, &wrote, &value).ok());
             records.push(bytes);
@@ -222,7 +227,8 @@ fn random_schemas_and_evolutions_decode_as_the_oracle_says() {
         let accepted: Vec<u32> = (0..20).filter(|index| expected[*index as usize].is_some()).collect();
         assert_eq!(result.records, accepted, "{told}\n{:?}", result.refused);
         for (at, record) in result.records.iter().enumerate() {
-            let expected = expected[*record as usize].clone().map(|row| row.into_iter().map(sorted).collect::<Vec<_>>());
+            let expected =
+                expected[*record as usize].clone().map(|row| row.into_iter().map(sorted).collect::<Vec<_>>());
             assert_eq!(Some(row(&result.batch, at)), expected, "record {record}\n{told}");
         }
         decoded += result.records.len();
@@ -230,7 +236,10 @@ fn random_schemas_and_evolutions_decode_as_the_oracle_says() {
 
         // What is wanted changes nothing but the columns that are there.
         let some: Vec<bool> = all.iter().map(|_| rng.bool()).collect();
-        let part = Decoder::new(&writer, Arc::clone(&reader), &some).expect("it compiled before").decode(&records).expect("small");
+        let part = Decoder::new(&writer, Arc::clone(&reader), &some)
+            .expect("it compiled before")
+            .decode(&records)
+            .expect("small");
         assert_eq!((&part.records, &part.refused), (&result.records, &result.refused), "{told}");
         let indices: Vec<usize> = (0..some.len()).filter(|index| some[*index]).collect();
         assert_eq!(part.batch, result.batch.project(&indices).expect("indices in bounds"), "{told}");

@@ -6,7 +6,6 @@ use arrow_buffer::i256;
 use fastrand::Rng;
 use serde_json::{Value as Json, json};
 
-
 /// A type as the tests think of it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Ty {
@@ -46,14 +45,24 @@ pub(crate) struct Field {
     pub(crate) default: Option<(Json, Value)>,
 }
 
+/// Where a type stands. Directly below a record, ClickHouse takes all arrays and maps for one list, so there are none.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Within {
+    Top,
+    Record,
+    List,
+}
+
 pub(crate) struct Gen {
     pub(crate) rng: Rng,
     names: usize,
+    /// Records around the type that is being evolved.
+    records: usize,
 }
 
 impl Gen {
     pub(crate) fn new(seed: u64) -> Gen {
-        Gen { rng: Rng::with_seed(seed), names: 0 }
+        Gen { rng: Rng::with_seed(seed), names: 0, records: 0 }
     }
 
     pub(crate) fn name(&mut self, prefix: &str) -> String {
@@ -61,19 +70,65 @@ impl Gen {
         format!("{prefix}{}", self.names)
     }
 
-    pub(crate) fn record(&mut self, fields: usize, depth: usize, within_list: bool) -> Ty {
+    pub(crate) fn record(&mut self, fields: usize, depth: usize, within: Within) -> Ty {
         let name = self.name("R");
         let fields = (0..fields)
             .map(|_| {
-                let ty = self.ty(depth, within_list);
+                let ty = self.ty(depth, within);
                 Field { name: self.name("f"), alias: None, ty, default: None }
             })
             .collect();
         Ty::Rec(name, fields)
     }
 
-    fn ty(&mut self, depth: usize, inside: bool) -> Ty {
-        match self.rng.u32(0..if depth == 0 { 19 } else { 26 }) {
+    fn ty(&mut self, depth: usize, within: Within) -> Ty {
+        if depth == 0 {
+            return self.scalar();
+        }
+        match self.rng.u32(0..26) {
+            0..19 => self.scalar(),
+            19 | 20 => {
+                let inner = self.ty(depth - 1, within);
+                match inner {
+                    Ty::Opt(..) | Ty::Several(_) => inner,
+                    inner => Ty::Opt(Box::new(inner), self.rng.bool()),
+                }
+            }
+            21 => {
+                let mut all = vec![self.scalar()];
+                for _ in 0..2 {
+                    let another = self.scalar();
+                    if all.iter().all(|one| label(one) != label(&another)) {
+                        all.push(another);
+                    }
+                }
+                Ty::Several(all)
+            }
+            22 | 23 if within != Within::Record => {
+                if self.rng.bool() {
+                    let count = self.rng.usize(1..4);
+                    Ty::Arr(Box::new(self.record(count, depth - 1, Within::List)))
+                } else {
+                    Ty::Arr(Box::new(self.ty(depth - 1, Within::List)))
+                }
+            }
+            24 if within != Within::Record => {
+                let mut value = self.ty(depth - 1, Within::List);
+                while holds_record(&value) {
+                    value = self.scalar();
+                }
+                Ty::Map(Box::new(value))
+            }
+            25 => {
+                let count = self.rng.usize(1..4);
+                self.record(count, depth - 1, if within == Within::Top { Within::Record } else { within })
+            }
+            _ => Ty::Str,
+        }
+    }
+
+    fn scalar(&mut self) -> Ty {
+        match self.rng.u32(0..19) {
             0 => Ty::Bool,
             1 => Ty::Int,
             2 => Ty::Long,
@@ -101,46 +156,7 @@ impl Gen {
             15 => Ty::TimeMillis,
             16 => Ty::TimeMicros,
             17 => Ty::Timestamp([3, 6, 9][self.rng.usize(0..3)], self.rng.bool()),
-            18 => Ty::Duration(self.name("P")),
-            19 | 20 => {
-                let inner = self.ty(depth - 1, inside);
-                match inner {
-                    Ty::Opt(..) | Ty::Several(_) => inner,
-                    inner => Ty::Opt(Box::new(inner), self.rng.bool()),
-                }
-            }
-            21 => {
-                let first = self.ty(0, true);
-                let mut all = vec![first];
-                for _ in 0..2 {
-                    let another = self.ty(0, true);
-                    if all.iter().all(|one| label(one) != label(&another)) {
-                        all.push(another);
-                    }
-                }
-                Ty::Several(all)
-            }
-            // Below a record, ClickHouse takes all arrays for one list, so arrays stand at the top only.
-            22 | 23 if !inside => {
-                if self.rng.bool() {
-                    let count = self.rng.usize(1..4);
-                    Ty::Arr(Box::new(self.record(count, depth - 1, true)))
-                } else {
-                    Ty::Arr(Box::new(self.ty(depth - 1, true)))
-                }
-            }
-            24 => {
-                let mut value = self.ty(depth - 1, true);
-                while holds_record(&value) {
-                    value = self.ty(0, true);
-                }
-                Ty::Map(Box::new(value))
-            }
-            25 => {
-                let count = self.rng.usize(1..4);
-                self.record(count, depth - 1, true)
-            }
-            _ => Ty::Str,
+            _ => Ty::Duration(self.name("P")),
         }
     }
 
@@ -175,6 +191,7 @@ impl Gen {
             Ty::Arr(item) => Ty::Arr(Box::new(self.evolve(item))),
             Ty::Map(value) => Ty::Map(Box::new(self.evolve(value))),
             Ty::Rec(name, fields) => {
+                self.records += 1;
                 let mut kept = Vec::new();
                 for field in fields {
                     if self.rng.u32(0..8) == 0 {
@@ -191,7 +208,11 @@ impl Gen {
                         0 => (Ty::Long, json!(-77), Value::Long(-77)),
                         1 => (Ty::Str, json!("fallback"), Value::String("fallback".into())),
                         2 => (Ty::Opt(Box::new(Ty::Int), true), Json::Null, Value::Union(0, Box::new(Value::Null))),
-                        3 => (Ty::Map(Box::new(Ty::Bool)), json!({"k": true}), Value::Map([("k".into(), Value::Boolean(true))].into())),
+                        3 if self.records == 1 => (
+                            Ty::Map(Box::new(Ty::Bool)),
+                            json!({"k": true}),
+                            Value::Map([("k".into(), Value::Boolean(true))].into()),
+                        ),
                         _ => (Ty::Double, json!(2.5), Value::Double(2.5)),
                     };
                     kept.push(Field { name: self.name("added"), alias: None, ty, default: Some((json, tree)) });
@@ -200,11 +221,16 @@ impl Gen {
                     kept.push(fields[0].clone());
                     kept[0].ty = self.evolve(&fields[0].ty);
                 }
+                self.records -= 1;
                 self.rng.shuffle(&mut kept);
                 Ty::Rec(name.clone(), kept)
             }
             same => {
-                if change && !matches!(same, Ty::Opt(..)) { Ty::Opt(Box::new(same.clone()), true) } else { same.clone() }
+                if change && !matches!(same, Ty::Opt(..)) {
+                    Ty::Opt(Box::new(same.clone()), true)
+                } else {
+                    same.clone()
+                }
             }
         }
     }
@@ -217,7 +243,9 @@ impl Gen {
             Ty::Long => Value::Long(self.rng.i64(..) >> self.rng.u32(0..64)),
             Ty::Float => Value::Float(f32::from_bits(self.rng.u32(..))),
             Ty::Double => Value::Double(f64::from_bits(self.rng.u64(..))),
-            Ty::Bytes => Value::Bytes((0..self.rng.usize(0..20)).map(|_| self.rng.u8(0..if odd { 255 } else { 128 })).collect()),
+            Ty::Bytes => {
+                Value::Bytes((0..self.rng.usize(0..20)).map(|_| self.rng.u8(0..if odd { 255 } else { 128 })).collect())
+            }
             Ty::Str => Value::String((0..self.rng.usize(0..20)).map(|_| self.rng.char('a'..'\u{2fff}')).collect()),
             Ty::Fixed(_, size) => Value::Fixed(*size, (0..*size).map(|_| self.rng.u8(..)).collect()),
             Ty::Enum(_, symbols, _) => {
@@ -231,7 +259,11 @@ impl Gen {
             Ty::TimeMicros => Value::TimeMicros(if odd { self.rng.i64(..) } else { self.rng.i64(0..86_400_000_000) }),
             Ty::Timestamp(digits, local) => {
                 let unit = 10i64.pow(u32::from(*digits));
-                let at = if odd { self.rng.i64(..) } else { self.rng.i64(-2_000_000_000..9_000_000_000).saturating_mul(unit) };
+                let at = if odd {
+                    self.rng.i64(..)
+                } else {
+                    self.rng.i64(-2_000_000_000..9_000_000_000).saturating_mul(unit)
+                };
                 match (digits, local) {
                     (3, false) => Value::TimestampMillis(at),
                     (6, false) => Value::TimestampMicros(at),
@@ -258,7 +290,9 @@ impl Gen {
                 Value::Union(index as u32, Box::new(self.value(&all[index])))
             }
             Ty::Arr(item) => Value::Array((0..self.rng.usize(0..5)).map(|_| self.value(item)).collect()),
-            Ty::Map(of) => Value::Map((0..self.rng.usize(0..4)).map(|key| (format!("k{key}"), self.value(of))).collect()),
+            Ty::Map(of) => {
+                Value::Map((0..self.rng.usize(0..4)).map(|key| (format!("k{key}"), self.value(of))).collect())
+            }
             Ty::Rec(_, fields) => {
                 Value::Record(fields.iter().map(|field| (field.name.clone(), self.value(&field.ty))).collect())
             }
@@ -352,7 +386,9 @@ fn json_of(ty: &Ty, defined: &mut Vec<String>) -> Json {
             let unit = ["millis", "micros", "nanos"][usize::from(digits / 3 - 1)];
             json!({"type": "long", "logicalType": format!("{}timestamp-{unit}", if *local { "local-" } else { "" })})
         }
-        Ty::Duration(name) => define(name, json!({"type": "fixed", "name": name, "size": 12, "logicalType": "duration"})),
+        Ty::Duration(name) => {
+            define(name, json!({"type": "fixed", "name": name, "size": 12, "logicalType": "duration"}))
+        }
         Ty::Opt(inner, true) => json!(["null", json_of(inner, defined)]),
         Ty::Opt(inner, false) => json!([json_of(inner, defined), "null"]),
         Ty::Several(all) => Json::Array(all.iter().map(|one| json_of(one, defined)).collect()),
@@ -437,14 +473,14 @@ pub(crate) fn encode(value: &Value, ty: &Ty, rng: &mut Rng, into: &mut Vec<u8>) 
             encode(inner, &all[*branch as usize], rng, into);
         }
         (Value::Array(items), Ty::Arr(of)) => {
-            let items: Vec<Box<dyn Fn(&mut Rng, &mut Vec<u8>)>> = items
+            let items: Vec<Item<'_>> = items
                 .iter()
                 .map(|item| Box::new(|rng: &mut Rng, into: &mut Vec<u8>| encode(item, of, rng, into)) as Box<_>)
                 .collect();
             blocks(&items, rng, into);
         }
         (Value::Map(pairs), Ty::Map(of)) => {
-            let items: Vec<Box<dyn Fn(&mut Rng, &mut Vec<u8>)>> = pairs
+            let items: Vec<Item<'_>> = pairs
                 .iter()
                 .map(|(key, value)| {
                     Box::new(|rng: &mut Rng, into: &mut Vec<u8>| {

@@ -11,10 +11,13 @@ use crate::cells::{Cell, row};
 
 /// Reads `datum`, one field of type `writer`, as a field of type `reader`.
 fn read(reader: &serde_json::Value, writer: &serde_json::Value, datum: &[u8]) -> Result<Vec<Cell>, Reason> {
-    let record = |of: &serde_json::Value| json!({"type": "record", "name": "R", "fields": [{"name": "f", "type": of}]}).to_string();
+    let record = |of: &serde_json::Value| {
+        json!({"type": "record", "name": "R", "fields": [{"name": "f", "type": of}]}).to_string()
+    };
     let reader = Arc::new(ReaderSchema::parse(&record(reader)).expect("columns"));
     let wanted = vec![true; reader.columns.len()];
-    let decoder = Decoder::new(&Schema::parse(&record(writer)).expect("a schema"), reader, &wanted).expect("compatible");
+    let decoder =
+        Decoder::new(&Schema::parse(&record(writer)).expect("a schema"), reader, &wanted).expect("compatible");
     let decoded = decoder.decode(&[datum]).expect("small");
     match decoded.refused.first() {
         Some(refused) => Err(refused.reason),
@@ -92,7 +95,11 @@ fn dates_and_times_hold_at_clickhouses_bounds_and_are_refused_beyond() {
     edges(logical("long", "time-micros"), 0, 86_399_999_999);
     for local in ["", "local-"] {
         edges(logical("long", &format!("{local}timestamp-millis")), first * 86_400_000, (last + 1) * 86_400_000 - 1);
-        edges(logical("long", &format!("{local}timestamp-micros")), first * 86_400_000_000, (last + 1) * 86_400_000_000 - 1);
+        edges(
+            logical("long", &format!("{local}timestamp-micros")),
+            first * 86_400_000_000,
+            (last + 1) * 86_400_000_000 - 1,
+        );
     }
     // Nanoseconds: the upper bound is what 64 bits hold.
     let nanos = logical("long", "timestamp-nanos");
@@ -118,7 +125,12 @@ fn uuids_come_in_network_order_from_text_bytes_and_fixed() {
     assert_eq!(read(&of("string"), &of("bytes"), &bytes(&raw)), Ok(vec![Cell::Bytes(raw.to_vec())]));
     assert_eq!(read(&of("string"), &json!("string"), &bytes(text)), Ok(vec![Cell::Bytes(raw.to_vec())]));
     assert_eq!(same(&of("bytes"), &bytes(&raw[..15])), Err(Reason::Malformed));
-    for wrong in ["10111213-1415-1617-1819-1a1b1c1d1e1", "10111213x1415-1617-1819-1a1b1c1d1e1f", "g0111213-1415-1617-1819-1a1b1c1d1e1f", ""] {
+    for wrong in [
+        "10111213-1415-1617-1819-1a1b1c1d1e1",
+        "10111213x1415-1617-1819-1a1b1c1d1e1f",
+        "g0111213-1415-1617-1819-1a1b1c1d1e1f",
+        "",
+    ] {
         assert_eq!(same(&of("string"), &bytes(wrong.as_bytes())), Err(Reason::Malformed), "{wrong}");
     }
 }
@@ -171,13 +183,17 @@ fn lists_can_neither_recurse_nor_repeat_nothing_nor_grow_without_bound() {
         .replace("LONG", &"L".repeat(1_000));
     let reader = Arc::new(ReaderSchema::parse(&reader).expect("columns"));
     let decoder = Decoder::new(&Schema::parse(&writer).expect("a schema"), reader, &[true]).expect("compatible");
-    let nested = |depth: usize| [vec![2; depth], vec![0], vec![0, 0].repeat(depth + 1)].concat();
+    let nested = |depth: usize| [vec![2; depth], vec![0], [0, 0].repeat(depth + 1)].concat();
     let nothing = |count: i64| [vec![0], long(count), vec![0, 0]].concat();
     let kinds = |count: usize| [vec![0, 0], long(count as i64), vec![0; count + 1]].concat();
-    let records = [nested(10), nested(1_000), nothing(65_536), nothing(65_537), nothing(i64::MAX), kinds(66_000), kinds(67_000)];
+    let records =
+        [nested(10), nested(1_000), nothing(65_536), nothing(65_537), nothing(i64::MAX), kinds(66_000), kinds(67_000)];
     let decoded = decoder.decode(&records).expect("one large record is less than a batch");
     let reasons: Vec<(u32, Reason)> = decoded.refused.iter().map(|refused| (refused.record, refused.reason)).collect();
-    assert_eq!(reasons, [(1, Reason::Malformed), (3, Reason::Malformed), (4, Reason::Malformed), (6, Reason::OutOfRange)]);
+    assert_eq!(
+        reasons,
+        [(1, Reason::Malformed), (3, Reason::Malformed), (4, Reason::Malformed), (6, Reason::OutOfRange)]
+    );
     assert_eq!(decoded.records, [0, 2, 5]);
 
     // Twenty such records would fill 1.3 GiB: the first sixteen are told to fit.

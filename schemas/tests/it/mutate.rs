@@ -18,7 +18,7 @@ use weir_schemas::frame::{frame, put_frame};
 
 use crate::cells::{Cell, row, sorted};
 use crate::evolve::cells;
-use crate::generate::{Gen, Ty, encode, schema};
+use crate::generate::{Gen, Ty, Within, encode, schema};
 
 /// Counts what each thread holds and held at most; only this test reads it.
 struct Counting;
@@ -99,7 +99,7 @@ struct Counted {
 fn one_schema(seed: u64, counted: &mut Counted) {
     let mut generator = Gen::new(seed);
     let fields = generator.rng.usize(2..9);
-    let wrote = generator.record(fields, 3, false);
+    let wrote = generator.record(fields, 3, Within::Top);
     let text = schema(&without_choices(&wrote));
     let reader = Arc::new(ReaderSchema::parse(&text).expect("columns"));
     let writer_text = schema(&wrote);
@@ -160,7 +160,11 @@ fn one_schema(seed: u64, counted: &mut Counted) {
             assert!(row_of.is_some() != why.is_some(), "seed {seed}: record {index} has one fate");
             match (at, row_of, why) {
                 (Some(at), Some(row), _) => {
-                    assert_eq!(decoded.batch.slice(row, 1), alone.batch.slice(*at, 1), "seed {seed}: a neighbour was harmed");
+                    assert_eq!(
+                        decoded.batch.slice(row, 1),
+                        alone.batch.slice(*at, 1),
+                        "seed {seed}: a neighbour was harmed"
+                    );
                 }
                 (Some(_), None, why) => panic!("seed {seed}: a good record was refused: {why:?}"),
                 (None, Some(at), _) => {
@@ -184,7 +188,8 @@ fn one_schema(seed: u64, counted: &mut Counted) {
 fn oracle_reads(oracle: &apache_avro::Schema, datum: &[u8]) -> Option<Value> {
     let mut rest = datum;
     #[expect(deprecated, reason = "the plain function is what an oracle needs")]
-    let value = catch_unwind(AssertUnwindSafe(|| apache_avro::from_avro_datum(oracle, &mut rest, None).ok())).ok().flatten();
+    let value =
+        catch_unwind(AssertUnwindSafe(|| apache_avro::from_avro_datum(oracle, &mut rest, None).ok())).ok().flatten();
     value.filter(|_| rest.is_empty())
 }
 
@@ -229,7 +234,8 @@ fn stricter(seed: u64, why: &RefusedRecord, wrote: &Ty, value: &Value, counted: 
         ("the record ends inside the value", "end as null"),
     ];
     // A tree forgets all but the last value of a repeated key, whatever the forgotten ones held.
-    let in_map = why.detail.split("`: ").next().is_some_and(|path| path.contains("{}")) && why.reason != Reason::Malformed;
+    let in_map =
+        why.detail.split("`: ").next().is_some_and(|path| path.contains("{}")) && why.reason != Reason::Malformed;
     match known.iter().find(|(words, _)| said.contains(words)).or(in_map.then_some(&("", "value of a repeated key"))) {
         Some((_, name)) => *counted.stricter.entry((*name).to_owned()).or_default() += 1,
         None => {
@@ -249,7 +255,10 @@ fn without_choices(ty: &Ty) -> Ty {
         Ty::Map(inner) => Ty::Map(Box::new(without_choices(inner))),
         Ty::Rec(name, fields) => Ty::Rec(
             name.clone(),
-            fields.iter().map(|field| crate::generate::Field { ty: without_choices(&field.ty), ..field.clone() }).collect(),
+            fields
+                .iter()
+                .map(|field| crate::generate::Field { ty: without_choices(&field.ty), ..field.clone() })
+                .collect(),
         ),
         other => other.clone(),
     }

@@ -31,7 +31,10 @@ fn each_type_becomes_the_column_that_the_table_says() {
     assert_eq!(column(r#"["null", "long"]"#), "Nullable(Int64)");
     assert_eq!(column(r#"["long", "null"]"#), "Nullable(Int64)");
     assert_eq!(column(r#"["long"]"#), "Int64");
-    assert_eq!(column(r#"{"type": "bytes", "logicalType": "decimal", "precision": 76, "scale": 10}"#), "Decimal(76, 10)");
+    assert_eq!(
+        column(r#"{"type": "bytes", "logicalType": "decimal", "precision": 76, "scale": 10}"#),
+        "Decimal(76, 10)"
+    );
     assert_eq!(logical("string", "uuid"), "UUID");
     assert_eq!(logical("int", "date"), "Date32");
     assert_eq!(logical("int", "time-millis"), "Int32");
@@ -44,7 +47,10 @@ fn each_type_becomes_the_column_that_the_table_says() {
     assert_eq!(column(r#"{"type": "fixed", "name": "F", "size": 12, "logicalType": "duration"}"#), "FixedString(12)");
     assert_eq!(column(r#"{"type": "array", "items": ["null", "int"]}"#), "Array(Nullable(Int32))");
     assert_eq!(column(r#"["null", {"type": "array", "items": "int"}]"#), "Array(Int32)");
-    assert_eq!(column(r#"{"type": "map", "values": {"type": "array", "items": "string"}}"#), "Map(String, Array(String))");
+    assert_eq!(
+        column(r#"{"type": "map", "values": {"type": "array", "items": "string"}}"#),
+        "Map(String, Array(String))"
+    );
     assert_eq!(logical("string", "something-of-ours"), "String");
 }
 
@@ -83,8 +89,9 @@ fn every_problem_is_told_at_once_with_its_path_and_a_way_out() {
         {"name": "big", "type": {"type": "bytes", "logicalType": "big-decimal"}},
         {"name": "late", "type": "int", "default": "x"},
         {"name": "r", "type": {"type": "record", "name": "Two", "fields": [
-            {"name": "a", "type": {"type": "array", "items": "int"}}, {"name": "b", "type": {"type": "array", "items": "int"}}]}}]}"#;
-    let problems = ReaderSchema::parse(text).expect_err("eight problems").0;
+            {"name": "a", "type": {"type": "array", "items": "int"}}, {"name": "b", "type": {"type": "array", "items": "int"}},
+            {"name": "c", "type": {"type": "map", "values": "int"}}]}}]}"#;
+    let problems = ReaderSchema::parse(text).expect_err("nine problems").0;
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let expected = [
         ("several", "as the one type that is wanted"),
@@ -95,6 +102,7 @@ fn every_problem_is_told_at_once_with_its_path_and_a_way_out() {
         ("big", "use decimal with a fixed scale"),
         ("late", "is not a value of type int"),
         ("r.b", "move one of them out of the record"),
+        ("r.c", "move one of them out of the record"),
     ];
     assert_eq!(told.len(), expected.len(), "{told:#?}");
     for ((path, way_out), told) in expected.iter().zip(&told) {
@@ -118,7 +126,9 @@ fn a_schema_that_is_wrong_itself_tells_every_problem() {
 
 #[test]
 fn types_within_types_that_name_billions_of_columns_are_refused_quickly() {
-    let mut fields = String::from(r#"{"name": "x0", "type": {"type": "record", "name": "R0", "fields": [{"name": "leaf", "type": "int"}]}}"#);
+    let mut fields = String::from(
+        r#"{"name": "x0", "type": {"type": "record", "name": "R0", "fields": [{"name": "leaf", "type": "int"}]}}"#,
+    );
     for level in 1..40 {
         let before = level - 1;
         fields += &format!(

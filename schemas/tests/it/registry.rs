@@ -30,7 +30,8 @@ async fn canned(answers: Answers) -> Registry {
                 let mut request = vec![0; 65_536];
                 let read = stream.read(&mut request).await.unwrap_or(0);
                 let (status, body) = answers(&String::from_utf8_lossy(&request[..read]));
-                let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let head =
+                    format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                 let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
             });
         }
@@ -70,7 +71,10 @@ async fn each_answer_is_told_apart_and_only_the_registrys_own_word_makes_a_schem
         assert_eq!(verdict(status, r#"{"error_code": 50001, "message": "store"}"#).await, "unavailable", "{status}");
     }
     assert_eq!(verdict(200, "<html>login</html>").await, "unavailable");
-    assert_eq!(verdict(200, &schema_answer("syntax = \"proto3\";", r#", "schemaType": "PROTOBUF""#).1).await, "unusable");
+    assert_eq!(
+        verdict(200, &schema_answer("syntax = \"proto3\";", r#", "schemaType": "PROTOBUF""#).1).await,
+        "unusable"
+    );
     assert_eq!(verdict(200, &schema_answer(r#"{"type": "record"}"#, "").1).await, "unusable");
     let nobody = Registry::new(Settings::new("http://127.0.0.1:9")).expect("settings");
     assert!(matches!(nobody.by_id(7).await, Lookup::Unavailable(_)));
@@ -118,7 +122,11 @@ async fn credentials_are_sent_and_never_printed() {
         let note = Arc::clone(&seen);
         let base = canned(Arc::new(move |request: &str| {
             *note.lock().expect("whole") = request.to_owned();
-            if request.contains("/config") { (200, r#"{"compatibilityLevel": "FULL"}"#.into()) } else { schema_answer(EVENT, "") }
+            if request.contains("/config") {
+                (200, r#"{"compatibilityLevel": "FULL"}"#.into())
+            } else {
+                schema_answer(EVENT, "")
+            }
         }))
         .await;
         let mut settings = base.settings().clone();
@@ -208,7 +216,12 @@ impl Scripted {
 }
 
 fn parsed() -> ParsedSchema {
-    ParsedSchema { id: 7, schema: Arc::new(Schema::parse(EVENT).expect("a schema")), text: EVENT.into(), referenced: vec![] }
+    ParsedSchema {
+        id: 7,
+        schema: Arc::new(Schema::parse(EVENT).expect("a schema")),
+        text: EVENT.into(),
+        referenced: vec![],
+    }
 }
 
 #[tokio::test]
@@ -281,7 +294,10 @@ async fn a_real_registry_registers_finds_and_checks() {
     assert_eq!(latest.schema.name(), Some("Event"));
     registry.compatibility_of(&subject).await.expect("the registry's default, whatever it is");
     assert_eq!(registry.is_compatible(&subject, EVENT).await, Ok(true));
-    assert!(matches!(registry.is_compatible(&format!("{subject}-none"), EVENT).await, Ok(true) | Err(Failure::Unknown(_))));
+    assert!(matches!(
+        registry.is_compatible(&format!("{subject}-none"), EVENT).await,
+        Ok(true) | Err(Failure::Unknown(_))
+    ));
     assert!(matches!(registry.register(&subject, r#"{"type": "recor"}"#).await, Err(Failure::Invalid(_))));
 
     let cache = SchemaCache::new(registry, tokio::runtime::Handle::current());
