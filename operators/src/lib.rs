@@ -10,6 +10,7 @@ pub mod adaptor;
 pub mod aggregate;
 mod content;
 pub mod deduplicate;
+pub mod detect;
 mod drive;
 pub mod error;
 pub mod expr;

@@ -121,7 +121,8 @@ impl Remembered {
             bucket.used_at = self.clock;
             for known in bucket.ids.iter_hash(hash_of(identity)).filter(|known| known.identity == identity) {
                 let distance = known.at.abs_diff(at);
-                let is_nearer = nearest.is_none_or(|nearest| distance < nearest.at.abs_diff(at));
+                // Of two that are equally near, the earlier one.
+                let is_nearer = nearest.is_none_or(|nearest| (distance, known.at) < (nearest.at.abs_diff(at), nearest.at));
                 if distance <= reach as u64 && is_nearer {
                     nearest = Some(*known);
                 }

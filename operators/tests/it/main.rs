@@ -1,6 +1,11 @@
 //! Integration tests of the operators, in one binary.
 
 mod adaptor;
+mod deduplicate;
+mod detect;
+mod events;
+mod harness;
+mod ledger;
 mod script;
 mod tables;
 mod window;
