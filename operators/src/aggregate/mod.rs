@@ -7,6 +7,27 @@
 //! An [`Accumulator`] is columnar: one instance holds the states of many groups, addressed by slot, so that a
 //! batch updates it without an allocation per row.
 
+mod avg;
+mod build;
+mod bytes;
+mod combined;
+mod count;
+mod distinct;
+mod extreme;
+mod extreme_bytes;
+mod hash;
+mod knots;
+mod lane;
+mod nullable;
+mod quantile;
+mod ranks;
+mod rows;
+mod sketch;
+mod sum;
+mod unique;
+
+pub use build::{accumulator, merge_states};
+
 use arrow_array::{ArrayRef, BooleanArray};
 use weir_schemas::types::ColumnType;
 
@@ -54,6 +75,38 @@ pub enum Function {
     },
 }
 
+impl Function {
+    /// The name as in SQL, without parameters and without `-If`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Function::Count => "count",
+            Function::Sum => "sum",
+            Function::Min => "min",
+            Function::Max => "max",
+            Function::Avg => "avg",
+            Function::UniqExact => "uniqExact",
+            Function::UniqCombined64 => "uniqCombined64",
+            Function::QuantileDd { .. } => "quantileDD",
+        }
+    }
+}
+
+/// Which end of the order a function keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Min,
+    Max,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Side::Min => "min",
+            Side::Max => "max",
+        }
+    }
+}
+
 impl Call {
     /// The type of the finalised value.
     pub fn result_type(&self) -> &ColumnType {
@@ -78,7 +131,12 @@ pub trait Accumulator {
 
     /// Adds row `i` to slot `slots[i]` for every `i` where `filter` is absent or true (null counts as false).
     /// `arguments` are the evaluated arguments, each as long as `slots`.
-    fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error>;
+    fn update(
+        &mut self,
+        slots: &[u32],
+        arguments: &[ArrayRef],
+        filter: Option<&BooleanArray>,
+    ) -> Result<(), Error>;
 
     /// Merges a state into a slot. The bytes may come from Weir or from ClickHouse; wrong bytes are an error and
     /// leave the slot as it was. Never allocates more than a small multiple of `state.len()`.
@@ -90,6 +148,10 @@ pub trait Accumulator {
     /// Appends what changed in the slot since the last call, as a state that `merge` takes: the whole state for
     /// small ones (then it replaces), the added elements for sets (then it is merged with what is stored).
     fn take_delta(&mut self, slot: u32, out: &mut Vec<u8>) -> Delta;
+
+    /// Declares the slot's state as stored, as `take_delta` does without writing it: to be called after a stored
+    /// state was merged into a slot that was empty. Forgetting it costs bytes, not correctness.
+    fn settle(&mut self, slot: u32);
 
     /// The finalised values of `slots`, in the call's result type.
     fn finish(&self, slots: &[u32]) -> Result<ArrayRef, Error>;
