@@ -28,11 +28,7 @@ impl<N: Summand> Avg<N> {
     pub(super) fn new(argument: DataType, scale: Option<u8>) -> Self {
         // A power of ten is exact in a Float64 up to 22; beyond, text is read with correct rounding.
         let multiplier = scale.and_then(|scale| format!("1e{scale}").parse().ok());
-        Avg {
-            argument,
-            multiplier,
-            fractions: Vec::new(),
-        }
+        Avg { argument, multiplier, fractions: Vec::new() }
     }
 
     fn value(&self, slot: u32) -> f64 {
@@ -51,12 +47,7 @@ impl<N: Summand> Accumulator for Avg<N> {
         }
     }
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<(), Error> {
+    fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error> {
         let array = argument(arguments, &self.argument, slots, filter)?;
         let values = N::values(array);
         let fractions = &mut self.fractions;
@@ -92,9 +83,7 @@ impl<N: Summand> Accumulator for Avg<N> {
     fn settle(&mut self, _: u32) {}
 
     fn finish(&self, slots: &[u32]) -> Result<ArrayRef, Error> {
-        Ok(Arc::new(Float64Array::from_iter_values(
-            slots.iter().map(|slot| self.value(*slot)),
-        )))
+        Ok(Arc::new(Float64Array::from_iter_values(slots.iter().map(|slot| self.value(*slot)))))
     }
 
     fn clear(&mut self, slot: u32) {

@@ -39,12 +39,7 @@ pub fn accumulator(call: &Call) -> Result<Box<dyn Accumulator>, Error> {
         return Ok(inner);
     }
     let always_flagged = call.function == Function::UniqExact;
-    Ok(Box::new(Nullable::new(
-        call.function.name(),
-        inner,
-        call.result.is_nullable(),
-        always_flagged,
-    )))
+    Ok(Box::new(Nullable::new(call.function.name(), inner, call.result.is_nullable(), always_flagged)))
 }
 
 /// The accumulator for an argument that is not nullable.
@@ -56,19 +51,10 @@ fn plain(call: &Call, argument: &ColumnType) -> Result<Box<dyn Accumulator>, Err
         Function::Min => extreme(Side::Min, argument),
         Function::Max => extreme(Side::Max, argument),
         Function::UniqExact => unique(argument),
-        Function::UniqCombined64 => {
-            hashable(argument).then(|| Box::new(Combined::new(argument.clone())) as _)
-        }
-        Function::QuantileDd {
-            relative_accuracy,
-            level,
-        } => {
-            let mapping = Mapping::new(*relative_accuracy).ok_or_else(|| {
-                refused(
-                    call,
-                    "has a relative accuracy between 0 and 1, both excluded",
-                )
-            })?;
+        Function::UniqCombined64 => hashable(argument).then(|| Box::new(Combined::new(argument.clone())) as _),
+        Function::QuantileDd { relative_accuracy, level } => {
+            let mapping = Mapping::new(*relative_accuracy)
+                .ok_or_else(|| refused(call, "has a relative accuracy between 0 and 1, both excluded"))?;
             if !(0.0..=1.0).contains(level) {
                 return Err(refused(call, "has a level from 0 to 1"));
             }
@@ -110,21 +96,14 @@ macro_rules! by_summand {
 fn sum(argument: &ColumnType, result: &ColumnType) -> Option<Box<dyn Accumulator>> {
     macro_rules! build {
         ($native:ty) => {
-            Some(Box::new(Sum::<$native>::new(
-                argument.arrow(),
-                result.arrow(),
-            )))
+            Some(Box::new(Sum::<$native>::new(argument.arrow(), result.arrow())))
         };
     }
     by_summand!(argument, build)
 }
 
 fn avg(argument: &ColumnType) -> Option<Box<dyn Accumulator>> {
-    let scale = if let ColumnType::Decimal(_, scale) = argument {
-        Some(*scale)
-    } else {
-        None
-    };
+    let scale = if let ColumnType::Decimal(_, scale) = argument { Some(*scale) } else { None };
     macro_rules! build {
         ($native:ty) => {
             Some(Box::new(Avg::<$native>::new(argument.arrow(), scale)))
@@ -136,11 +115,7 @@ fn avg(argument: &ColumnType) -> Option<Box<dyn Accumulator>> {
 fn quantile(argument: &ColumnType, mapping: Mapping, level: f64) -> Option<Box<dyn Accumulator>> {
     macro_rules! build {
         ($native:ty) => {
-            Some(Box::new(Quantile::<$native>::new(
-                argument.arrow(),
-                mapping,
-                level,
-            )))
+            Some(Box::new(Quantile::<$native>::new(argument.arrow(), mapping, level)))
         };
     }
     // ClickHouse has no sketch of decimals.
@@ -163,11 +138,7 @@ fn extreme(side: Side, argument: &ColumnType) -> Option<Box<dyn Accumulator>> {
     let layout = layout(argument)?;
     macro_rules! build {
         ($lane:ty) => {
-            Some(Box::new(Extreme::<$lane>::new(
-                side,
-                argument.arrow(),
-                layout,
-            )))
+            Some(Box::new(Extreme::<$lane>::new(side, argument.arrow(), layout)))
         };
     }
     by_lane!(argument, build, None)
@@ -176,10 +147,7 @@ fn extreme(side: Side, argument: &ColumnType) -> Option<Box<dyn Accumulator>> {
 /// Whether a set can hold values of the type.
 fn hashable(argument: &ColumnType) -> bool {
     layout(argument).is_some()
-        || matches!(
-            argument,
-            ColumnType::String | ColumnType::LowCardinality | ColumnType::FixedString(_)
-        )
+        || matches!(argument, ColumnType::String | ColumnType::LowCardinality | ColumnType::FixedString(_))
 }
 
 fn unique(argument: &ColumnType) -> Option<Box<dyn Accumulator>> {
@@ -188,22 +156,14 @@ fn unique(argument: &ColumnType) -> Option<Box<dyn Accumulator>> {
     }
     let of = argument.clone();
     // What is hashed has 128 bits whatever its own width is.
-    let hashed = matches!(
-        argument,
-        ColumnType::Decimal(..) | ColumnType::DateTime64(..)
-    );
-    Some(
-        match layout(argument)
-            .filter(|_| !hashed)
-            .map(|layout| layout.width)
-        {
-            Some(1) => Box::new(Unique::<u8>::new(of)),
-            Some(2) => Box::new(Unique::<u16>::new(of)),
-            Some(4) => Box::new(Unique::<u32>::new(of)),
-            Some(8) => Box::new(Unique::<u64>::new(of)),
-            _ => Box::new(Unique::<u128>::new(of)),
-        },
-    )
+    let hashed = matches!(argument, ColumnType::Decimal(..) | ColumnType::DateTime64(..));
+    Some(match layout(argument).filter(|_| !hashed).map(|layout| layout.width) {
+        Some(1) => Box::new(Unique::<u8>::new(of)),
+        Some(2) => Box::new(Unique::<u16>::new(of)),
+        Some(4) => Box::new(Unique::<u32>::new(of)),
+        Some(8) => Box::new(Unique::<u64>::new(of)),
+        _ => Box::new(Unique::<u128>::new(of)),
+    })
 }
 
 /// Merges states of one call: what is stored, if anything is, and what was added to it since.

@@ -14,10 +14,7 @@ pub(super) struct Bytes<'a> {
 impl<'a> Bytes<'a> {
     /// Reads `state`, naming `function` in errors.
     pub(super) fn new(function: &'static str, state: &'a [u8]) -> Self {
-        Bytes {
-            rest: state,
-            function,
-        }
+        Bytes { rest: state, function }
     }
 
     /// How many bytes are left.
@@ -32,10 +29,7 @@ impl<'a> Bytes<'a> {
                 self.rest = rest;
                 Ok(taken)
             }
-            None => Err(self.wrong(format!(
-                "{count} bytes expected where only {} are left",
-                self.rest.len()
-            ))),
+            None => Err(self.wrong(format!("{count} bytes expected where only {} are left", self.rest.len()))),
         }
     }
 
@@ -98,10 +92,7 @@ impl<'a> Bytes<'a> {
 
     /// The error for these bytes.
     pub(super) fn wrong(&self, detail: String) -> Error {
-        Error::AggregateState {
-            function: self.function.into(),
-            detail,
-        }
+        Error::AggregateState { function: self.function.into(), detail }
     }
 }
 
@@ -125,16 +116,7 @@ mod tests {
 
     #[test]
     fn integers_of_variable_length_return() {
-        for value in [
-            0,
-            1,
-            127,
-            128,
-            300,
-            u64::from(u32::MAX),
-            u64::MAX - 1,
-            u64::MAX,
-        ] {
+        for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
             let mut out = Vec::new();
             put_varint(value, &mut out);
             let mut bytes = Bytes::new("count", &out);
@@ -150,12 +132,7 @@ mod tests {
 
     #[test]
     fn wrong_integers_are_refused() {
-        for state in [
-            &[][..],
-            &[0x80],
-            &[0xff; 10],
-            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
-        ] {
+        for state in [&[][..], &[0x80], &[0xff; 10], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
             assert!(Bytes::new("count", state).varint().is_err(), "{state:?}");
         }
     }

@@ -22,23 +22,10 @@ impl Accumulator for Count {
         }
     }
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<(), Error> {
+    fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error> {
         let argument = arguments.first();
-        same_length(
-            argument.map_or(slots.len(), |argument| argument.len()),
-            slots,
-            filter,
-        )?;
-        let rows = Rows::new(
-            slots,
-            argument.and_then(|argument| argument.nulls()),
-            filter,
-        );
+        same_length(argument.map_or(slots.len(), |argument| argument.len()), slots, filter)?;
+        let rows = Rows::new(slots, argument.and_then(|argument| argument.nulls()), filter);
         rows.each(|_, slot| self.counts[slot] = self.counts[slot].wrapping_add(1));
         Ok(())
     }
@@ -64,9 +51,7 @@ impl Accumulator for Count {
     fn settle(&mut self, _: u32) {}
 
     fn finish(&self, slots: &[u32]) -> Result<ArrayRef, Error> {
-        Ok(Arc::new(UInt64Array::from_iter_values(
-            slots.iter().map(|slot| self.counts[*slot as usize]),
-        )))
+        Ok(Arc::new(UInt64Array::from_iter_values(slots.iter().map(|slot| self.counts[*slot as usize]))))
     }
 
     fn clear(&mut self, slot: u32) {

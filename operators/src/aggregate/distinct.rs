@@ -152,11 +152,7 @@ impl<E: Element> Distinct<E> {
     pub(super) fn clear(&mut self) {
         self.settled = 0;
         if self.elements.capacity() > KEPT_MAX {
-            *self = Distinct {
-                elements: Vec::new(),
-                index: HashTable::new(),
-                settled: 0,
-            };
+            *self = Distinct { elements: Vec::new(), index: HashTable::new(), settled: 0 };
         } else {
             self.elements.clear();
             self.index.clear();
@@ -184,15 +180,9 @@ pub(super) fn take_elements<'a, E: Element>(
     mut bytes: Bytes<'a>,
     count: u64,
 ) -> Result<impl Iterator<Item = Result<E, Error>> + 'a, Error> {
-    let needed = usize::try_from(count)
-        .ok()
-        .and_then(|count| count.checked_mul(E::WIDTH));
+    let needed = usize::try_from(count).ok().and_then(|count| count.checked_mul(E::WIDTH));
     if needed != Some(bytes.left()) {
-        return Err(bytes.wrong(format!(
-            "{count} elements of {} bytes in {} bytes",
-            E::WIDTH,
-            bytes.left()
-        )));
+        return Err(bytes.wrong(format!("{count} elements of {} bytes in {} bytes", E::WIDTH, bytes.left())));
     }
     Ok((0..count).map(move |_| E::take(&mut bytes)))
 }

@@ -21,12 +21,7 @@ pub(super) struct Extreme<N: Lane> {
 impl<N: Lane> Extreme<N> {
     /// Values of one Arrow type, which is the result's, too.
     pub(super) fn new(side: Side, argument: DataType, layout: Layout) -> Self {
-        Extreme {
-            side,
-            argument,
-            layout,
-            values: Vec::new(),
-        }
+        Extreme { side, argument, layout, values: Vec::new() }
     }
 }
 
@@ -53,12 +48,7 @@ impl<N: Lane> Accumulator for Extreme<N> {
         }
     }
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<(), Error> {
+    fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error> {
         let array = argument(arguments, &self.argument, slots, filter)?;
         let values = N::values(array);
         let held = &mut self.values;
@@ -72,11 +62,7 @@ impl<N: Lane> Accumulator for Extreme<N> {
 
     fn merge(&mut self, slot: u32, state: &[u8]) -> Result<(), Error> {
         let mut bytes = Bytes::new(self.side.name(), state);
-        let value = if bytes.flag()? {
-            Some(N::take(&mut bytes, self.layout)?)
-        } else {
-            None
-        };
+        let value = if bytes.flag()? { Some(N::take(&mut bytes, self.layout)?) } else { None };
         bytes.end()?;
         if let Some(value) = value {
             offer(self.side, &mut self.values[slot as usize], value);
@@ -100,13 +86,7 @@ impl<N: Lane> Accumulator for Extreme<N> {
     fn settle(&mut self, _: u32) {}
 
     fn finish(&self, slots: &[u32]) -> Result<ArrayRef, Error> {
-        N::array(
-            slots
-                .iter()
-                .map(|slot| self.values[*slot as usize].unwrap_or_default())
-                .collect(),
-            &self.argument,
-        )
+        N::array(slots.iter().map(|slot| self.values[*slot as usize].unwrap_or_default()).collect(), &self.argument)
     }
 
     fn clear(&mut self, slot: u32) {

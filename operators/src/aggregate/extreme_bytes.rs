@@ -27,11 +27,7 @@ pub(super) struct ExtremeBytes {
 impl ExtremeBytes {
     /// Values of `String`, or of `FixedString` of a length.
     pub(super) fn new(side: Side, fixed: Option<u16>) -> Self {
-        ExtremeBytes {
-            side,
-            fixed,
-            values: Vec::new(),
-        }
+        ExtremeBytes { side, fixed, values: Vec::new() }
     }
 
     fn offer(&mut self, slot: usize, value: &[u8]) {
@@ -78,12 +74,7 @@ impl Accumulator for ExtremeBytes {
         }
     }
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<(), Error> {
+    fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error> {
         let data_type = match self.fixed {
             Some(length) => DataType::FixedSizeBinary(i32::from(length)),
             None => DataType::Binary,
@@ -130,26 +121,14 @@ impl Accumulator for ExtremeBytes {
     fn settle(&mut self, _: u32) {}
 
     fn finish(&self, slots: &[u32]) -> Result<ArrayRef, Error> {
-        let values = slots
-            .iter()
-            .map(|slot| self.values[*slot as usize].as_deref());
+        let values = slots.iter().map(|slot| self.values[*slot as usize].as_deref());
         Ok(match self.fixed {
-            None => Arc::new(BinaryArray::from_iter_values(
-                values.map(Option::unwrap_or_default),
-            )),
+            None => Arc::new(BinaryArray::from_iter_values(values.map(Option::unwrap_or_default))),
             Some(length) => {
                 let zeros = vec![0; usize::from(length)];
-                let bytes = values
-                    .flat_map(|value| value.unwrap_or(&zeros))
-                    .copied()
-                    .collect::<Vec<u8>>();
+                let bytes = values.flat_map(|value| value.unwrap_or(&zeros)).copied().collect::<Vec<u8>>();
                 let data_type = DataType::FixedSizeBinary(i32::from(length));
-                make_array(
-                    ArrayData::builder(data_type)
-                        .len(slots.len())
-                        .add_buffer(Buffer::from_vec(bytes))
-                        .build()?,
-                )
+                make_array(ArrayData::builder(data_type).len(slots.len()).add_buffer(Buffer::from_vec(bytes)).build()?)
             }
         })
     }

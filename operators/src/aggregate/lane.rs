@@ -79,12 +79,7 @@ fn buffer<N: arrow_buffer::ArrowNativeType>(array: &ArrayRef) -> ScalarBuffer<N>
 
 /// An array of one of Arrow's primitive types.
 fn primitive(values: Buffer, rows: usize, data_type: &DataType) -> Result<ArrayRef, Error> {
-    Ok(make_array(
-        ArrayData::builder(data_type.clone())
-            .len(rows)
-            .add_buffer(values)
-            .build()?,
-    ))
+    Ok(make_array(ArrayData::builder(data_type.clone()).len(rows).add_buffer(values).build()?))
 }
 
 /// The bytes of a state, extended to the `N` bytes of memory.
@@ -153,9 +148,7 @@ impl Lane for Truth {
     }
 
     fn array(values: Vec<Self>, _: &DataType) -> Result<ArrayRef, Error> {
-        Ok(Arc::new(BooleanArray::from_iter(
-            values.into_iter().map(|truth| Some(truth.0)),
-        )))
+        Ok(Arc::new(BooleanArray::from_iter(values.into_iter().map(|truth| Some(truth.0)))))
     }
 
     fn put(self, _: Layout, out: &mut Vec<u8>) {
@@ -247,25 +240,16 @@ pub(super) use by_lane;
 pub(super) fn bits(array: &ArrayRef, column_type: &ColumnType) -> Option<Vec<u64>> {
     macro_rules! signed {
         ($native:ty) => {
-            <$native>::values(array)
-                .iter()
-                .map(|value| i64::from(*value).cast_unsigned())
-                .collect()
+            <$native>::values(array).iter().map(|value| i64::from(*value).cast_unsigned()).collect()
         };
     }
     macro_rules! unsigned {
         ($native:ty) => {
-            <$native>::values(array)
-                .iter()
-                .map(|value| u64::from(*value))
-                .collect()
+            <$native>::values(array).iter().map(|value| u64::from(*value)).collect()
         };
     }
     Some(match column_type {
-        ColumnType::Bool => Truth::values(array)
-            .iter()
-            .map(|value| u64::from(value.0))
-            .collect(),
+        ColumnType::Bool => Truth::values(array).iter().map(|value| u64::from(value.0)).collect(),
         ColumnType::Int(Width::W8) => signed!(i8),
         ColumnType::Int(Width::W16) => signed!(i16),
         ColumnType::Int(Width::W32) | ColumnType::Date | ColumnType::Date32 => signed!(i32),
@@ -274,14 +258,8 @@ pub(super) fn bits(array: &ArrayRef, column_type: &ColumnType) -> Option<Vec<u64
         ColumnType::UInt(Width::W16) => unsigned!(u16),
         ColumnType::UInt(Width::W32) => unsigned!(u32),
         ColumnType::UInt(Width::W64) => u64::values(array).to_vec(),
-        ColumnType::Float32 => f32::values(array)
-            .iter()
-            .map(|value| u64::from(value.to_bits()))
-            .collect(),
-        ColumnType::Float64 => f64::values(array)
-            .iter()
-            .map(|value| value.to_bits())
-            .collect(),
+        ColumnType::Float32 => f32::values(array).iter().map(|value| u64::from(value.to_bits())).collect(),
+        ColumnType::Float64 => f64::values(array).iter().map(|value| value.to_bits()).collect(),
         _ => return None,
     })
 }

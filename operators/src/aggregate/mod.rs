@@ -6,6 +6,30 @@
 //!
 //! An [`Accumulator`] is columnar: one instance holds the states of many groups, addressed by slot, so that a
 //! batch updates it without an allocation per row.
+//!
+//! | function | state | value of no rows |
+//! |---|---|---|
+//! | `count` | `VarUInt` | 0 |
+//! | `sum` | `Int64`, `UInt64`, `Float64`, 128 bits for decimals of up to 38 digits, 256 beyond | 0 |
+//! | `min`, `max` | flag, value; for `String` its length and a zero at its end | 0, '' |
+//! | `avg` | the state of `sum`, rows as `VarUInt` | NaN |
+//! | `uniqExact` | `VarUInt` size, elements: numbers as they are, the rest as 128 bits of SipHash | 0 |
+//! | `uniqCombined64` | container 1, 2 (`VarUInt` size, hashes) or 3 (HyperLogLog ranks and their counts) | 0 |
+//! | `quantileDD` | gamma, offset, bins of positive and of negative values, count of zeros | NaN |
+//!
+//! - A nullable argument puts a flag before the state (1 once a row was not null; always 1 for `uniqExact`; none for
+//!   `count`). The value of no rows is then NULL, but 0 for `count` and `uniqExact`.
+//! - The `-If` form changes no byte: its condition decides which rows count. A column for it is best declared with
+//!   the function itself, so that `uniqExactMerge` reads it; ClickHouse converts one type into the other. (Only
+//!   `countIf` of a nullable argument has a flag in ClickHouse that `count` has not; tables hold its value.)
+//! - Sums of integers and decimals wrap, as ClickHouse's do; sums of floats depend on the order of rows in their
+//!   last bits, in both.
+//! - The value of `uniqCombined64` is ClickHouse's own for the same state. Which container a group of exactly 4,096
+//!   distinct hashes is in depends on whether a row followed the last new one, in both.
+//! - Not here: sketches and means of dates and times, sets and extremes of arrays and maps, several arguments of one
+//!   function, other precisions of `uniqCombined64`.
+//!
+//! The tests compare every function over every type with the engine, both ways (`tests/it/states`).
 
 mod avg;
 mod build;
@@ -131,12 +155,7 @@ pub trait Accumulator {
 
     /// Adds row `i` to slot `slots[i]` for every `i` where `filter` is absent or true (null counts as false).
     /// `arguments` are the evaluated arguments, each as long as `slots`.
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<(), Error>;
+    fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error>;
 
     /// Merges a state into a slot. The bytes may come from Weir or from ClickHouse; wrong bytes are an error and
     /// leave the slot as it was. Never allocates more than a small multiple of `state.len()`.

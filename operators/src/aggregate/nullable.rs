@@ -1,8 +1,8 @@
 //! The adapter for nullable arguments, as ClickHouse wraps its functions: a flag whether any row was not null, then
 //! the state of the function itself, which skips nulls.
 //!
-//! A function that has a value for no rows (`uniqExact`, `uniqCombined64`) does not become nullable: ClickHouse
-//! writes the flag of `uniqExact` as 1 even then, and that of `uniqCombined64` as it is.
+//! `uniqExact` does not become nullable, since ClickHouse gives 0 for nulls only; the flag is in its states all the
+//! same, and always 1.
 
 use arrow_array::{Array, ArrayRef, BooleanArray, make_array};
 use arrow_buffer::NullBuffer;
@@ -31,13 +31,7 @@ impl Nullable {
         finishes_as_null: bool,
         always_flagged: bool,
     ) -> Self {
-        Nullable {
-            function,
-            inner,
-            seen: Vec::new(),
-            finishes_as_null,
-            always_flagged,
-        }
+        Nullable { function, inner, seen: Vec::new(), finishes_as_null, always_flagged }
     }
 }
 
@@ -49,25 +43,12 @@ impl Accumulator for Nullable {
         self.inner.grow(slots);
     }
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<(), Error> {
+    fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error> {
         let argument = arguments.first();
-        same_length(
-            argument.map_or(slots.len(), |argument| argument.len()),
-            slots,
-            filter,
-        )?;
+        same_length(argument.map_or(slots.len(), |argument| argument.len()), slots, filter)?;
         self.inner.update(slots, arguments, filter)?;
         if !self.always_flagged {
-            let rows = Rows::new(
-                slots,
-                argument.and_then(|argument| argument.nulls()),
-                filter,
-            );
+            let rows = Rows::new(slots, argument.and_then(|argument| argument.nulls()), filter);
             rows.each(|_, slot| self.seen[slot] = true);
         }
         Ok(())
@@ -93,11 +74,7 @@ impl Accumulator for Nullable {
     fn take_delta(&mut self, slot: u32, out: &mut Vec<u8>) -> Delta {
         let seen = self.seen[slot as usize];
         out.push(u8::from(seen));
-        if seen {
-            self.inner.take_delta(slot, out)
-        } else {
-            Delta::Whole
-        }
+        if seen { self.inner.take_delta(slot, out) } else { Delta::Whole }
     }
 
     fn settle(&mut self, slot: u32) {
@@ -110,9 +87,7 @@ impl Accumulator for Nullable {
             return Ok(values);
         }
         let seen = NullBuffer::from_iter(slots.iter().map(|slot| self.seen[*slot as usize]));
-        Ok(make_array(
-            values.to_data().into_builder().nulls(Some(seen)).build()?,
-        ))
+        Ok(make_array(values.to_data().into_builder().nulls(Some(seen)).build()?))
     }
 
     fn clear(&mut self, slot: u32) {

@@ -28,13 +28,7 @@ pub(super) struct Quantile<N> {
 impl<N: Summand> Quantile<N> {
     /// Sketches of arguments of one Arrow type, finished at a level.
     pub(super) fn new(argument: DataType, mapping: Mapping, level: f64) -> Self {
-        Quantile {
-            argument,
-            mapping,
-            level,
-            sketches: Vec::new(),
-            lane: std::marker::PhantomData,
-        }
+        Quantile { argument, mapping, level, sketches: Vec::new(), lane: std::marker::PhantomData }
     }
 }
 
@@ -45,18 +39,12 @@ impl<N: Summand> Accumulator for Quantile<N> {
         }
     }
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<(), Error> {
+    fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error> {
         let array = argument(arguments, &self.argument, slots, filter)?;
         let values = N::values(array);
         let mut result = Ok(());
         Rows::new(slots, array.nulls(), filter).each(|row, slot| {
-            if let Err(value) = self.sketches[slot].add(&self.mapping, values[row].widen().float())
-            {
+            if let Err(value) = self.sketches[slot].add(&self.mapping, values[row].widen().float()) {
                 result = Err(value);
             }
         });
@@ -68,8 +56,10 @@ impl<N: Summand> Accumulator for Quantile<N> {
 
     fn merge(&mut self, slot: u32, state: &[u8]) -> Result<(), Error> {
         let other = Sketch::read(Bytes::new(NAME, state), &self.mapping)?;
-        self.sketches[slot as usize].merge(&other);
-        Ok(())
+        match self.sketches[slot as usize].merge(&other) {
+            true => Ok(()),
+            false => Err(Bytes::new(NAME, state).wrong("its bins and those of the group span too much".into())),
+        }
     }
 
     fn write_state(&self, slot: u32, out: &mut Vec<u8>) {
@@ -84,9 +74,7 @@ impl<N: Summand> Accumulator for Quantile<N> {
     fn settle(&mut self, _: u32) {}
 
     fn finish(&self, slots: &[u32]) -> Result<ArrayRef, Error> {
-        let values = slots
-            .iter()
-            .map(|slot| self.sketches[*slot as usize].quantile(&self.mapping, self.level));
+        let values = slots.iter().map(|slot| self.sketches[*slot as usize].quantile(&self.mapping, self.level));
         Ok(Arc::new(Float64Array::from_iter_values(values)))
     }
 

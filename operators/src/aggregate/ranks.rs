@@ -39,10 +39,7 @@ impl Ranks {
     pub(super) fn new() -> Self {
         let mut counts = [0; RANK_MAX + 1];
         counts[0] = BUCKETS as u32;
-        Ranks {
-            packed: vec![0; PACKED_BYTES + 1],
-            counts,
-        }
+        Ranks { packed: vec![0; PACKED_BYTES + 1], counts }
     }
 
     /// The rank of a bucket.
@@ -73,11 +70,7 @@ impl Ranks {
     #[inline]
     pub(super) fn insert(&mut self, hash: u64) -> bool {
         let tail = hash >> PRECISION;
-        let rank = if tail == 0 {
-            RANK_MAX as u8
-        } else {
-            tail.trailing_zeros() as u8 + 1
-        };
+        let rank = if tail == 0 { RANK_MAX as u8 } else { tail.trailing_zeros() as u8 + 1 };
         self.raise(hash as usize & (BUCKETS - 1), rank)
     }
 
@@ -93,27 +86,16 @@ impl Ranks {
         let buckets = BUCKETS as f64;
         let alpha = 0.7213 / (1.0 + 1.079 / buckets);
         // The sum of 2^-rank is exact in integers: ClickHouse adds up in 80-bit floats, which round but once.
-        let sum = (0..)
-            .zip(self.counts)
-            .map(|(rank, count)| u128::from(count) << (RANK_MAX - rank))
-            .sum::<u128>();
+        let sum = (0..).zip(self.counts).map(|(rank, count)| u128::from(count) << (RANK_MAX - rank)).sum::<u128>();
         let sum = sum as f64 / (1u64 << RANK_MAX) as f64;
         let raw = alpha * buckets * buckets / sum;
-        let corrected = if raw <= 5.0 * buckets {
-            without_bias(raw)
-        } else {
-            raw
-        };
+        let corrected = if raw <= 5.0 * buckets { without_bias(raw) } else { raw };
         let linear = match self.counts[0] {
             0 => corrected,
             zeros => buckets * (buckets.ln() - f64::from(zeros).ln()),
         };
         // Above a thirtieth of 2^32 ClickHouse corrects nothing; linear counting cannot give as much.
-        let estimate = if linear < LINEAR_BELOW {
-            linear
-        } else {
-            corrected
-        };
+        let estimate = if linear < LINEAR_BELOW { linear } else { corrected };
         (estimate + 0.5) as u64
     }
 
@@ -130,26 +112,19 @@ impl Ranks {
     pub(super) fn read(bytes: &mut Bytes<'_>) -> Result<Self, Error> {
         let mut packed = bytes.take(PACKED_BYTES)?.to_vec();
         packed.push(0);
-        let mut ranks = Ranks {
-            packed,
-            counts: [0; RANK_MAX + 1],
-        };
+        let mut ranks = Ranks { packed, counts: [0; RANK_MAX + 1] };
         for bucket in 0..BUCKETS {
             let rank = ranks.rank(bucket);
             match ranks.counts.get_mut(usize::from(rank)) {
                 Some(count) => *count += 1,
                 None => {
-                    return Err(bytes.wrong(format!(
-                        "bucket {bucket} has rank {rank}, the greatest is {RANK_MAX}"
-                    )));
+                    return Err(bytes.wrong(format!("bucket {bucket} has rank {rank}, the greatest is {RANK_MAX}")));
                 }
             }
         }
         for (rank, count) in ranks.counts.iter().chain(&ranks.counts[..1]).enumerate() {
             if u32::from_le_bytes(bytes.array()?) != *count {
-                return Err(
-                    bytes.wrong(format!("count {rank} of buckets disagrees with the ranks"))
-                );
+                return Err(bytes.wrong(format!("count {rank} of buckets disagrees with the ranks")));
             }
         }
         Ok(ranks)
@@ -164,13 +139,8 @@ impl Ranks {
 /// The number of distinct hashes at which the raw estimate has this value on average.
 fn without_bias(raw: f64) -> f64 {
     let next = KNOTS.partition_point(|(at, _)| *at < raw);
-    match (
-        next.checked_sub(1).and_then(|before| KNOTS.get(before)),
-        KNOTS.get(next),
-    ) {
-        (Some(before), Some(after)) => {
-            before.1 + (after.1 - before.1) / (after.0 - before.0) * (raw - before.0)
-        }
+    match (next.checked_sub(1).and_then(|before| KNOTS.get(before)), KNOTS.get(next)) {
+        (Some(before), Some(after)) => before.1 + (after.1 - before.1) / (after.0 - before.0) * (raw - before.0),
         // Beyond the table, the bias of its end.
         (Some(end), None) | (None, Some(end)) => raw - (end.0 - end.1),
         (None, None) => raw,
@@ -184,11 +154,7 @@ mod tests {
 
     #[test]
     fn the_knots_ascend() {
-        assert!(
-            KNOTS
-                .windows(2)
-                .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1)
-        );
+        assert!(KNOTS.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1));
     }
 
     #[test]

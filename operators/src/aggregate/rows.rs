@@ -16,14 +16,8 @@ pub(super) enum Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// The rows that are not null in `nulls` and true in `filter`.
-    pub(super) fn new(
-        slots: &'a [u32],
-        nulls: Option<&NullBuffer>,
-        filter: Option<&BooleanArray>,
-    ) -> Self {
-        let nulls = nulls
-            .filter(|nulls| nulls.null_count() > 0)
-            .map(|nulls| nulls.inner().clone());
+    pub(super) fn new(slots: &'a [u32], nulls: Option<&NullBuffer>, filter: Option<&BooleanArray>) -> Self {
+        let nulls = nulls.filter(|nulls| nulls.null_count() > 0).map(|nulls| nulls.inner().clone());
         let filter = filter.map(|filter| match filter.nulls() {
             Some(nulls) => filter.values() & nulls.inner(),
             None => filter.values().clone(),
@@ -62,38 +56,23 @@ pub(super) fn argument<'a>(
     filter: Option<&BooleanArray>,
 ) -> Result<&'a ArrayRef, Error> {
     let [argument] = arguments else {
-        return Err(mismatch(format!(
-            "{} arguments where one is expected",
-            arguments.len()
-        )));
+        return Err(mismatch(format!("{} arguments where one is expected", arguments.len())));
     };
     if argument.data_type() != expected {
-        return Err(mismatch(format!(
-            "an argument of {} where {expected} is expected",
-            argument.data_type()
-        )));
+        return Err(mismatch(format!("an argument of {} where {expected} is expected", argument.data_type())));
     }
     same_length(argument.len(), slots, filter)?;
     Ok(argument)
 }
 
 /// Refuses a batch whose columns do not have one length.
-pub(super) fn same_length(
-    rows: usize,
-    slots: &[u32],
-    filter: Option<&BooleanArray>,
-) -> Result<(), Error> {
+pub(super) fn same_length(rows: usize, slots: &[u32], filter: Option<&BooleanArray>) -> Result<(), Error> {
     if rows != slots.len() || filter.is_some_and(|filter| filter.len() != slots.len()) {
-        return Err(mismatch(format!(
-            "{rows} rows and {} slots in one batch",
-            slots.len()
-        )));
+        return Err(mismatch(format!("{rows} rows and {} slots in one batch", slots.len())));
     }
     Ok(())
 }
 
 fn mismatch(detail: String) -> Error {
-    Error::Arrow(arrow_schema::ArrowError::InvalidArgumentError(format!(
-        "aggregate: {detail}"
-    )))
+    Error::Arrow(arrow_schema::ArrowError::InvalidArgumentError(format!("aggregate: {detail}")))
 }

@@ -14,6 +14,9 @@ const ZEROS: u8 = 0b100;
 const SPARSE: u8 = 0b100;
 const DENSE: u8 = 0b1100;
 
+/// How many keys, empty ones included, a store may span; ClickHouse refuses more.
+const SPAN_MAX: u32 = 1 << 16;
+
 /// From values to the keys of bins, and back.
 #[derive(Clone, Debug)]
 pub(super) struct Mapping {
@@ -73,19 +76,39 @@ struct Bins {
 }
 
 impl Bins {
+    /// Counts one value; false if the bins would span too much.
     #[inline]
-    fn add(&mut self, key: i32, count: f64) {
+    fn add(&mut self, key: i32) -> bool {
         match self.keys.binary_search(&key) {
-            Ok(at) => self.counts[at] += count,
+            Ok(at) => self.counts[at] += 1.0,
             Err(at) => {
+                if !self.spans_with(key, key) {
+                    return false;
+                }
                 self.keys.insert(at, key);
-                self.counts.insert(at, count);
+                self.counts.insert(at, 1.0);
             }
         }
-        self.total += count;
+        self.total += 1.0;
+        true
     }
 
-    /// Merges bins in one pass.
+    /// Whether the bins may reach from `low` to `high` as well.
+    fn spans_with(&self, low: i32, high: i32) -> bool {
+        let low = self.keys.first().map_or(low, |first| low.min(*first));
+        let high = self.keys.last().map_or(high, |last| high.max(*last));
+        high.abs_diff(low) < SPAN_MAX
+    }
+
+    /// Whether these bins and others may be in one store.
+    fn fits(&self, other: &Bins) -> bool {
+        match (other.keys.first(), other.keys.last()) {
+            (Some(first), Some(last)) => self.spans_with(*first, *last),
+            _ => true,
+        }
+    }
+
+    /// Merges bins that fit, in one pass.
     fn merge(&mut self, other: &Bins) {
         if self.keys.is_empty() {
             self.clone_from(other);
@@ -93,18 +116,8 @@ impl Bins {
         }
         let room = self.keys.len() + other.keys.len();
         let (mut keys, mut counts) = (Vec::with_capacity(room), Vec::with_capacity(room));
-        let mut ours = self
-            .keys
-            .iter()
-            .copied()
-            .zip(self.counts.iter().copied())
-            .peekable();
-        let mut theirs = other
-            .keys
-            .iter()
-            .copied()
-            .zip(other.counts.iter().copied())
-            .peekable();
+        let mut ours = self.keys.iter().copied().zip(self.counts.iter().copied()).peekable();
+        let mut theirs = other.keys.iter().copied().zip(other.counts.iter().copied()).peekable();
         loop {
             let (key, count) = match (ours.peek(), theirs.peek()) {
                 (Some(our), Some(their)) if our.0 == their.0 => (our.0, our.1 + their.1),
@@ -118,11 +131,7 @@ impl Bins {
             keys.push(key);
             counts.push(count);
         }
-        *self = Bins {
-            keys,
-            counts,
-            total: self.total + other.total,
-        };
+        *self = Bins { keys, counts, total: self.total + other.total };
     }
 
     /// The bin in which the counts, added up from the lowest key, pass (`lower`) or reach one more than a rank.
@@ -138,8 +147,7 @@ impl Bins {
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        let (Some(first), Some(last)) = (self.keys.first().copied(), self.keys.last().copied())
-        else {
+        let (Some(first), Some(last)) = (self.keys.first().copied(), self.keys.last().copied()) else {
             // ClickHouse writes the least key of an empty store as it initialises it.
             out.push(DENSE);
             put_varint(0, out);
@@ -204,17 +212,17 @@ impl Bins {
             };
             key = key.saturating_add(distance);
             let count = bytes.float()?;
-            let narrow = i32::try_from(key)
-                .ok()
-                .filter(|narrow| narrow.abs() <= mapping.key_max());
-            let ascends = |narrow: &i32| {
-                bins.keys.last().is_none_or(|last| last < narrow) && (bin == 0 || distance > 0)
-            };
+            let narrow = i32::try_from(key).ok().filter(|narrow| narrow.abs() <= mapping.key_max());
+            let ascends =
+                |narrow: &i32| bins.keys.last().is_none_or(|last| last < narrow) && (bin == 0 || distance > 0);
             let Some(narrow) = narrow.filter(ascends) else {
                 return Err(bytes.wrong(format!("bin {bin} has key {key}, beyond its place")));
             };
             if !(count.is_finite() && count >= 0.0) {
                 return Err(bytes.wrong(format!("bin {bin} counts {count}")));
+            }
+            if !bins.spans_with(narrow, narrow) {
+                return Err(bytes.wrong(format!("bin {bin} spans more than {SPAN_MAX} keys")));
             }
             if count > 0.0 {
                 bins.keys.push(narrow);
@@ -245,7 +253,7 @@ pub(super) struct Sketch {
 }
 
 impl Sketch {
-    /// Adds a value; NaN counts nothing. The value itself comes back if it is beyond what the mapping holds.
+    /// Adds a value; NaN counts nothing. The value itself comes back if it is beyond what the sketch can hold.
     #[inline]
     pub(super) fn add(&mut self, mapping: &Mapping, value: f64) -> Result<(), f64> {
         let size = value.abs();
@@ -257,19 +265,21 @@ impl Sketch {
         }
         if size <= mapping.least {
             self.zeros += 1.0;
-        } else if value > 0.0 {
-            self.positive.add(mapping.key(size), 1.0);
-        } else {
-            self.negative.add(mapping.key(size), 1.0);
+            return Ok(());
         }
-        Ok(())
+        let bins = if value > 0.0 { &mut self.positive } else { &mut self.negative };
+        if bins.add(mapping.key(size)) { Ok(()) } else { Err(value) }
     }
 
-    /// Adds what another one has seen.
-    pub(super) fn merge(&mut self, other: &Sketch) {
+    /// Adds what another one has seen; false, and nothing has changed, if the two span too much.
+    pub(super) fn merge(&mut self, other: &Sketch) -> bool {
+        if !self.positive.fits(&other.positive) || !self.negative.fits(&other.negative) {
+            return false;
+        }
         self.positive.merge(&other.positive);
         self.negative.merge(&other.negative);
         self.zeros += other.zeros;
+        true
     }
 
     /// The value at a level; NaN if nothing was seen.
@@ -322,11 +332,7 @@ impl Sketch {
             return Err(bytes.wrong(format!("{zeros} zeros")));
         }
         bytes.end()?;
-        Ok(Sketch {
-            positive,
-            negative,
-            zeros,
-        })
+        Ok(Sketch { positive, negative, zeros })
     }
 
     /// Forgets everything but the memory.

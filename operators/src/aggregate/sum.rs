@@ -31,10 +31,7 @@ pub(super) trait Total: Lane {
     fn float(self) -> f64;
 
     /// All bytes of the sum.
-    const LAYOUT: Layout = Layout {
-        width: size_of::<Self>(),
-        signed: true,
-    };
+    const LAYOUT: Layout = Layout { width: size_of::<Self>(), signed: true };
 }
 
 macro_rules! total {
@@ -56,9 +53,7 @@ total!(i64, i64::wrapping_add, |value| value as f64);
 total!(u64, u64::wrapping_add, |value| value as f64);
 total!(f64, |a: f64, b: f64| a + b, |value| value);
 total!(i128, i128::wrapping_add, |value| value as f64);
-total!(i256, i256::wrapping_add, |value: i256| {
-    num_traits::ToPrimitive::to_f64(&value).unwrap_or(f64::NAN)
-});
+total!(i256, i256::wrapping_add, |value: i256| { num_traits::ToPrimitive::to_f64(&value).unwrap_or(f64::NAN) });
 
 macro_rules! summand {
     ($($native:ty => $sum:ty),*) => {
@@ -95,11 +90,7 @@ pub(super) struct Sum<N: Summand> {
 impl<N: Summand> Sum<N> {
     /// Sums of arguments of one Arrow type, finished in another.
     pub(super) fn new(argument: DataType, result: DataType) -> Self {
-        Sum {
-            argument,
-            result,
-            sums: Vec::new(),
-        }
+        Sum { argument, result, sums: Vec::new() }
     }
 }
 
@@ -110,17 +101,11 @@ impl<N: Summand> Accumulator for Sum<N> {
         }
     }
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<(), Error> {
+    fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error> {
         let array = argument(arguments, &self.argument, slots, filter)?;
         let values = N::values(array);
         let sums = &mut self.sums;
-        Rows::new(slots, array.nulls(), filter)
-            .each(|row, slot| sums[slot] = sums[slot].add(values[row].widen()));
+        Rows::new(slots, array.nulls(), filter).each(|row, slot| sums[slot] = sums[slot].add(values[row].widen()));
         Ok(())
     }
 
@@ -145,10 +130,7 @@ impl<N: Summand> Accumulator for Sum<N> {
     fn settle(&mut self, _: u32) {}
 
     fn finish(&self, slots: &[u32]) -> Result<ArrayRef, Error> {
-        N::Sum::array(
-            slots.iter().map(|slot| self.sums[*slot as usize]).collect(),
-            &self.result,
-        )
+        N::Sum::array(slots.iter().map(|slot| self.sums[*slot as usize]).collect(), &self.result)
     }
 
     fn clear(&mut self, slot: u32) {

@@ -30,10 +30,7 @@ pub(super) struct Unique<E> {
 impl<E: Element> Unique<E> {
     /// Sets of elements of a type, whose width is that of `E`.
     pub(super) fn new(argument: ColumnType) -> Self {
-        Unique {
-            argument,
-            sets: Vec::new(),
-        }
+        Unique { argument, sets: Vec::new() }
     }
 }
 
@@ -51,12 +48,7 @@ impl<E: Element> Accumulator for Unique<E> {
         }
     }
 
-    fn update(
-        &mut self,
-        slots: &[u32],
-        arguments: &[ArrayRef],
-        filter: Option<&BooleanArray>,
-    ) -> Result<(), Error> {
+    fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error> {
         let array = argument(arguments, &self.argument.arrow(), slots, filter)?;
         let rows = Rows::new(slots, array.nulls(), filter);
         let mut result = Ok(());
@@ -72,9 +64,7 @@ impl<E: Element> Accumulator for Unique<E> {
             let values = Uuid::values(array);
             rows.each(|row, slot| insert(slot, values[row].0));
         } else {
-            each_bytes(array, &self.argument, &rows, |slot, bytes| {
-                insert(slot, hash::sip128(bytes))
-            });
+            each_bytes(array, &self.argument, &rows, |slot, bytes| insert(slot, hash::sip128(bytes)));
         }
         result.map_err(too_many)
     }
@@ -111,9 +101,7 @@ impl<E: Element> Accumulator for Unique<E> {
     }
 
     fn finish(&self, slots: &[u32]) -> Result<ArrayRef, Error> {
-        let sizes = slots
-            .iter()
-            .map(|slot| self.sets[*slot as usize].len() as u64);
+        let sizes = slots.iter().map(|slot| self.sets[*slot as usize].len() as u64);
         Ok(Arc::new(UInt64Array::from_iter_values(sizes)))
     }
 

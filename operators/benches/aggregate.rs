@@ -1,0 +1,86 @@
+//! Nanoseconds per row of the accumulators of a usual view: count, the sum of a decimal, distinct users, over
+//! 1,000 groups. Prints one line for each.
+//!
+//! `cargo bench --profile dev -p weir-operators --bench aggregate`; the dev profile is the optimised one that the
+//! whole workspace uses.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow_array::{Array, ArrayRef, BinaryArray, Decimal128Array};
+use weir_operators::aggregate::{Call, Function, accumulator};
+use weir_operators::expr::Expr;
+use weir_schemas::types::{ColumnType, Width};
+
+const BATCHES: usize = 1_000;
+const ROWS: usize = 4_096;
+const GROUPS: u64 = 1_000;
+const USERS: u64 = 1_000_000;
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+fn call(function: Function, argument: Option<ColumnType>, result: ColumnType) -> Call {
+    let column = |column_type| Expr::Column { index: 0, name: "x".into(), column_type };
+    Call {
+        function,
+        arguments: argument.map(column).into_iter().collect(),
+        condition: None,
+        signature: String::new(),
+        result,
+    }
+}
+
+fn main() {
+    let price = ColumnType::Decimal(18, 2);
+    let count = ColumnType::UInt(Width::W64);
+    let calls = [
+        call(Function::Count, None, count.clone()),
+        call(Function::Sum, Some(price.clone()), ColumnType::Decimal(38, 2)),
+        call(Function::UniqExact, Some(ColumnType::String), count.clone()),
+        call(Function::UniqCombined64, Some(ColumnType::String), count),
+    ];
+    let mut seed = 88_172_645_463_325_252;
+    let batches: Vec<(Vec<u32>, ArrayRef, ArrayRef)> = (0..BATCHES)
+        .map(|_| {
+            let slots = (0..ROWS).map(|_| (random(&mut seed) % GROUPS) as u32).collect();
+            let users = (0..ROWS).map(|_| format!("user{:08}", random(&mut seed) % USERS));
+            let users: ArrayRef = Arc::new(BinaryArray::from_iter_values(users));
+            let prices = (0..ROWS).map(|_| i128::from(random(&mut seed) % 100_000));
+            let prices = Decimal128Array::from_iter_values(prices).with_data_type(price.arrow());
+            (slots, Arc::new(prices) as ArrayRef, users)
+        })
+        .collect();
+    for call in calls {
+        let mut accumulator = accumulator(&call).expect("a known function");
+        accumulator.grow(GROUPS as usize);
+        let started = Instant::now();
+        for (slots, prices, users) in &batches {
+            let arguments = match call.function {
+                Function::Count => vec![],
+                Function::Sum => vec![prices.clone()],
+                _ => vec![users.clone()],
+            };
+            accumulator.update(slots, &arguments, None).expect("well-formed batches");
+        }
+        let taken = started.elapsed();
+        let slots: Vec<u32> = (0..GROUPS as u32).collect();
+        let heap: usize = slots.iter().map(|slot| accumulator.heap_bytes(*slot)).sum();
+        let started = Instant::now();
+        let mut bytes = Vec::new();
+        slots.iter().for_each(|slot| accumulator.write_state(*slot, &mut bytes));
+        println!(
+            "{:<15} {:>6.1} ns/row, {:>9} bytes of memory, {:>9} of states written in {:.1} ms, {} values",
+            call.function.name(),
+            taken.as_nanos() as f64 / (BATCHES * ROWS) as f64,
+            heap,
+            bytes.len(),
+            started.elapsed().as_secs_f64() * 1_000.0,
+            accumulator.finish(&slots).expect("values").len(),
+        );
+    }
+}
