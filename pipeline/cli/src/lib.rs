@@ -13,6 +13,7 @@ mod args;
 mod commands;
 mod paint;
 mod prepare;
+mod screen;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,10 @@ pub struct Outcome {
 impl Outcome {
     fn done() -> Outcome {
         Outcome { code: 0, message: None }
+    }
+
+    fn is_done(&self) -> bool {
+        self.code == 0
     }
 
     /// `verify` found a difference; the report is printed already.

@@ -7,8 +7,7 @@ use weir_pipeline::config::load::load;
 use weir_pipeline::status::Status;
 use weir_schemas::time::EventTime;
 
-use crate::Outcome;
-use crate::paint;
+use crate::{Outcome, paint, runtime};
 
 /// How long the pipeline may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -25,7 +24,11 @@ pub fn run(file: &Path, json: bool) -> Outcome {
             "add an address such as http = \"127.0.0.1:9464\" and start the pipeline again",
         );
     };
-    let text = match fetch(&format!("http://{address}/status")) {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(outcome) => return outcome,
+    };
+    let text = match runtime.block_on(fetch(&format!("http://{address}/status"))) {
         Ok(text) => text,
         Err(detail) => {
             return Outcome::unreachable(
@@ -50,13 +53,11 @@ pub fn run(file: &Path, json: bool) -> Outcome {
     Outcome::done()
 }
 
-fn fetch(url: &str) -> Result<String, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(async {
-        let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build().map_err(|error| error.to_string())?;
-        let answer = client.get(url).send().await.map_err(|error| error.to_string())?;
-        answer.text().await.map_err(|error| error.to_string())
-    })
+/// What the page at `url` says.
+pub async fn fetch(url: &str) -> Result<String, String> {
+    let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build().map_err(|error| error.to_string())?;
+    let answer = client.get(url).send().await.map_err(|error| error.to_string())?;
+    answer.text().await.map_err(|error| error.to_string())
 }
 
 fn print(status: &Status) {
