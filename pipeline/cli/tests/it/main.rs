@@ -1,3 +1,5 @@
 //! The program as a user runs it, on real Kafka, registry and ClickHouse engine; and the house's own rules.
 
+mod program;
+mod retail;
 mod tidy;

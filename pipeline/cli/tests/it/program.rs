@@ -1,0 +1,166 @@
+//! Driving the program as a user does: child processes, their exit codes, what they print.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use weir_replay::parts::{Parts, PartsOptions};
+
+/// The program under test.
+pub const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+
+/// Real Kafka, registry and ClickHouse engine for all tests of this program, whose front is the program itself.
+pub fn parts() -> &'static Parts {
+    static PARTS: OnceLock<Parts> = OnceLock::new();
+    PARTS.get_or_init(|| {
+        let options = PartsOptions {
+            folder: std::env::temp_dir().join(format!("weir-it-{}", std::process::id())),
+            kafka: true,
+            registry: true,
+            clickhouse: true,
+            front: vec![WEIR.into(), "clickhouse".into()],
+            quick: true,
+            temporary: true,
+            ..PartsOptions::default()
+        };
+        Parts::start(&options).unwrap()
+    })
+}
+
+/// A finished command.
+pub struct Done {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Done {
+    fn of(output: Output) -> Done {
+        Done {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The command must have ended well.
+    #[track_caller]
+    pub fn fine(self) -> Done {
+        assert_eq!(self.code, 0, "out:\n{}\nerr:\n{}", self.out, self.err);
+        self
+    }
+
+    /// The command must have ended with `code` and told each of `words`.
+    #[track_caller]
+    pub fn refused(self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "out:\n{}\nerr:\n{}", self.out, self.err);
+        for word in words {
+            assert!(self.err.contains(word), "{word:?} is missing in:\n{}", self.err);
+        }
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+    }
+}
+
+/// A folder with a pipeline, and the topic and database of its own that it uses.
+pub struct Bench {
+    pub folder: tempfile::TempDir,
+    pub topic: String,
+    pub database: String,
+}
+
+impl Bench {
+    /// A copy of the files below `from`.
+    pub fn of(from: &Path, name: &str) -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        copy(from, folder.path());
+        let unique = weir_replay::parts::unique(name);
+        Bench { folder, topic: unique.clone(), database: unique }
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("pipeline.toml")
+    }
+
+    /// A state folder and database like new, over the same topic.
+    pub fn anew(&mut self, name: &str) {
+        let state = self.folder.path().join("state");
+        if state.exists() {
+            std::fs::remove_dir_all(state).unwrap();
+        }
+        self.database = weir_replay::parts::unique(name);
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let parts = parts();
+        let mut command = Command::new(WEIR);
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env("BROKERS", parts.kafka())
+            .env("REGISTRY", parts.registry())
+            .env("CLICKHOUSE", parts.clickhouse())
+            .env("DATABASE", &self.database)
+            .env("TOPIC", &self.topic)
+            .env("WEIR_KAFKA", parts.kafka())
+            .env("WEIR_REGISTRY", parts.registry())
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn weir(&self, arguments: &[&str]) -> Done {
+        Done::of(self.command(arguments).output().unwrap())
+    }
+
+    /// Starts a command and leaves it running.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Asks ClickHouse in this bench's database; the answer is tab-separated.
+    #[track_caller]
+    pub fn ask(&self, sql: &str) -> String {
+        clickhouse(&self.database, sql, &[])
+    }
+}
+
+/// Sends a statement to ClickHouse, with data behind an INSERT.
+#[track_caller]
+pub fn clickhouse(database: &str, sql: &str, data: &[u8]) -> String {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap());
+    let (url, sql, data) = (parts().clickhouse(), sql.to_owned(), data.to_vec());
+    let query = [("database", database.to_owned()), ("query", sql.clone())];
+    runtime.block_on(async {
+        let answer = reqwest::Client::new().post(url).query(&query).body(data).send().await.unwrap();
+        let is_fine = answer.status().is_success();
+        let text = answer.text().await.unwrap();
+        assert!(is_fine, "{sql}\n{text}");
+        text.trim_end().to_owned()
+    })
+}
+
+/// Waits until `is_so`, for a minute at most.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < until, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
