@@ -10,7 +10,8 @@ use arrow_buffer::i256;
 use weir_schemas::avro::{Decoder, ReaderSchema, Schema, can_read};
 
 use crate::cells::{Cell, row, sorted};
-use crate::generate::{Gen, Ty, Within, encode, schema};
+use crate::generate::{Gen, Ty, Within};
+use crate::write::{encode, schema};
 
 /// A value that the reader has to refuse.
 pub(crate) struct Refused;

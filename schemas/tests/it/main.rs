@@ -10,6 +10,7 @@ mod logical;
 mod mutate;
 mod reader;
 mod registry;
+mod write;
 
 /// Keeps `apache-avro` from taking 512 MiB at the word of a mutated length. Its limit can be set once for the process,
 /// before it reads anything, so every test that lets it read calls this first.

@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use apache_avro::types::Value;
 use fastrand::Rng;
-use weir_schemas::avro::{Decoder, ReaderSchema, RefusedRecord, Schema};
+use weir_schemas::avro::{Decoded, Decoder, ReaderSchema, RefusedRecord, Schema};
 use weir_schemas::fate::Reason;
 use weir_schemas::frame::{frame, put_frame};
 
 use crate::cells::{Cell, row, sorted};
 use crate::evolve::cells;
-use crate::generate::{Gen, Ty, Within, encode, schema};
+use crate::generate::{Gen, Ty, Within};
+use crate::write::{encode, schema};
 
 /// Counts what each thread holds and held at most; only this test reads it.
 struct Counting;
@@ -96,90 +97,105 @@ struct Counted {
     stricter: BTreeMap<String, usize>,
 }
 
+/// One writer's schema, its good records and what they decode to alone.
+struct Writer {
+    seed: u64,
+    ty: Ty,
+    decoder: Decoder,
+    columns: usize,
+    oracle: apache_avro::Schema,
+    pool: Vec<Vec<u8>>,
+    alone: Decoded,
+    rng: Rng,
+}
+
 fn one_schema(seed: u64, counted: &mut Counted) {
     let mut generator = Gen::new(seed);
     let fields = generator.rng.usize(2..9);
-    let wrote = generator.record(fields, 3, Within::Top);
-    let text = schema(&without_choices(&wrote));
-    let reader = Arc::new(ReaderSchema::parse(&text).expect("columns"));
-    let writer_text = schema(&wrote);
-    let wanted = vec![true; reader.columns.len()];
-    let decoder = Decoder::new(&Schema::parse(&writer_text).expect("a schema"), reader, &wanted).expect("compatible");
-    let oracle = apache_avro::Schema::parse_str(&writer_text).expect("a schema");
+    let ty = generator.record(fields, 3, Within::Top);
+    let reader = Arc::new(ReaderSchema::parse(&schema(&without_choices(&ty))).expect("columns"));
+    let text = schema(&ty);
+    let columns = reader.columns.len();
+    let decoder =
+        Decoder::new(&Schema::parse(&text).expect("a schema"), reader, &vec![true; columns]).expect("compatible");
     let mut rng = generator.rng.fork();
-
     let mut pool: Vec<Vec<u8>> = Vec::new();
     while pool.len() < 64 {
         let mut record = Vec::new();
         put_frame(SCHEMA_ID, &mut record);
-        encode(&generator.value(&wrote), &wrote, &mut rng, &mut record);
+        encode(&generator.value(&ty), &ty, &mut rng, &mut record);
         pool.push(record);
     }
     let datums: Vec<&[u8]> = pool.iter().map(|record| &record[5..]).collect();
     let alone = decoder.decode(&datums).expect("small");
-    let good: Vec<usize> = alone.records.iter().map(|index| *index as usize).collect();
-    if good.is_empty() {
-        panic!("seed {seed}: no record of the pool decodes");
-    }
-
+    assert!(!alone.records.is_empty(), "seed {seed}: no record of the pool decodes");
+    let oracle = apache_avro::Schema::parse_str(&text).expect("a schema");
+    let mut writer = Writer { seed, ty, decoder, columns, oracle, pool, alone, rng };
     for _ in 0..BATCHES {
-        let mut messages: Vec<(Option<usize>, Vec<u8>)> = Vec::new();
-        messages.extend((0..MUTATED_IN_BATCH).map(|_| (None, mutate(&pool, &mut rng))));
-        messages.extend((0..GOOD_IN_BATCH).map(|_| {
-            let at = rng.usize(0..good.len());
-            (Some(at), pool[good[at]].clone())
-        }));
-        rng.shuffle(&mut messages);
+        one_batch(&mut writer, counted);
+    }
+}
 
-        let mut given: Vec<(Option<usize>, &[u8])> = Vec::new();
-        for (at, message) in &messages {
-            match frame(message) {
-                Ok(framed) if framed.schema_id == SCHEMA_ID => given.push((*at, framed.datum)),
-                Ok(_) => counted.other_id += 1,
-                Err((reason, _)) => {
-                    assert_eq!(reason, Reason::NotFramed);
-                    counted.not_framed += 1;
-                }
+fn one_batch(writer: &mut Writer, counted: &mut Counted) {
+    let Writer { seed, pool, alone, rng, .. } = writer;
+    let mut messages: Vec<(Option<usize>, Vec<u8>)> = Vec::new();
+    messages.extend((0..MUTATED_IN_BATCH).map(|_| (None, mutate(pool, rng))));
+    messages.extend((0..GOOD_IN_BATCH).map(|_| {
+        let at = rng.usize(0..alone.records.len());
+        (Some(at), pool[alone.records[at] as usize].clone())
+    }));
+    rng.shuffle(&mut messages);
+
+    let mut given: Vec<(Option<usize>, &[u8])> = Vec::new();
+    for (at, message) in &messages {
+        match frame(message) {
+            Ok(framed) if framed.schema_id == SCHEMA_ID => given.push((*at, framed.datum)),
+            Ok(_) => counted.other_id += 1,
+            Err((reason, _)) => {
+                assert_eq!(reason, Reason::NotFramed);
+                counted.not_framed += 1;
             }
         }
-        let datums: Vec<&[u8]> = given.iter().map(|(_, datum)| *datum).collect();
-        let bytes: usize = datums.iter().map(|datum| datum.len()).sum();
-        let (decoded, held) = most_held(|| decoder.decode(&datums).expect("small"));
-        // Fixed widths times rows, then a multiple of the bytes that came in: 32 for the widest column from the
-        // shortest value, twice that while a buffer grows.
-        let bound = datums.len() * wanted.len() * 80 + 64 * bytes + 65_536;
-        assert!(held <= bound, "seed {seed}: {held} bytes held for {bytes} bytes of records, bound {bound}");
+    }
+    let datums: Vec<&[u8]> = given.iter().map(|(_, datum)| *datum).collect();
+    let bytes: usize = datums.iter().map(|datum| datum.len()).sum();
+    let (decoded, held) = most_held(|| writer.decoder.decode(&datums).expect("small"));
+    // Fixed widths times rows, then a multiple of the bytes that came in: 32 for the widest column from the
+    // shortest value, twice that while a buffer grows.
+    let bound = datums.len() * writer.columns * 80 + 64 * bytes + 65_536;
+    assert!(held <= bound, "seed {seed}: {held} bytes held for {bytes} bytes of records, bound {bound}");
+    fates(writer, &given, &decoded, counted);
+}
 
-        assert_eq!(decoded.records.len() + decoded.refused.len(), datums.len(), "seed {seed}");
-        assert_eq!(decoded.batch.num_rows(), decoded.records.len());
-        let mut rows = decoded.records.iter().enumerate().peekable();
-        let mut refused = decoded.refused.iter().peekable();
-        for (index, (at, datum)) in given.iter().enumerate() {
-            let row_of = rows.next_if(|(_, record)| **record as usize == index).map(|(row, _)| row);
-            let why = refused.next_if(|refused| refused.record as usize == index);
-            assert!(row_of.is_some() != why.is_some(), "seed {seed}: record {index} has one fate");
-            match (at, row_of, why) {
-                (Some(at), Some(row), _) => {
-                    assert_eq!(
-                        decoded.batch.slice(row, 1),
-                        alone.batch.slice(*at, 1),
-                        "seed {seed}: a neighbour was harmed"
-                    );
-                }
-                (Some(_), None, why) => panic!("seed {seed}: a good record was refused: {why:?}"),
-                (None, Some(at), _) => {
-                    counted.accepted += 1;
-                    accepted(seed, &oracle, &wrote, datum, row(&decoded.batch, at));
-                }
-                (None, None, Some(why)) => {
-                    counted.refused += 1;
-                    *counted.reasons.entry(why.reason.name()).or_default() += 1;
-                    if let Some(value) = oracle_reads(&oracle, datum) {
-                        stricter(seed, why, &wrote, &value, counted);
-                    }
-                }
-                (None, None, None) => unreachable!("a record has one fate"),
+/// Looks at each record of a batch: given are its place among those that decode alone, for a good one, and its bytes.
+fn fates(writer: &Writer, given: &[(Option<usize>, &[u8])], decoded: &Decoded, counted: &mut Counted) {
+    let seed = writer.seed;
+    assert_eq!(decoded.records.len() + decoded.refused.len(), given.len(), "seed {seed}");
+    assert_eq!(decoded.batch.num_rows(), decoded.records.len());
+    let mut rows = decoded.records.iter().enumerate().peekable();
+    let mut refused = decoded.refused.iter().peekable();
+    for (index, (at, datum)) in given.iter().enumerate() {
+        let row_of = rows.next_if(|(_, record)| **record as usize == index).map(|(row, _)| row);
+        let why = refused.next_if(|refused| refused.record as usize == index);
+        assert!(row_of.is_some() != why.is_some(), "seed {seed}: record {index} has one fate");
+        match (at, row_of, why) {
+            (Some(at), Some(row), _) => {
+                let (here, alone) = (decoded.batch.slice(row, 1), writer.alone.batch.slice(*at, 1));
+                assert_eq!(here, alone, "seed {seed}: a neighbour was harmed");
             }
+            (Some(_), None, why) => panic!("seed {seed}: a good record was refused: {why:?}"),
+            (None, Some(at), _) => {
+                counted.accepted += 1;
+                accepted(seed, &writer.oracle, &writer.ty, datum, row(&decoded.batch, at));
+            }
+            (None, None, Some(why)) => {
+                counted.refused += 1;
+                *counted.reasons.entry(why.reason.name()).or_default() += 1;
+                if let Some(value) = oracle_reads(&writer.oracle, datum) {
+                    stricter(seed, why, &writer.ty, &value, counted);
+                }
+            }
+            (None, None, None) => unreachable!("a record has one fate"),
         }
     }
 }
@@ -193,8 +209,7 @@ fn oracle_reads(oracle: &apache_avro::Schema, datum: &[u8]) -> Option<Value> {
     value.filter(|_| rest.is_empty())
 }
 
-/// What is accepted here has to be what the oracle reads, cell by cell. The oracle refuses two things that are
-/// well-formed: it can't hold a decimal or a duration in some forms, and it can't tell a repeated key.
+/// What is accepted here has to be what the oracle reads, cell by cell, but for repeated keys of a map.
 fn accepted(seed: u64, oracle: &apache_avro::Schema, wrote: &Ty, datum: &[u8], row: Vec<Cell>) {
     let Some(value) = oracle_reads(oracle, datum) else {
         panic!("seed {seed}: accepted here, refused by the oracle: {datum:?}\n{}", schema(wrote));
