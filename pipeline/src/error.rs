@@ -69,12 +69,15 @@ pub enum Error {
     /// A sink could not be made, or rows not be encoded.
     #[error(transparent)]
     Sink(#[from] weir_sinks::Error),
-    /// An operator could not go on.
+    /// An operator could not be built.
     #[error(transparent)]
     Operator(#[from] weir_operators::error::Error),
     /// A batch that does not have the columns that its stage promises: a bug.
     #[error("arrow: {0}; this is a bug, and the next start resumes from the last commit")]
     Arrow(#[from] arrow_schema::ArrowError),
+    /// An operator could not go on.
+    #[error("{0}; the next start resumes from the last commit")]
+    Stopped(String),
     /// A worker thread ended by a panic: a bug.
     #[error("a worker thread stopped: {detail}; this is a bug, and the next start resumes from the last commit")]
     Worker {
@@ -107,6 +110,7 @@ impl Error {
             Error::Worker { .. } => "W010",
             Error::Http { .. } => "W011",
             Error::Arrow(_) => "W012",
+            Error::Stopped(_) => "W013",
         }
     }
 
@@ -122,7 +126,7 @@ impl Error {
             Error::Config(_) | Error::Changed { .. } | Error::Http { .. } => 2,
             Error::Unreachable { .. } | Error::Delivery { .. } | Error::Sink(_) => 3,
             Error::Log { .. } | Error::State { .. } | Error::Disk { .. } => 4,
-            Error::Operator(_) | Error::Worker { .. } | Error::Arrow(_) => 1,
+            Error::Operator(_) | Error::Stopped(_) | Error::Worker { .. } | Error::Arrow(_) => 1,
         }
     }
 

@@ -1,0 +1,150 @@
+//! The committer: one thread that makes an epoch durable as soon as every worker has passed it.
+//!
+//! A commit is one synced write: changes of state, positions and marks, judgements and all other rows in the outbox,
+//! the rows of progress, the epoch's number. What comes after it (publishing, releasing bytes, delivering) only tells
+//! others of a fact.
+//!
+//! Invariants: epochs are committed in order, each once; nothing of an epoch is visible outside before its commit; a
+//! failure to write stops the pipeline with nothing of the epoch done.
+//!
+//! Not here: gathering (`gather`), when epochs open (`epochs`), sending (`deliver`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weir_operators::state::Store;
+use weir_schemas::time::{Epoch, EventTime};
+
+use crate::clock::Clock;
+use crate::crash::{self, CrashPoint};
+use crate::epochs::Epochs;
+use crate::error::Error;
+use crate::gather::{Gathered, Parts};
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::progress::{self, Left, Watched};
+use crate::recovery;
+use crate::source::PartitionPosition;
+
+/// How long the committer sleeps at most before it looks whether it shall leave.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What the committer works with.
+pub struct Committer {
+    /// The state.
+    pub store: Arc<Store>,
+    /// Where rows wait.
+    pub outbox: Arc<Outbox>,
+    /// What the workers hand over.
+    pub gathered: Arc<Gathered>,
+    /// How far everybody is.
+    pub epochs: Arc<Epochs>,
+    /// Where times and counts are noted.
+    pub metrics: Arc<Metrics>,
+    /// Wall time.
+    pub clock: Clock,
+    /// The numbers of topics.
+    pub topics: HashMap<String, u16>,
+    /// The names of the sources, by index.
+    pub sources: Vec<String>,
+    /// The views whose completeness is told.
+    pub watched: Vec<Watched>,
+    /// The positions that the last commit wrote.
+    pub positions: BTreeMap<(String, i32), PartitionPosition>,
+    /// Told of every commit.
+    pub on_commit: Box<dyn Fn(Epoch, Instant) + Send>,
+}
+
+impl Committer {
+    /// Commits epochs until the workers are sent home.
+    ///
+    /// # Errors
+    /// When the disk fails or rows could not be encoded; the workers are then sent home.
+    pub fn run(mut self) -> Result<(), Error> {
+        loop {
+            let rings = self.epochs.rings();
+            if self.epochs.is_halted() {
+                return Ok(());
+            }
+            let next = self.epochs.committed().next();
+            if self.epochs.passed() < next {
+                self.epochs.wait(rings, LOOK_EVERY);
+                continue;
+            }
+            if let Err(error) = self.commit(next) {
+                self.epochs.halt();
+                return Err(error);
+            }
+        }
+    }
+
+    fn commit(&mut self, epoch: Epoch) -> Result<(), Error> {
+        crash::pass(CrashPoint::BeforeCommit);
+        let began = Instant::now();
+        let parts = self.gathered.take(epoch)?;
+        let mut writes = self.store.writes();
+        for changes in parts.iter().flat_map(|parts| &parts.state) {
+            changes.write_into(&mut writes);
+        }
+        let left = self.left(&parts);
+        for (source, left) in self.sources.iter().zip(&left) {
+            if let Some(left) = left {
+                recovery::write_watermark(&mut writes, source, left.watermark);
+            }
+        }
+        let positions: Vec<&PartitionPosition> =
+            parts.iter().flat_map(|parts| &parts.left).flat_map(|left| &left.positions).collect();
+        for position in &positions {
+            self.write_position(&mut writes, position)?;
+        }
+        let told = progress::rows(&self.watched, &left, epoch, self.clock.now())?;
+        let mut rows = self.gathered.encode_all(epoch, &told)?;
+        let released: Vec<u64> = parts.iter().map(|parts| parts.bytes).collect();
+        let positions: Vec<PartitionPosition> = positions.into_iter().cloned().collect();
+        rows.extend(parts.into_iter().flat_map(|parts| parts.rows));
+        self.outbox.stage(&mut writes, epoch, &rows);
+        let bytes = writes.bytes();
+        self.store.commit(writes, epoch)?;
+        crash::pass(CrashPoint::AfterCommit);
+
+        let (row_count, took) = (rows.len(), began.elapsed());
+        self.outbox.committed(epoch, rows);
+        for position in positions {
+            self.positions.insert((position.topic.clone(), position.partition), position);
+        }
+        self.metrics.committed(took.as_secs_f64());
+        self.epochs.commit(epoch, &released);
+        (self.on_commit)(epoch, Instant::now());
+        tracing::debug!(epoch = epoch.0, rows = row_count, bytes, took_ms = took.as_millis() as u64, "committed");
+        Ok(())
+    }
+
+    /// Where the workers left the epoch, by source.
+    fn left(&self, parts: &[Parts]) -> Vec<Option<Left>> {
+        let of = |source: usize| {
+            let reports = parts.iter().flat_map(|parts| &parts.left).filter(move |left| left.source == source);
+            progress::combine(reports.map(|left| (left.watermark, left.positions.as_slice())))
+        };
+        (0..self.sources.len()).map(of).collect()
+    }
+
+    fn write_position(
+        &self,
+        writes: &mut weir_operators::state::Writes<'_>,
+        position: &PartitionPosition,
+    ) -> Result<(), Error> {
+        let before = self.positions.get(&(position.topic.clone(), position.partition));
+        if before == Some(position) {
+            return Ok(());
+        }
+        let has_moved = before.is_none_or(|before| before.next_offset != position.next_offset);
+        let known_mark = before.map_or(EventTime::MIN, |before| before.watermark);
+        debug_assert!(position.watermark >= known_mark, "a partition's watermark went back");
+        let topic = self.topics.get(&position.topic).copied().ok_or_else(|| {
+            Error::Stopped(format!("topic {} has a position but belongs to no source", position.topic))
+        })?;
+        recovery::write_position(writes, position, topic, has_moved);
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+//! The whole graph, top to bottom in the order of flow.
+//!
+//! ```text
+//!  Kafka ─▶ source ── events ─▶ identify ═▶ deduplicate ── accepted ──┬─▶ key ═▶ a team's own operator
+//!           fetch,              hash of      each tenant and          └─▶ record events
+//!           decode,             tenant, id   id once
+//!           judge time,                        │
+//!           rules                              │ tallies
+//!           │      │                           ▼
+//!           │      └──────── tallies ────▶ count ─▶ gather ═▶ ledger
+//!           │ refused
+//!           └─▶ record refused
+//!
+//!  ─▶ stays on the worker   ═▶ goes to the worker of the key group
+//!  A source without an event id has `tally` in the place of identify and deduplicate.
+//!
+//!  every operator ┄┄▶ end of epoch: state and rows ┄┄▶ gathered ─▶ commit ─▶ outbox ─▶ deliver
+//! ```
+//! What bounds an edge: nothing of its own, timely's edges have no bound. Bytes are bounded where they enter: a source
+//! reads only while its worker's fetched and uncommitted bytes are below `in_flight_bytes / workers`
+//! (`epochs::poll_budget`), at most 4 MiB per poll; at most two epochs are uncommitted (`epochs::Clock`); committed rows are
+//! bounded by `outbox_bytes`, above which no epoch opens. What an operator keeps in memory is bounded by its share of
+//! [`OPERATOR_BYTES`]; the rest of its state is on disk.
+//!
+//! Architecture invariant: no operator knows Kafka or ClickHouse, no sink knows an operator; they meet in `run`, which
+//! says what this file builds.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use timely::dataflow::operators::{Concat, Probe};
+use timely::dataflow::{ProbeHandle, Scope};
+use timely::scheduling::activate::Activator;
+use weir_operators::account::{KeepLedger, TopicNames};
+use weir_operators::adaptor::{Host, operate};
+use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
+use weir_operators::moment::Moment;
+use weir_operators::record::{RecordEvents, RecordRefused};
+use weir_operators::route::{BatchStream, Route};
+use weir_operators::tally::{GatherTallies, TallyAccepted};
+use weir_schemas::rows::Table;
+
+use crate::count::Count;
+use crate::custom::{AddGroup, CustomOperator};
+use crate::error::Error;
+use crate::feed::{FeedContext, feed};
+use crate::metrics::Metrics;
+use crate::source::Source;
+
+/// Bytes that all operators of a process may keep in memory, roughly; each gets the same share.
+pub const OPERATOR_BYTES: usize = 512 << 20;
+
+/// Index of the key group in the batches of operators that put it first.
+const GROUP: usize = 0;
+
+/// What follows one source.
+#[derive(Clone)]
+pub struct SourceGraph {
+    /// The source's name.
+    pub name: String,
+    /// The schema of its events.
+    pub schema: arrow_schema::SchemaRef,
+    /// The topics of all sources, by number.
+    pub topics: Vec<TopicNames>,
+    /// Index of the tenant in a batch of events.
+    pub tenant: Option<usize>,
+    /// Index of the event id in a batch of events, and how copies are told; absent, nothing is deduplicated.
+    pub deduplicate: Option<(usize, Deduplication)>,
+    /// The table that accepted events are written to.
+    pub keep_events: Option<Table>,
+    /// A team's own operators, by their names in the pipeline file.
+    pub custom: Vec<(String, CustomOperator)>,
+}
+
+/// What the operators of a worker share.
+pub struct Wiring {
+    /// State, sink of epochs, failures, the moment to resume from.
+    pub host: Host,
+    /// Where counts are noted.
+    pub metrics: Arc<Metrics>,
+    /// Sees when the worker has passed an epoch.
+    pub probe: ProbeHandle<Moment>,
+    /// Bytes that one operator may keep in memory on this worker.
+    pub operator_bytes: usize,
+    /// How often a ledger's key did not balance.
+    pub imbalances: Arc<AtomicU64>,
+}
+
+impl SourceGraph {
+    /// How many operators keep something in memory.
+    pub fn keepers(&self) -> usize {
+        // The ledger and deduplication.
+        2 + self.custom.len()
+    }
+}
+
+/// Builds what follows one source on one worker, and returns what wakes the source.
+///
+/// # Errors
+/// When an operator can't be built; the dataflow must not run then.
+pub fn build<'scope>(
+    scope: Scope<'scope, Moment>,
+    graph: &SourceGraph,
+    wiring: &Wiring,
+    cx: FeedContext,
+    source: Box<dyn Source>,
+    busy: Rc<Cell<bool>>,
+    fail: impl Fn(Error) + 'static,
+) -> Result<Activator, Error> {
+    let from = feed(scope, cx, source, wiring.host.resume, busy, fail);
+
+    let (accepted, tallies) = accept(graph, wiring, from.events)?;
+    keep_books(graph, wiring, from.tallies.concat(tallies))?;
+    record(graph, wiring, accepted.clone(), from.refused)?;
+    for (name, operator) in &graph.custom {
+        custom(name, operator, graph, wiring, accepted.clone())?;
+    }
+    accepted.probe_with(&wiring.probe);
+    Ok(from.activator)
+}
+
+/// events ─▶ identify ═▶ deduplicate, or events ─▶ tally. Gives the accepted events and the tallies.
+fn accept<'scope>(
+    graph: &SourceGraph,
+    wiring: &Wiring,
+    events: BatchStream<'scope>,
+) -> Result<(BatchStream<'scope>, BatchStream<'scope>), Error> {
+    let (host, tenant) = (&wiring.host, graph.tenant);
+    let Some((id, settings)) = graph.deduplicate else {
+        let name = format!("{}/tally", graph.name);
+        return two(operate(&name, events, Route::Pipeline, host, move |_| Ok(Box::new(TallyAccepted::new(tenant))))?);
+    };
+    let settings = Deduplication { memory_bytes: wiring.operator_bytes, ..settings };
+    let name = format!("{}/identify", graph.name);
+    let identified = operate(&name, events, Route::Pipeline, host, move |_| Ok(Box::new(Identify::new(tenant, id))))?;
+    let by_id = Route::ByGroup { column: Identify::group_column(graph.schema.fields().len()) };
+    let name = format!("{}/deduplicate", graph.name);
+    two(operate(&name, one(identified)?, by_id, host, move |registry| {
+        Ok(Box::new(Deduplicate::new(settings, registry)?))
+    })?)
+}
+
+/// tallies ─▶ count ─▶ gather ═▶ ledger
+fn keep_books(graph: &SourceGraph, wiring: &Wiring, tallies: BatchStream<'_>) -> Result<(), Error> {
+    let (host, topics) = (&wiring.host, graph.topics.clone());
+    let count = Count { source: graph.name.clone(), topics: topics.clone(), metrics: wiring.metrics.clone() };
+    let name = format!("{}/count", graph.name);
+    let counted = operate(&name, tallies, Route::Pipeline, host, move |_| Ok(Box::new(count)))?;
+    let name = format!("{}/gather", graph.name);
+    let gathered =
+        operate(&name, one(counted)?, Route::Pipeline, host, |_| Ok(Box::new(GatherTallies::default())))?;
+    let (imbalances, bytes) = (wiring.imbalances.clone(), wiring.operator_bytes);
+    let name = format!("{}/ledger", graph.name);
+    let ledger = operate(&name, one(gathered)?, Route::ByGroup { column: GROUP }, host, move |registry| {
+        Ok(Box::new(KeepLedger::new(topics, imbalances, bytes, registry)?))
+    })?;
+    watch(ledger, wiring);
+    Ok(())
+}
+
+/// refused ─▶ record refused; accepted ─▶ record events, where they are kept
+fn record(
+    graph: &SourceGraph,
+    wiring: &Wiring,
+    accepted: BatchStream<'_>,
+    refused: BatchStream<'_>,
+) -> Result<(), Error> {
+    let (host, topics) = (&wiring.host, graph.topics.clone());
+    let name = format!("{}/record refused", graph.name);
+    watch(operate(&name, refused, Route::Pipeline, host, |_| Ok(Box::new(RecordRefused::new(topics))))?, wiring);
+    if let Some(table) = &graph.keep_events {
+        let events = RecordEvents::new(table, graph.topics.clone());
+        let name = format!("{}/record events", graph.name);
+        watch(operate(&name, accepted, Route::Pipeline, host, |_| Ok(Box::new(events)))?, wiring);
+    }
+    Ok(())
+}
+
+/// accepted ─▶ key ═▶ a team's own operator, or without a key accepted ─▶ it
+fn custom(
+    name: &str,
+    operator: &CustomOperator,
+    graph: &SourceGraph,
+    wiring: &Wiring,
+    accepted: BatchStream<'_>,
+) -> Result<(), Error> {
+    let (host, build) = (&wiring.host, operator.build.clone());
+    if operator.key.is_empty() {
+        watch(operate(name, accepted, Route::Pipeline, host, move |registry| build(registry))?, wiring);
+        return Ok(());
+    }
+    let add = AddGroup::new(&graph.schema, &operator.key)?;
+    let by_key = Route::ByGroup { column: add.column() };
+    let keyed = operate(&format!("{name}/key"), accepted, Route::Pipeline, host, move |_| Ok(Box::new(add)))?;
+    watch(operate(name, one(keyed)?, by_key, host, move |registry| build(registry))?, wiring);
+    Ok(())
+}
+
+/// The one edge of an operator that has one.
+fn one<'scope>(streams: Vec<BatchStream<'scope>>) -> Result<BatchStream<'scope>, Error> {
+    let mut streams = streams.into_iter();
+    streams.next().ok_or_else(|| Error::Stopped("an operator has no output edge".to_owned()))
+}
+
+/// The two edges of an operator that has two.
+fn two<'scope>(streams: Vec<BatchStream<'scope>>) -> Result<(BatchStream<'scope>, BatchStream<'scope>), Error> {
+    let mut streams = streams.into_iter();
+    match (streams.next(), streams.next()) {
+        (Some(first), Some(second)) => Ok((first, second)),
+        _ => Err(Error::Stopped("an operator has fewer than two output edges".to_owned())),
+    }
+}
+
+/// Lets the probe see streams that lead nowhere else.
+fn watch(streams: Vec<BatchStream<'_>>, wiring: &Wiring) {
+    for stream in streams {
+        stream.probe_with(&wiring.probe);
+    }
+}

@@ -1,0 +1,120 @@
+//! What readers are told of completeness: the rows of `weir_progress`.
+//!
+//! Invariants: a view's `complete_through` is the least watermark at which the workers left the epoch, so every
+//! window that ends there or before was closed in that epoch or an earlier one; it is told after all rows of the
+//! epoch were acknowledged (`deliver` sees to that).
+
+use weir_operators::window::Windows;
+use weir_schemas::rows::Changes;
+use weir_schemas::time::{Epoch, EventTime, Span};
+use weir_sinks::clickhouse::progress::{Progress, changes};
+
+use crate::source::PartitionPosition;
+
+/// A view, as far as its completeness goes.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// The view's name.
+    pub view: String,
+    /// The index of its source.
+    pub source: usize,
+    /// Its windows, since completeness is told by their boundaries.
+    pub windows: Windows,
+    /// How long after its close a window is still corrected.
+    pub allowed_lateness: Span,
+}
+
+/// Where the workers were when they left an epoch, for one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The least watermark of the workers.
+    pub watermark: EventTime,
+    /// The partition with the least watermark, as `topic/partition`; '' where there is none.
+    pub held_back_by: String,
+}
+
+/// Combines what the workers reported of one source. `None` without a report.
+pub fn combine<'a>(reports: impl Iterator<Item = (EventTime, &'a [PartitionPosition])>) -> Option<Left> {
+    let mut left: Option<Left> = None;
+    let mut least: Option<&PartitionPosition> = None;
+    for (watermark, positions) in reports {
+        let so_far = left.as_ref().map_or(watermark, |left| left.watermark.min(watermark));
+        least = least.into_iter().chain(positions).min_by_key(|position| position.watermark);
+        left = Some(Left { watermark: so_far, held_back_by: String::new() });
+    }
+    let held_back_by = least.map(|position| format!("{}/{}", position.topic, position.partition));
+    left.map(|left| Left { held_back_by: held_back_by.unwrap_or_default(), ..left })
+}
+
+/// The rows that tell how far the views are after `epoch`; a view of whose source nothing is known yet has none.
+///
+/// # Errors
+/// None in practice: the columns are those of the table.
+pub fn rows(
+    watched: &[Watched],
+    left: &[Option<Left>],
+    epoch: Epoch,
+    committed_at: EventTime,
+) -> Result<Changes, weir_sinks::Error> {
+    let row = |watched: &Watched| {
+        let left = left.get(watched.source)?.as_ref().filter(|left| left.watermark > EventTime::MIN)?;
+        Some(Progress {
+            view: watched.view.clone(),
+            complete_through: watched.windows.complete_through(left.watermark),
+            final_through: watched.windows.final_through(left.watermark, watched.allowed_lateness),
+            epoch,
+            held_back_by: left.held_back_by.clone(),
+            committed_at,
+        })
+    };
+    changes(&watched.iter().filter_map(row).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::TimestampMicrosecondType;
+    use weir_operators::view::{Width, Window};
+    use weir_schemas::types::ColumnType;
+    use weir_sinks::clickhouse::progress::LATEST;
+
+    use super::*;
+
+    const MINUTE: i64 = 60_000_000;
+
+    fn position(partition: i32, watermark: i64) -> PartitionPosition {
+        PartitionPosition { topic: "orders".to_owned(), partition, next_offset: 0, watermark: EventTime(watermark) }
+    }
+
+    #[test]
+    fn the_slowest_worker_and_the_slowest_partition_are_told() {
+        let (a, b) = ([position(0, 500), position(1, 300)], [position(2, 400)]);
+        let left = combine([(EventTime(300), &a[..]), (EventTime(250), &b[..]), (EventTime(900), &[])].into_iter());
+        assert_eq!(left, Some(Left { watermark: EventTime(250), held_back_by: "orders/1".to_owned() }));
+        assert_eq!(combine(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn completeness_is_told_by_the_windows_boundaries_and_final_comes_by_the_lateness_later() {
+        let window = Window {
+            name: "w".to_owned(),
+            column_type: ColumnType::DateTime(None),
+            width: Width::Fixed(Span(MINUTE)),
+            zone: None,
+        };
+        let watched = |view: &str, source| Watched {
+            view: view.to_owned(),
+            source,
+            windows: Windows::new(&window).expect("windows"),
+            allowed_lateness: Span(90_000_000),
+        };
+        let left = |watermark| Some(Left { watermark: EventTime(watermark), held_back_by: String::new() });
+        let all = [watched("open", 0), watched("ended", 1), watched("unknown", 2), watched("silent", 3)];
+        let at = [left(10 * MINUTE + 7), left(i64::MAX), left(i64::MIN), None];
+        let told = rows(&all, &at, Epoch(7), EventTime(5)).expect("rows").rows;
+        let micros = |column: usize| told.column(column).as_primitive::<TimestampMicrosecondType>().values().to_vec();
+        assert_eq!(told.column(0).as_binary::<i32>().iter().flatten().collect::<Vec<_>>(), [&b"open"[..], b"ended"]);
+        assert_eq!(micros(1), [10 * MINUTE, LATEST.0]);
+        assert_eq!(micros(2), [8 * MINUTE, LATEST.0]);
+    }
+}

@@ -1,0 +1,621 @@
+//! The invented world: a log that is a function of its seed, a source that reads it, an operator that counts per key
+//! and window with keyed state, destinations that append to files, and an oracle that shares no code with any of them.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, UInt16Type, UInt64Type};
+use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, UInt8Array, UInt16Array, UInt32Array, UInt64Array};
+use arrow_array::BinaryArray;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use weir_operators::error::Error as OperatorError;
+use weir_operators::operator::{Context, Operator};
+use weir_operators::state::{ByteTable, StateRegistry, StoreOptions};
+use weir_operators::view::{Width, Window};
+use weir_operators::window::Windows;
+use weir_pipeline::custom::CustomOperator;
+use weir_pipeline::dataflow::SourceGraph;
+use weir_pipeline::deliver::LaneKind;
+use weir_pipeline::engine::{Destination, Plan, Resume, SourcePlan};
+use weir_pipeline::error::Error;
+use weir_pipeline::progress::Watched;
+use weir_pipeline::recovery::{Fingerprint, Part};
+use weir_pipeline::source::{PartitionPosition, PartitionStatus, Polled, Source};
+use weir_schemas::rows::{Changes, Table, TableKind};
+use weir_schemas::stage::{CONSUMED, Column, event_schema, system, tally_schema};
+use weir_schemas::time::{Epoch, EventTime, Span, Version};
+use weir_schemas::types::{ColumnType, Width as IntWidth};
+use weir_sinks::{BoxFuture, Deliver, Delivery, DeliveryError, Encode, OutRow};
+
+pub const MINUTE: i64 = 60_000_000;
+/// How far the invented events are out of order.
+const DISORDER: i64 = 5_000_000;
+/// What a record counts against a budget.
+const RECORD_BYTES: u64 = 100;
+
+/// One invented event.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    pub key: u64,
+    pub at: i64,
+    pub value: u64,
+}
+
+/// Small numbers without an end, the same for the same seed.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+/// The log: `partitions` of `records` each, over about twenty windows.
+pub fn log(seed: u64, partitions: usize, records: usize) -> Vec<Vec<Event>> {
+    let mut random = Random(seed);
+    (0..partitions)
+        .map(|_| {
+            (0..records)
+                .map(|n| {
+                    let on_time = n as i64 * 20 * MINUTE / records as i64 + MINUTE;
+                    Event {
+                        key: random.below(50),
+                        at: on_time - random.below(DISORDER as u64) as i64,
+                        value: random.below(1_000),
+                    }
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// The oracle: count and sum by key and window, in one pass over the log.
+pub fn expected(log: &[Vec<Event>]) -> BTreeMap<(u64, i64), (u64, u64)> {
+    let mut totals = BTreeMap::new();
+    for event in log.iter().flatten() {
+        let total: &mut (u64, u64) = totals.entry((event.key, event.at / MINUTE * MINUTE)).or_default();
+        total.0 += 1;
+        total.1 += event.value;
+    }
+    totals
+}
+
+struct InventedPartition {
+    number: i32,
+    next: usize,
+    watermark: EventTime,
+    events: Vec<Event>,
+}
+
+/// A worker's share of the log.
+pub struct InventedSource {
+    partitions: Vec<InventedPartition>,
+    until_end: bool,
+    records_per_poll: u64,
+    pause: Duration,
+}
+
+impl InventedSource {
+    fn watermark(&self) -> EventTime {
+        self.partitions.iter().map(|partition| partition.watermark).min().unwrap_or(EventTime::MIN)
+    }
+
+    fn is_dry(&self) -> bool {
+        self.partitions.iter().all(|partition| partition.next == partition.events.len())
+    }
+}
+
+impl Source for InventedSource {
+    fn poll(&mut self, _epoch: Epoch, _now_ms: i64, budget_bytes: u64, others: EventTime) -> Result<Polled, Error> {
+        if self.partitions.is_empty() {
+            let followed = if others == EventTime::MAX { EventTime::MIN } else { others };
+            return Ok(Polled::nothing(followed, true));
+        }
+        let is_dry = self.is_dry();
+        let mut polled = Polled::nothing(self.watermark(), is_dry && !self.until_end);
+        let most = budget_bytes.div_ceil(RECORD_BYTES).min(self.records_per_poll) as usize;
+        // The partition furthest behind goes first, as the real source has it.
+        let behind = self.partitions.iter_mut().filter(|of| of.next < of.events.len()).min_by_key(|of| of.watermark);
+        if let Some(partition) = behind.filter(|_| most > 0) {
+            let to = (partition.next + most).min(partition.events.len());
+            let taken = &partition.events[partition.next..to];
+            polled.events.push(batch_of(partition.number, partition.next as i64, taken));
+            polled.tallies.push(tallies_of(partition.number, taken));
+            polled.bytes = taken.len() as u64 * RECORD_BYTES;
+            let greatest = taken.iter().map(|event| event.at).max().unwrap_or(i64::MIN);
+            partition.watermark = partition.watermark.max(EventTime(greatest - DISORDER));
+            partition.next = to;
+            if !self.pause.is_zero() {
+                std::thread::sleep(self.pause);
+            }
+        }
+        polled.watermark = self.watermark();
+        Ok(polled)
+    }
+
+    fn positions(&self) -> Vec<PartitionPosition> {
+        let position = |of: &InventedPartition| PartitionPosition {
+            topic: "orders".to_owned(),
+            partition: of.number,
+            next_offset: of.next as i64,
+            watermark: of.watermark,
+        };
+        self.partitions.iter().map(position).collect()
+    }
+
+    fn at_end(&self) -> bool {
+        self.until_end && self.is_dry()
+    }
+
+    fn status(&self) -> Vec<PartitionStatus> {
+        let status = |of: &InventedPartition| PartitionStatus {
+            topic: "orders".to_owned(),
+            partition: of.number,
+            next_offset: of.next as i64,
+            end_offset: of.events.len() as i64,
+            watermark: of.watermark,
+            state: "reading".to_owned(),
+            detail: String::new(),
+        };
+        self.partitions.iter().map(status).collect()
+    }
+}
+
+/// The columns of the invented events, behind the system columns.
+pub fn columns() -> Vec<Column> {
+    let number = || ColumnType::UInt(IntWidth::W64);
+    vec![Column::new("key", number()), Column::new("value", number())]
+}
+
+fn batch_of(partition: i32, offset: i64, events: &[Event]) -> RecordBatch {
+    let rows = events.len();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt16Array::from(vec![0; rows])),
+        Arc::new(Int32Array::from(vec![partition; rows])),
+        Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|row| offset + row))),
+        Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.at / 1000))),
+        Arc::new(UInt32Array::from(vec![1; rows])),
+        Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.at))),
+        Arc::new(UInt64Array::from_iter_values(events.iter().map(|event| event.key))),
+        Arc::new(UInt64Array::from_iter_values(events.iter().map(|event| event.value))),
+    ];
+    RecordBatch::try_new(event_schema(&self::columns()), columns).expect("events")
+}
+
+/// What the source counts at fetch; the fates are counted by the operators behind it.
+fn tallies_of(partition: i32, events: &[Event]) -> RecordBatch {
+    let mut minutes: BTreeMap<i64, u64> = BTreeMap::new();
+    for event in events {
+        *minutes.entry(event.at / MINUTE * 60).or_default() += 1;
+    }
+    let rows = minutes.len();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt16Array::from(vec![0; rows])),
+        Arc::new(Int32Array::from(vec![partition; rows])),
+        Arc::new(BinaryArray::from_iter_values(std::iter::repeat_n(b"", rows))),
+        Arc::new(Int64Array::from_iter_values(minutes.keys().copied())),
+        Arc::new(UInt8Array::from(vec![CONSUMED; rows])),
+        Arc::new(UInt64Array::from_iter_values(minutes.values().copied())),
+    ];
+    RecordBatch::try_new(tally_schema(), columns).expect("tallies")
+}
+
+/// Counts and sums by key and window; keeps both in its table, writes changed rows at each epoch's end.
+struct Totals {
+    table: ByteTable,
+    changed: BTreeMap<(u64, i64), (u16, u64, u64)>,
+    trouble: Arc<Trouble>,
+}
+
+/// What a test makes go wrong.
+#[derive(Default)]
+pub struct Trouble {
+    /// The operator sleeps this many milliseconds per batch.
+    pub slow_batch_ms: AtomicU64,
+    /// The operator fails once it has seen this many batches; 0 for never.
+    pub fail_after_batches: AtomicU64,
+    /// Destinations refuse everything, for now.
+    pub refuse: AtomicBool,
+    /// The most bytes that were ever in flight, as a test saw them.
+    pub batches: AtomicU64,
+}
+
+impl Totals {
+    fn stored(&self, group: u16, key: &[u8]) -> Result<(u64, u64), OperatorError> {
+        let stored = self.table.get(group, key)?;
+        let bytes = stored.as_ref().and_then(|stored| stored.whole());
+        Ok(bytes.map_or((0, 0), |bytes| {
+            let number = |from: usize| u64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
+            (number(0), number(8))
+        }))
+    }
+}
+
+fn state_key(key: u64, window: i64) -> Vec<u8> {
+    [key.to_be_bytes(), window.to_be_bytes()].concat()
+}
+
+impl Operator for Totals {
+    fn on_batch(&mut self, batch: RecordBatch, _cx: &mut Context<'_>) -> Result<(), OperatorError> {
+        let seen = self.trouble.batches.fetch_add(1, Ordering::AcqRel) + 1;
+        let fail_after = self.trouble.fail_after_batches.load(Ordering::Acquire);
+        if fail_after > 0 && seen > fail_after {
+            return Err(OperatorError::Custom { operator: "totals".to_owned(), detail: "asked to fail".to_owned() });
+        }
+        let slow_ms = self.trouble.slow_batch_ms.load(Ordering::Acquire);
+        if slow_ms > 0 {
+            std::thread::sleep(Duration::from_millis(slow_ms));
+        }
+        let at = batch.column(system::EVENT_TIME).as_primitive::<Int64Type>();
+        let key = batch.column(system::COUNT).as_primitive::<UInt64Type>();
+        let value = batch.column(system::COUNT + 1).as_primitive::<UInt64Type>();
+        let group = batch.column(system::COUNT + 2).as_primitive::<UInt16Type>();
+        for row in 0..batch.num_rows() {
+            let window = at.value(row) / MINUTE * MINUTE;
+            let of = (key.value(row), window);
+            if !self.changed.contains_key(&of) {
+                let (count, sum) = self.stored(group.value(row), &state_key(of.0, of.1))?;
+                self.changed.insert(of, (group.value(row), count, sum));
+            }
+            let total = self.changed.get_mut(&of).expect("just put there");
+            total.1 += 1;
+            total.2 += value.value(row);
+        }
+        Ok(())
+    }
+
+    fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), OperatorError> {
+        let changed = std::mem::take(&mut self.changed);
+        for ((key, window), (group, count, sum)) in &changed {
+            let value = [count.to_be_bytes(), sum.to_be_bytes()].concat();
+            self.table.put(*group, &state_key(*key, *window), &value)?;
+        }
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt64Array::from_iter_values(changed.keys().map(|of| of.0))),
+            Arc::new(Int64Array::from_iter_values(changed.keys().map(|of| of.1))),
+            Arc::new(UInt64Array::from_iter_values(changed.values().map(|total| total.1))),
+            Arc::new(UInt64Array::from_iter_values(changed.values().map(|total| total.2))),
+        ];
+        let rows = RecordBatch::try_new(totals_schema(), columns)?;
+        cx.write(Changes { table: Arc::from("totals"), rows, deleted: None });
+        Ok(())
+    }
+
+    fn outputs(&self) -> usize {
+        0
+    }
+}
+
+fn totals_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("key", DataType::UInt64, false),
+        Field::new("window", DataType::Int64, false),
+        Field::new("count", DataType::UInt64, false),
+        Field::new("sum", DataType::UInt64, false),
+    ]))
+}
+
+/// Writes every event as a row whose key is its place.
+struct Places;
+
+impl Operator for Places {
+    fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), OperatorError> {
+        let rows = batch.project(&[system::PARTITION, system::OFFSET])?;
+        cx.write(Changes { table: Arc::from("places"), rows, deleted: None });
+        Ok(())
+    }
+
+    fn end_of_epoch(&mut self, _cx: &mut Context<'_>) -> Result<(), OperatorError> {
+        Ok(())
+    }
+}
+
+/// Rows as lines of text: `table epoch columns...`; the first `key_columns` are the key.
+struct TextEncode {
+    table: &'static str,
+    key_columns: usize,
+    newest_only: bool,
+}
+
+impl Encode for TextEncode {
+    fn encode(&self, changes: &Changes, version: Version, out: &mut Vec<OutRow>) -> Result<(), weir_sinks::Error> {
+        for row in 0..changes.rows.num_rows() {
+            let cells: Vec<String> = changes.rows.columns().iter().map(|column| cell(column, row)).collect();
+            let payload = format!("{} {} {}\n", self.table, version.0, cells.join(" "));
+            let key = cells[..self.key_columns].join(" ").into_bytes();
+            out.push(OutRow { key, payload: payload.into_bytes(), rows: 1 });
+        }
+        Ok(())
+    }
+
+    fn newest_only(&self) -> bool {
+        self.newest_only
+    }
+}
+
+fn cell(column: &ArrayRef, row: usize) -> String {
+    use arrow_array::types::{Int32Type, TimestampMicrosecondType};
+    match column.data_type() {
+        DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).to_string(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().value(row).to_string(),
+        DataType::Int32 => column.as_primitive::<Int32Type>().value(row).to_string(),
+        DataType::Timestamp(..) => column.as_primitive::<TimestampMicrosecondType>().value(row).to_string(),
+        DataType::Binary => format!("'{}'", String::from_utf8_lossy(column.as_binary::<i32>().value(row))),
+        other => panic!("a column of {other}"),
+    }
+}
+
+/// Appends rows to a file that all destinations share, so that their order can be checked; survives the process.
+struct FileSink {
+    path: PathBuf,
+    trouble: Arc<Trouble>,
+    random: Random,
+    /// One delivery in this many fails after half of it arrived; 0 for none.
+    fails_one_in: u64,
+}
+
+impl Deliver for FileSink {
+    fn deliver<'a>(&'a mut self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<(), DeliveryError>> {
+        Box::pin(async move {
+            if self.trouble.refuse.load(Ordering::Acquire) {
+                return Err(DeliveryError::Retriable { why: "refusing, as the test asked".to_owned() });
+            }
+            let fails = self.fails_one_in > 0 && self.random.below(self.fails_one_in) == 0;
+            let taken = if fails { delivery.rows.len() / 2 } else { delivery.rows.len() };
+            let bytes: Vec<u8> = delivery.rows[..taken].iter().flat_map(|row| row.payload.clone()).collect();
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&self.path).expect("the file");
+            file.write_all(&bytes).expect("written");
+            if fails {
+                return Err(DeliveryError::Retriable { why: "half of it arrived".to_owned() });
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A world to run in.
+#[derive(Clone)]
+pub struct World {
+    pub folder: PathBuf,
+    pub log: Arc<Vec<Vec<Event>>>,
+    pub workers: usize,
+    pub until_end: bool,
+    pub epoch: Duration,
+    pub in_flight_bytes: u64,
+    pub outbox_bytes: u64,
+    pub records_per_poll: u64,
+    /// The source sleeps this long after a poll that brought something.
+    pub pause: Duration,
+    pub fails_one_in: u64,
+    pub http: Option<String>,
+    pub trouble: Arc<Trouble>,
+    pub query: &'static str,
+}
+
+impl World {
+    pub fn new(folder: &Path, log: Vec<Vec<Event>>, workers: usize) -> World {
+        World {
+            folder: folder.to_owned(),
+            log: Arc::new(log),
+            workers,
+            until_end: true,
+            epoch: Duration::from_millis(5),
+            in_flight_bytes: 1 << 20,
+            outbox_bytes: 1 << 20,
+            records_per_poll: 50,
+            pause: Duration::ZERO,
+            fails_one_in: 0,
+            http: None,
+            trouble: Arc::default(),
+            query: "SELECT 1",
+        }
+    }
+
+    pub fn delivered_file(&self) -> PathBuf {
+        self.folder.join("delivered")
+    }
+
+    /// The pipeline of this world.
+    pub fn plan(&self) -> Plan {
+        let part = |fact: &str, value: &str, loses_by_absence| Part {
+            facts: [(fact.to_owned(), value.to_owned())].into(),
+            loses_by_absence,
+            is_absent: false,
+        };
+        let fingerprint = Fingerprint {
+            pipeline: "invented".to_owned(),
+            parts: [
+                ("source events".to_owned(), part("column key", "UInt64", false)),
+                ("view totals".to_owned(), part("query", self.query, true)),
+            ]
+            .into(),
+        };
+        let window = Window {
+            name: "window".to_owned(),
+            column_type: ColumnType::DateTime(None),
+            width: Width::Fixed(Span(MINUTE)),
+            zone: None,
+        };
+        Plan {
+            name: "invented".to_owned(),
+            state: self.folder.join("state"),
+            store: StoreOptions { cache_bytes: 8 << 20, write_buffer_bytes: 4 << 20 },
+            workers: self.workers,
+            epoch: self.epoch,
+            in_flight_bytes: self.in_flight_bytes,
+            outbox_bytes: self.outbox_bytes,
+            http: self.http.clone(),
+            fingerprint,
+            sources: vec![self.source()],
+            destinations: vec![
+                self.destination("totals", 2, true, LaneKind::Table),
+                self.destination("places", 2, false, LaneKind::Table),
+                self.destination(weir_schemas::tables::PROGRESS, 1, true, LaneKind::Progress),
+            ],
+            watched: vec![Watched {
+                view: "totals".to_owned(),
+                source: 0,
+                windows: Windows::new(&window).expect("windows"),
+                allowed_lateness: Span(0),
+            }],
+        }
+    }
+
+    fn source(&self) -> SourcePlan {
+        let world = self.clone();
+        let trouble = self.trouble.clone();
+        let totals = CustomOperator {
+            key: vec!["key".to_owned()],
+            tables: vec![table("totals")],
+            build: Arc::new(move |registry: &mut StateRegistry| {
+                let (table, trouble) = (registry.table(0)?, trouble.clone());
+                Ok(Box::new(Totals { table, changed: BTreeMap::new(), trouble }))
+            }),
+        };
+        let places = CustomOperator {
+            key: Vec::new(),
+            tables: vec![table("places")],
+            build: Arc::new(|_: &mut StateRegistry| Ok(Box::new(Places))),
+        };
+        SourcePlan {
+            name: "events".to_owned(),
+            topics: vec!["orders".to_owned()],
+            prepare: Box::new(move |resume: Resume| {
+                Ok(Arc::new(move |worker, peers| Ok(Box::new(world.share(&resume, worker, peers)) as Box<dyn Source>)))
+            }),
+            graph: Box::new(move |topics| SourceGraph {
+                name: "events".to_owned(),
+                schema: event_schema(&columns()),
+                topics,
+                tenant: None,
+                deduplicate: None,
+                keep_events: None,
+                custom: vec![("totals".to_owned(), totals), ("places".to_owned(), places)],
+            }),
+        }
+    }
+
+    fn share(&self, resume: &Resume, worker: usize, peers: usize) -> InventedSource {
+        let partitions = self.log.iter().enumerate().filter(|(number, _)| number % peers == worker);
+        let partitions = partitions.map(|(number, events)| {
+            let position = resume.positions.get(&("orders".to_owned(), number as i32));
+            InventedPartition {
+                number: number as i32,
+                next: position.map_or(0, |position| position.next_offset as usize),
+                watermark: position.map_or(EventTime::MIN, |position| position.watermark),
+                events: events.clone(),
+            }
+        });
+        InventedSource {
+            partitions: partitions.collect(),
+            until_end: self.until_end,
+            records_per_poll: self.records_per_poll,
+            pause: self.pause,
+        }
+    }
+
+    fn destination(&self, table: &'static str, key_columns: usize, newest_only: bool, kind: LaneKind) -> Destination {
+        Destination {
+            name: table.to_owned(),
+            tables: vec![Arc::from(table)],
+            encode: Arc::new(TextEncode { table, key_columns, newest_only }),
+            sink: Box::new(FileSink {
+                path: self.delivered_file(),
+                trouble: self.trouble.clone(),
+                random: Random(key_columns as u64),
+                fails_one_in: self.fails_one_in,
+            }),
+            every: Duration::from_millis(10),
+            kind,
+        }
+    }
+
+    /// Checks everything that the destinations were told, in the order in which they were told.
+    pub fn check_delivered(&self) {
+        let delivered = Delivered::read(&self.delivered_file());
+        assert_eq!(delivered.totals, expected(&self.log), "the totals");
+        let places: usize = self.log.iter().map(Vec::len).sum();
+        assert_eq!(delivered.places.len(), places, "every place once");
+        if self.until_end {
+            let last = delivered.complete_through.last().expect("progress was told");
+            assert!(*last > 1_000 * MINUTE, "every window is closed in the end, but: {last}");
+        }
+        delivered.check_completeness(&self.log);
+    }
+}
+
+fn table(name: &str) -> Table {
+    let number = || ColumnType::UInt(IntWidth::W64);
+    Table {
+        name: Arc::from(name),
+        comment: String::new(),
+        columns: vec![Column::new("a", number()), Column::new("b", number())],
+        key_columns: 2,
+        partition_by: None,
+        kind: TableKind::Keyed,
+        retention_days: None,
+    }
+}
+
+/// What the destinations hold, as a `ReplacingMergeTree` would show it.
+#[derive(Default)]
+pub struct Delivered {
+    pub totals: BTreeMap<(u64, i64), (u64, u64)>,
+    pub places: BTreeMap<(i32, i64), u64>,
+    pub complete_through: Vec<i64>,
+    /// For each telling of completeness, the totals as readers saw them then.
+    seen: Vec<(i64, BTreeMap<(u64, i64), (u64, u64)>)>,
+    versions: BTreeMap<(u64, i64), u64>,
+}
+
+impl Delivered {
+    pub fn read(path: &Path) -> Delivered {
+        let mut delivered = Delivered::default();
+        for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
+            let cells: Vec<&str> = line.split(' ').collect();
+            let number = |at: usize| cells[at].parse::<i64>().expect("a number");
+            let version = number(1) as u64;
+            match cells[0] {
+                "totals" => {
+                    let key = (number(2) as u64, number(3));
+                    // An older version may arrive again, after a crash; the newest counts.
+                    let newest = delivered.versions.entry(key).or_default();
+                    if version >= *newest {
+                        *newest = version;
+                        delivered.totals.insert(key, (number(4) as u64, number(5) as u64));
+                    }
+                }
+                "places" => {
+                    let at = delivered.places.entry((number(2) as i32, number(3))).or_insert(version);
+                    assert_eq!(*at, version, "a place was written in two epochs: {line}");
+                }
+                _ => {
+                    let through = number(3);
+                    delivered.complete_through.push(through);
+                    delivered.seen.push((through, delivered.totals.clone()));
+                }
+            }
+        }
+        delivered
+    }
+
+    /// Whenever completeness was told, every window before it was already what it stayed.
+    pub fn check_completeness(&self, log: &[Vec<Event>]) {
+        let expected = expected(log);
+        for (through, seen) in &self.seen {
+            let closed = |totals: &BTreeMap<(u64, i64), (u64, u64)>| -> Vec<_> {
+                totals.iter().filter(|((_, window), _)| window + MINUTE <= *through).map(|(k, v)| (*k, *v)).collect()
+            };
+            assert_eq!(closed(seen), closed(&expected), "complete through {through}, but it was not");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The runtime against invented sources and destinations: real timely workers, real RocksDB, no network.
+
+mod crash;
+mod invented;
+mod limits;
+mod pages;
+mod refusals;
+mod straight;
