@@ -74,7 +74,6 @@ macro_rules! symbols {
 
 symbols! {
     chdb_set_signal_handlers_enabled: fn(c_int);
-    chdb_version: fn() -> *const c_char;
     chdb_connect: fn(c_int, *mut *mut c_char) -> ConnectionPointer;
     chdb_close_conn: fn(ConnectionPointer);
     chdb_shutdown: fn() -> c_int;
@@ -116,22 +115,17 @@ pub(crate) unsafe fn owned_text(text: *const c_char) -> Option<String> {
 }
 
 impl Engine {
-    /// The library's own version, such as `26.7.3-stable.1`.
-    pub(crate) fn version(&self) -> String {
-        // SAFETY: returns a static string.
-        unsafe { owned_text((self.chdb_version)()) }.unwrap_or_default()
-    }
-
     /// Keeps the engine from installing its crash handlers: signals belong to the process.
     pub(crate) fn leave_signals_alone(&self) {
         // SAFETY: no preconditions; called before the first connection.
         unsafe { (self.chdb_set_signal_handlers_enabled)(0) }
     }
 
-    /// Stops the engine's background threads. Every connection must be closed before.
-    pub(crate) fn shutdown(&self) -> bool {
+    /// Stops the engine's background threads. Every connection must be closed before. What it answers is left out:
+    /// 26.7.3 says "no" after a clean end, too, once a table was used.
+    pub(crate) fn shutdown(&self) {
         // SAFETY: no preconditions; the call refuses while connections are open.
-        unsafe { (self.chdb_shutdown)() == 0 }
+        unsafe { (self.chdb_shutdown)() };
     }
 
     /// Opens a session of the engine with command-line-like `arguments` (`--path=…`).

@@ -112,7 +112,10 @@ impl Front {
         let closing = tokio::task::spawn_blocking(move || {
             front.sessions.clear();
             drop(front.control.lock().unwrap_or_else(PoisonError::into_inner).take());
-            is_idle && front.engine.shutdown()
+            if is_idle {
+                front.engine.shutdown();
+            }
+            is_idle
         });
         closing.await.unwrap_or(false)
     }
