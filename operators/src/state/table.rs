@@ -112,7 +112,8 @@ impl ByteTable {
         Ok(())
     }
 
-    /// Removes every key of the group that begins with `prefix`.
+    /// Removes every key of the group that begins with `prefix`, without reading them. RocksDB keeps a mark for
+    /// each such range until it compacts, which reads have to pass: for a few known keys, delete them.
     pub fn delete_prefix(&mut self, group: u16, prefix: &[u8]) -> Result<(), Error> {
         self.clear(group, KeyRange::of_prefix(prefix))
     }

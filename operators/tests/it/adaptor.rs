@@ -4,6 +4,8 @@
 //! again with another number of workers. Windowed counts with timers are the operator under test: a watermark
 //! that runs ahead of one stashed event writes a window too early, and the recount finds it.
 
+mod log;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -13,54 +15,18 @@ use std::sync::{Arc, Mutex};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt64Type};
 use arrow_array::{Int64Array, RecordBatch, UInt16Array, UInt64Array};
-use timely::container::NoopBuilder;
+use timely::dataflow::ProbeHandle;
 use timely::dataflow::operators::Probe;
-use timely::dataflow::operators::generic::OutputBuilder;
-use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::{ProbeHandle, Scope};
 use weir_operators::adaptor::{EpochSink, Failure, Host, Part, operate};
 use weir_operators::error::Error;
 use weir_operators::moment::Moment;
 use weir_operators::operator::{Context, Operator, Timer};
-use weir_operators::route::{Batch, BatchStream, GROUPS, Route, key_group, owned_groups, worker_of};
+use weir_operators::route::{GROUPS, Route, owned_groups, worker_of};
 use weir_operators::state::{Codec, FrozenChanges, KeyedTable, Store, StoreOptions};
 use weir_schemas::rows::Changes;
 use weir_schemas::time::{Epoch, EventTime};
 
-const PARTITIONS: u64 = 4;
-const STEPS_PER_EPOCH: u64 = 8;
-const WINDOW: i64 = 100;
-
-/// The partition's watermark when `step` is sent: partitions are up to 1500 ahead of each other.
-fn partition_watermark(partition: u64, step: u64) -> i64 {
-    (step * 3 + partition * 500) as i64
-}
-
-/// The events of a step: (key, time), none older than the partition's watermark.
-fn events(partition: u64, step: u64) -> impl Iterator<Item = (u64, i64)> {
-    let watermark = partition_watermark(partition, step);
-    (0..4).map(move |i| ((step * 7 + i + partition) % 50, watermark + ((step * 13 + i * 5) % 40) as i64))
-}
-
-fn epoch_of(step: u64) -> Epoch {
-    Epoch(1 + step / STEPS_PER_EPOCH)
-}
-
-fn group_of(key: u64) -> u16 {
-    key_group(&key.to_be_bytes())
-}
-
-fn batch_of(partition: u64, step: u64) -> RecordBatch {
-    let (keys, times): (Vec<u64>, Vec<i64>) = events(partition, step).unzip();
-    let epochs = vec![epoch_of(step).0; keys.len()];
-    RecordBatch::try_from_iter([
-        ("_group", Arc::new(UInt16Array::from_iter_values(keys.iter().map(|key| group_of(*key)))) as _),
-        ("key", Arc::new(UInt64Array::from(keys)) as _),
-        ("time", Arc::new(Int64Array::from(times)) as _),
-        ("epoch", Arc::new(UInt64Array::from(epochs)) as _),
-    ])
-    .unwrap()
-}
+use log::{PARTITIONS, STEPS_PER_EPOCH, WINDOW, Written, epoch_of, group_of, partition_watermark, recount, source};
 
 /// Broken promises, counted over all workers.
 #[derive(Default)]
@@ -243,9 +209,6 @@ impl EpochSink for Sink {
     }
 }
 
-/// Rows that committed epochs have written: (window, key) to each count written for it.
-type Written = BTreeMap<(i64, u64), Vec<u64>>;
-
 /// One life of the process.
 struct Life {
     workers: usize,
@@ -257,52 +220,6 @@ struct Life {
     /// How many whole epochs before the last step are lost with the process.
     loses: u64,
     holds: bool,
-}
-
-/// A source that reads the worker's partitions in step, at its own pace.
-fn source<'scope>(
-    scope: Scope<'scope, Moment>,
-    worker: usize,
-    life: &Life,
-    first_step: u64,
-    closed: Arc<AtomicBool>,
-) -> BatchStream<'scope> {
-    let partitions: Vec<u64> = (0..PARTITIONS).filter(|p| *p as usize % life.workers == worker).collect();
-    let (until_step, log_ends) = (life.until_step, life.log_ends);
-    let mut builder = OperatorBuilder::new("test_source".to_owned(), scope);
-    let (output, stream) = builder.new_output::<Batch>();
-    let mut output = OutputBuilder::<Moment, NoopBuilder<Batch>>::from(output);
-    let activator = scope.activator_for(builder.operator_info().address);
-    builder.build_reschedule(move |mut held| {
-        let mut held = held.pop();
-        let mut step = first_step;
-        let mut random = fastrand::Rng::with_seed(worker as u64);
-        move |_| {
-            let burst = if worker == 0 { 16 } else { random.u64(0..4) };
-            for _ in 0..burst {
-                let Some(capability) = held.as_mut() else { return false };
-                if step >= until_step {
-                    // The log's end: every window closes, and the capability goes when the last epoch is through.
-                    let watermark = if log_ends { EventTime::MAX } else { capability.time().watermark };
-                    capability.downgrade(&Moment::new(epoch_of(until_step), watermark));
-                    if closed.load(SeqCst) {
-                        held = None;
-                    }
-                    break;
-                }
-                let watermark = partitions.iter().map(|p| partition_watermark(*p, step)).min().unwrap();
-                capability.downgrade(&Moment::new(epoch_of(step), EventTime(watermark)));
-                for partition in &partitions {
-                    let mut batch = Batch(batch_of(*partition, step));
-                    output.activate().session_with_builder(&*capability).give_container(&mut batch);
-                }
-                step += 1;
-            }
-            activator.activate();
-            held.is_some()
-        }
-    });
-    stream
 }
 
 /// Runs one life on the folder and adds what its committed epochs wrote.
@@ -331,7 +248,8 @@ fn live(folder: &Path, life: Life, written: &mut Written, broken: &Arc<Broken>) 
             Host { worker: index, peers, store: store.clone(), sink: sink.clone(), failure: failure.clone(), resume };
         let probe = ProbeHandle::new();
         worker.dataflow::<Moment, _, _>(|scope| {
-            let events = source(scope.clone(), index, &life, first_step, closed.clone());
+            let events =
+                source(scope.clone(), (index, peers), first_step..life.until_step, life.log_ends, closed.clone());
             let ends = operate("count_by_window", events, Route::ByGroup { column: 0 }, &host, |state| {
                 Ok(Box::new(CountByWindow {
                     counts: state.keyed(0, 4000)?,
@@ -403,17 +321,6 @@ fn commit_before(open: u64, store: &Store, sink: &Sink, results: &Mutex<Written>
     }
 }
 
-/// Every window of the first `steps` steps, counted in the plainest way.
-fn recount(steps: u64) -> Written {
-    let mut counts = Written::new();
-    for (partition, step) in (0..PARTITIONS).flat_map(|p| (0..steps).map(move |step| (p, step))) {
-        for (key, time) in events(partition, step) {
-            counts.entry((time / WINDOW * WINDOW, key)).or_insert_with(|| vec![0])[0] += 1;
-        }
-    }
-    counts
-}
-
 #[test]
 fn windows_are_right_and_written_once_with_1_2_and_4_workers() {
     for (workers, holds) in [(1, false), (2, false), (4, false), (2, true), (4, true)] {
@@ -475,11 +382,10 @@ fn run_to_failure(workers: usize, group_column: usize, fail_in: Epoch) -> (Strin
         let (index, peers) = (worker.index(), worker.peers());
         let resume = Moment::new(Epoch(1), EventTime::MIN);
         let host = Host { worker: index, peers, store, sink: sink.clone(), failure: failure.clone(), resume };
-        let life = Life { workers: peers, until_step: 800, log_ends: false, commit_every: 1, loses: 0, holds: false };
         let probe = ProbeHandle::new();
         let dataflow = worker.next_dataflow_index();
         worker.dataflow::<Moment, _, _>(|scope| {
-            let events = source(scope.clone(), index, &life, 0, Arc::default());
+            let events = source(scope.clone(), (index, peers), 0..800, false, Arc::default());
             let fail_in = if index == peers - 1 { fail_in } else { Epoch(u64::MAX) };
             let passed = operate("fail", events, Route::ByGroup { column: group_column }, &host, |_| {
                 Ok(Box::new(FailIn(fail_in)))

@@ -135,7 +135,7 @@ fn compare(random: &mut fastrand::Rng, table: &ByteTable, model: &Model, context
 
 #[test]
 fn a_table_of_bytes_reads_what_was_written_whatever_is_frozen_written_published_or_lost() {
-    for seed in 0..40 {
+    for seed in 0..24 {
         let mut random = fastrand::Rng::with_seed(seed);
         let folder = tempfile::tempdir().unwrap();
         let mut world = World::open(folder.path());
@@ -167,7 +167,7 @@ fn a_table_of_bytes_reads_what_was_written_whatever_is_frozen_written_published_
 #[test]
 fn a_typed_table_reads_what_was_written_with_any_working_set() {
     type Key = (i64, Vec<u8>);
-    for seed in 0..40 {
+    for seed in 0..24 {
         let mut random = fastrand::Rng::with_seed(seed);
         // Nothing but the entry in use, a few, all.
         let memory_bytes = [0, 600, 1 << 20][seed as usize % 3];
@@ -230,6 +230,10 @@ fn a_typed_table_reads_what_was_written_with_any_working_set() {
             }
             if memory_bytes == 0 {
                 assert!(table.entries_in_memory() <= 1, "{context}");
+            }
+            // Seldom: a scan stages what changed, and it is eviction that has to do so in between.
+            if random.u8(0..6) > 0 {
+                continue;
             }
             let mut scanned = Vec::new();
             let time = random.i64(-2..3);
