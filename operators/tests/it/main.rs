@@ -1,6 +1,5 @@
 //! Integration tests of the operators, in one binary.
 
-<<<<<<< HEAD
 mod adaptor;
 mod deduplicate;
 mod detect;
@@ -8,8 +7,6 @@ mod events;
 mod harness;
 mod ledger;
 mod script;
-mod tables;
-=======
 mod states;
->>>>>>> 67a614e (Check every state against ClickHouse, both ways, and by bytes that it wrote)
+mod tables;
 mod window;
