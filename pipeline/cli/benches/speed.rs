@@ -1,0 +1,328 @@
+//! How fast it is, with the floor beside it, in one run: what consuming alone costs, consuming and decoding, and the
+//! whole way into ClickHouse with and without deduplication. CPU seconds are those of Weir's process alone.
+//!
+//! Two million Avro events of nine fields (a map among them) in eight partitions, one-minute windows by tenant and type
+//! with a count, a sum of decimals and exact distinct users, two workers. `WEIR_BENCH_EVENTS` changes the number.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use apache_avro::types::Value;
+use rdkafka::ClientConfig;
+use weir_pipeline::source::fetch::{Assigned, Fetcher, consumer_config};
+use weir_replay::parts::{Parts, PartsOptions};
+use weir_replay::produce::faults::Faults;
+use weir_replay::produce::rows::{Row, Rows};
+use weir_replay::produce::{Job, ProduceError, Target, produce};
+use weir_schemas::avro::{Decoder, ReaderSchema, Schema};
+use weir_schemas::frame::FRAME_BYTES;
+use weir_schemas::registry::{Registry, Settings};
+
+const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+const SCHEMA: &str = include_str!("speed/event.avsc");
+const PARTITIONS: i32 = 8;
+
+fn main() {
+    // `cargo test` builds benches and runs them with this flag; a benchmark is no test.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let events: u64 = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000_000);
+    let folder = tempfile::tempdir().unwrap();
+    let parts = Parts::start(&PartsOptions {
+        folder: folder.path().join("parts"),
+        kafka: true,
+        registry: true,
+        clickhouse: true,
+        front: vec![WEIR.into(), "clickhouse".into()],
+        ..PartsOptions::default()
+    })
+    .unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let bytes = fill(&runtime, &parts, events);
+    println!("{events} events of {bytes} bytes, {PARTITIONS} partitions, 2 workers\n");
+    println!("{:<34} {:>12} {:>12} {:>10} {:>9}", "", "CPU-s per M", "events/s", "peak MiB", "x floor");
+
+    let consume = floor(&parts, events, None);
+    report("floor: consume", events, consume, None, None);
+    let reader = Arc::new(ReaderSchema::parse(SCHEMA).unwrap());
+    let decode = floor(&parts, events, Some(reader));
+    report("floor: consume + decode", events, decode, None, None);
+    for (name, deduplicate) in [("weir", false), ("weir with deduplication", true)] {
+        let run = pipeline(&parts, events, deduplicate);
+        report(name, events, run.cost, Some(run.peak_kib), Some(decode));
+    }
+    let live = latency(&runtime, &parts);
+    println!("\nproduce to visible row, 5,000 events/s: p50 {} ms, p99 {} ms", live.0, live.1);
+}
+
+/// CPU time and wall time of a run.
+#[derive(Clone, Copy)]
+struct Cost {
+    cpu: Duration,
+    wall: Duration,
+}
+
+fn report(name: &str, events: u64, cost: Cost, peak_kib: Option<u64>, floor: Option<Cost>) {
+    let per_million = cost.cpu.as_secs_f64() * 1e6 / events as f64;
+    let rate = events as f64 / cost.wall.as_secs_f64();
+    let peak = peak_kib.map_or_else(String::new, |kib| (kib / 1024).to_string());
+    let times = floor.map_or_else(String::new, |floor| format!("{:.2}", cost.cpu.as_secs_f64() / floor.cpu.as_secs_f64()));
+    println!("{name:<34} {per_million:>12.2} {rate:>12.0} {peak:>10} {times:>9}");
+}
+
+/// Events like those of apps: few tenants, a few thousand users, a purchase now and then.
+struct Events {
+    made: u64,
+    count: u64,
+    start_at_ms: i64,
+    per_second: u64,
+    random: fastrand::Rng,
+}
+
+impl Rows for Events {
+    fn schema(&self) -> &str {
+        SCHEMA
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, ProduceError> {
+        if self.made == self.count {
+            return Ok(None);
+        }
+        self.made += 1;
+        let time_ms = self.start_at_ms + (self.made * 1000 / self.per_second) as i64;
+        let text = |text: String| Value::String(text);
+        let kind = self.random.usize(0..5);
+        let kinds = ["page_view", "search", "add_to_cart", "purchase", "refund"];
+        let amount = self.random.u32(100..100_000).to_be_bytes().to_vec();
+        let user = format!("u{:07}", self.random.u32(0..50_000));
+        let props = [("country", ["DE", "US", "GB", "FR"][self.random.usize(0..4)]), ("path", "/checkout")];
+        let value = Value::Record(vec![
+            ("event_id".to_owned(), text(format!("{:016x}", self.random.u64(..)))),
+            ("occurred_at".to_owned(), Value::TimestampMillis(time_ms)),
+            ("tenant".to_owned(), text(format!("shop-{}", self.random.u8(0..20)))),
+            ("type".to_owned(), Value::Enum(kind as u32, kinds[kind].to_owned())),
+            ("user_id".to_owned(), text(user.clone())),
+            ("amount".to_owned(), Value::Decimal(amount.into())),
+            ("sdk".to_owned(), text("android".to_owned())),
+            ("app_version".to_owned(), text("7.1.0".to_owned())),
+            ("props".to_owned(), Value::Map(props.map(|(k, v)| (k.to_owned(), text(v.to_owned()))).into())),
+        ]);
+        Ok(Some(Row { value, time_ms: Some(time_ms), key: Some(user.into_bytes()), release: None, is_spoiled: false }))
+    }
+
+    fn share_done(&self) -> Option<f64> {
+        Some(self.made as f64 / self.count as f64)
+    }
+}
+
+fn job(parts: &Parts, topic: &str, rows: Events, rate: Option<f64>) -> Job {
+    Job {
+        rows: Box::new(rows),
+        target: Target {
+            kafka: BTreeMap::from([("bootstrap.servers".to_owned(), parts.kafka())]),
+            topic: topic.to_owned(),
+            partitions: Some(PARTITIONS),
+            event_timestamps: true,
+        },
+        registry: Registry::new(Settings::new(parts.registry())).unwrap(),
+        subject: None,
+        rate,
+        limit: None,
+        faults: Faults::default(),
+    }
+}
+
+/// Fills the topic; the mean size of a value in bytes.
+fn fill(runtime: &tokio::runtime::Runtime, parts: &Parts, events: u64) -> u64 {
+    eprintln!("filling the topic ...");
+    let rows = Events {
+        made: 0,
+        count: events,
+        start_at_ms: 1_767_225_600_000,
+        per_second: 2_000,
+        random: fastrand::Rng::with_seed(1),
+    };
+    runtime.block_on(produce(job(parts, "speed", rows, None), |_| true)).unwrap();
+    let fetcher = fetcher(parts, "speed");
+    let (mut count, mut bytes) = (0u64, 0u64);
+    let until = Instant::now() + Duration::from_secs(20);
+    while count < 1_000 && Instant::now() < until {
+        for message in fetcher.fetch(0).messages {
+            count += 1;
+            bytes += message.value().map_or(0, <[u8]>::len) as u64;
+        }
+    }
+    bytes / count.max(1)
+}
+
+fn fetcher(parts: &Parts, topic: &str) -> Fetcher {
+    let mut base = ClientConfig::new();
+    base.set("bootstrap.servers", parts.kafka());
+    let assigned: Vec<Assigned> =
+        (0..PARTITIONS).map(|partition| Assigned { topic: topic.to_owned(), partition, offset: 0 }).collect();
+    Fetcher::new(&consumer_config(&base, "floor", 16 << 20), &assigned).unwrap()
+}
+
+/// Consumes the whole topic in this process, on one thread besides librdkafka's; decodes it, too, with `reader`.
+fn floor(parts: &Parts, events: u64, reader: Option<Arc<ReaderSchema>>) -> Cost {
+    let writer = Schema::parse(SCHEMA).unwrap();
+    let wanted = [false, true, true, true, true, true, false, false, false];
+    let decoder = reader.map(|reader| Decoder::new(&writer, reader, &wanted).unwrap());
+    let (began, cpu) = (Instant::now(), own_cpu());
+    let fetcher = fetcher(parts, "speed");
+    let mut count = 0u64;
+    while count < events {
+        let mut moved = false;
+        for partition in 0..PARTITIONS as usize {
+            let messages = fetcher.fetch(partition).messages;
+            moved |= !messages.is_empty();
+            count += messages.len() as u64;
+            if let Some(decoder) = &decoder {
+                let data: Vec<&[u8]> =
+                    messages.iter().map(|message| &message.value().unwrap_or_default()[FRAME_BYTES..]).collect();
+                assert!(decoder.decode(&data).unwrap().refused.is_empty());
+            }
+        }
+        if !moved {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Cost { cpu: own_cpu() - cpu, wall: began.elapsed() }
+}
+
+struct PipelineRun {
+    cost: Cost,
+    peak_kib: u64,
+}
+
+fn bench_folder(deduplicate: bool) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/speed");
+    std::fs::create_dir(folder.path().join("views")).unwrap();
+    for name in ["event.avsc", "views/by_minute.sql"] {
+        std::fs::copy(from.join(name), folder.path().join(name)).unwrap();
+    }
+    let mut text = std::fs::read_to_string(from.join("pipeline.toml")).unwrap();
+    if deduplicate {
+        text = text.replace("# DEDUPLICATE ", "");
+    }
+    std::fs::write(folder.path().join("pipeline.toml"), text).unwrap();
+    folder
+}
+
+fn weir(parts: &Parts, folder: &Path, topic: &str, database: &str, arguments: &[&str]) -> Command {
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let mut command = Command::new(WEIR);
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env("BROKERS", parts.kafka())
+        .env("REGISTRY", parts.registry())
+        .env("CLICKHOUSE", parts.clickhouse())
+        .env("DATABASE", database)
+        .env("TOPIC", topic)
+        .env("HTTP_PORT", port.to_string())
+        .env("RUST_LOG", "warn")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+}
+
+/// The whole way: the program itself, from an empty state to the last acknowledged row.
+fn pipeline(parts: &Parts, events: u64, deduplicate: bool) -> PipelineRun {
+    let folder = bench_folder(deduplicate);
+    let database = if deduplicate { "speed_deduplicated" } else { "speed_plain" };
+    let began = Instant::now();
+    let child =
+        weir(parts, folder.path(), "speed", database, &["run", "pipeline.toml", "--until-end"]).spawn().unwrap();
+    let (status, usage) = wait(child.id());
+    assert_eq!(status, 0, "the pipeline failed");
+    let answer = ask(parts, database, "SELECT sum(events) FROM by_minute");
+    assert_eq!(answer, events.to_string(), "rows are missing");
+    let seconds = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+    PipelineRun {
+        cost: Cost { cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime), wall: began.elapsed() },
+        peak_kib: usage.ru_maxrss as u64,
+    }
+}
+
+/// Milliseconds from producing to a visible row, p50 and p99: a reader polls the sum of events, and each event that it
+/// misses is as old as the live rate says.
+fn latency(runtime: &tokio::runtime::Runtime, parts: &Parts) -> (u64, u64) {
+    const RATE: u64 = 5_000;
+    const SECONDS: u64 = 30;
+    let folder = bench_folder(false);
+    let start_at_ms = weir_pipeline::clock::Clock::System.now_ms();
+    let rows = || Events {
+        made: 0,
+        count: RATE * SECONDS,
+        start_at_ms,
+        per_second: RATE,
+        random: fastrand::Rng::with_seed(2),
+    };
+    // The topic has to be there before the pipeline starts.
+    runtime.block_on(produce(job(parts, "live", Events { count: 1, ..rows() }, None), |_| true)).unwrap();
+    let mut child =
+        weir(parts, folder.path(), "live", "speed_live", &["run", "pipeline.toml"]).spawn().unwrap();
+    while !ask(parts, "system", "SELECT count() FROM tables WHERE name = 'by_minute' AND database = 'speed_live'").eq("1") {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let acknowledged = Arc::new(std::sync::Mutex::new(Vec::<(Instant, u64)>::new()));
+    let seen = Arc::clone(&acknowledged);
+    let live = runtime.spawn(produce(job(parts, "live", rows(), Some(RATE as f64)), move |progress| {
+        seen.lock().unwrap().push((Instant::now(), progress.acknowledged));
+        true
+    }));
+    let mut ages = Vec::new();
+    while !live.is_finished() {
+        let visible: u64 = ask(parts, "speed_live", "SELECT sum(events) FROM by_minute").parse().unwrap_or(0);
+        let now = Instant::now();
+        // The oldest acknowledged record that isn't visible: when was it acknowledged?
+        let sent = acknowledged.lock().unwrap();
+        if let Some((at, _)) = sent.iter().find(|(_, count)| *count + 1 > visible) {
+            ages.push(now.duration_since(*at).as_millis() as u64);
+        }
+        drop(sent);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    ages.sort_unstable();
+    let at = |share: f64| ages.get((ages.len() as f64 * share) as usize).copied().unwrap_or(0);
+    (at(0.5), at(0.99))
+}
+
+fn ask(parts: &Parts, database: &str, sql: &str) -> String {
+    let output = Command::new("curl")
+        .args(["-s", &format!("{}/?database={database}", parts.clickhouse()), "-d", sql])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn own_cpu() -> Duration {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: writes the structure that it is given.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let seconds = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+/// Waits for a child; its exit status and what it used.
+fn wait(process: u32) -> (i32, libc::rusage) {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    let mut status = 0;
+    // SAFETY: writes the two values that it is given; the child is ours and nobody else waits for it.
+    let usage = unsafe {
+        libc::wait4(process as libc::pid_t, &mut status, 0, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    (status, usage)
+}
