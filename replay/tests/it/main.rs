@@ -1,0 +1,4 @@
+//! Tests of what invents time, failure and input, on real parts.
+
+mod parts;
+mod produce;
