@@ -139,10 +139,8 @@ impl KeepLedger {
 
     /// Adds the epoch's counts to the totals; the new totals come back in the order of the keys.
     fn add_up(&mut self) -> Result<Vec<(Key, Counts)>, Error> {
-        let added: Vec<(u16, Key, Counts)> = std::mem::take(&mut self.added)
-            .into_iter()
-            .map(|(key, counts)| (group_of(&key), key, counts))
-            .collect();
+        let added: Vec<(u16, Key, Counts)> =
+            std::mem::take(&mut self.added).into_iter().map(|(key, counts)| (group_of(&key), key, counts)).collect();
         let mut totals = Vec::with_capacity(added.len());
         for (group, key, counts) in added {
             let mut total = self.totals.get_or_insert_with(group, &key, Counts::default)?;

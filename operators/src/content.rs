@@ -24,11 +24,15 @@ pub(crate) fn add_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<(), Er
     match column.data_type() {
         DataType::Boolean => {
             let values = column.as_boolean().values();
-            rows.for_each(|(row, hash)| *hash = mix(*hash, if is_null(row) { NULL } else { u64::from(values.value(row)) }));
+            rows.for_each(|(row, hash)| {
+                *hash = mix(*hash, if is_null(row) { NULL } else { u64::from(values.value(row)) })
+            });
         }
         DataType::Binary => {
             let values = column.as_binary::<i32>();
-            rows.for_each(|(row, hash)| *hash = mix(*hash, if is_null(row) { NULL } else { xxh3_64(values.value(row)) }));
+            rows.for_each(|(row, hash)| {
+                *hash = mix(*hash, if is_null(row) { NULL } else { xxh3_64(values.value(row)) })
+            });
         }
         DataType::List(_) => {
             let lists = column.as_list::<i32>();

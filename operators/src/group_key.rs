@@ -126,10 +126,7 @@ impl KeyFormat {
     pub(crate) fn decode<'a>(&self, keys: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Vec<ArrayRef>, Error> {
         let mut rest: Vec<&[u8]> =
             keys.map(|key| key.get(START_BYTES..).ok_or_else(short)).collect::<Result<_, _>>()?;
-        self.dimensions
-            .iter()
-            .map(|(column_type, shape)| decode_column(column_type, *shape, &mut rest))
-            .collect()
+        self.dimensions.iter().map(|(column_type, shape)| decode_column(column_type, *shape, &mut rest)).collect()
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod account;
 pub mod adaptor;
 pub mod aggregate;
+pub mod combine;
 mod content;
 pub mod deduplicate;
 pub mod detect;
@@ -15,6 +16,7 @@ mod drive;
 pub mod error;
 pub mod expr;
 mod group_key;
+pub mod maintain;
 pub mod moment;
 pub mod operator;
 pub mod record;

@@ -45,8 +45,15 @@ pub struct Windows {
 enum Cut {
     /// Width in microseconds.
     Fixed(i64),
-    Hours { hours: i64, zone: Tz, whole_hours: bool },
-    Days { days: i64, zone: Tz },
+    Hours {
+        hours: i64,
+        zone: Tz,
+        whole_hours: bool,
+    },
+    Days {
+        days: i64,
+        zone: Tz,
+    },
 }
 
 impl Windows {
@@ -148,10 +155,12 @@ impl Windows {
                 let days = seconds().map(|second| i32::try_from(day_of(zone, second)).unwrap_or(0));
                 Arc::new(Date32Array::from_iter_values(days))
             }
-            ColumnType::DateTime64(3, _) => {
-                Arc::new(TimestampMillisecondArray::from_iter_values(starts.iter().map(|start| start.div_euclid(1_000))))
+            ColumnType::DateTime64(3, _) => Arc::new(TimestampMillisecondArray::from_iter_values(
+                starts.iter().map(|start| start.div_euclid(1_000)),
+            )),
+            ColumnType::DateTime64(6, _) => {
+                Arc::new(TimestampMicrosecondArray::from_iter_values(starts.iter().copied()))
             }
-            ColumnType::DateTime64(6, _) => Arc::new(TimestampMicrosecondArray::from_iter_values(starts.iter().copied())),
             ColumnType::DateTime64(9, _) => {
                 let nanoseconds = starts.iter().map(|start| start.saturating_mul(1_000));
                 Arc::new(TimestampNanosecondArray::from_iter_values(nanoseconds))

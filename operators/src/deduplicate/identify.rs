@@ -118,7 +118,8 @@ enum Ids {
 impl Ids {
     fn of(batch: &RecordBatch, column: usize) -> Result<Ids, Error> {
         let wrong = |detail: String| Error::Arrow(ArrowError::SchemaError(format!("the event id {detail}")));
-        let array = batch.columns().get(column).ok_or_else(|| wrong(format!("is column {column}, which is not there")))?;
+        let array =
+            batch.columns().get(column).ok_or_else(|| wrong(format!("is column {column}, which is not there")))?;
         if let Some(bytes) = array.as_binary_opt::<i32>() {
             return Ok(Ids::Bytes(bytes.clone()));
         }

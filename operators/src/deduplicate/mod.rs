@@ -88,7 +88,8 @@ impl Deduplicate {
         let identities = batch.column(events + 1).as_fixed_size_binary_opt().ok_or_else(wrong)?;
         let contents = batch.column(events + 2).as_primitive_opt::<UInt64Type>().ok_or_else(wrong)?.values();
         let accounts = EventAccounts::of(batch, self.settings.tenant)?;
-        let identity_of = |row: usize| identities.value(row).first_chunk::<16>().map_or(0, |bytes| u128::from_le_bytes(*bytes));
+        let identity_of =
+            |row: usize| identities.value(row).first_chunk::<16>().map_or(0, |bytes| u128::from_le_bytes(*bytes));
         let asked: Vec<(u128, i64)> =
             accounts.times().iter().enumerate().map(|(row, at)| (identity_of(row), *at)).collect();
         let reach = self.settings.horizon.0.max(0);
@@ -141,9 +142,10 @@ fn kept_width(table: &mut ByteTable, owned: Range<u16>, wanted: i64) -> Result<i
 
 impl Operator for Deduplicate {
     fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
-        let events = batch.num_columns().checked_sub(IDENTITY_COLUMNS).ok_or_else(|| {
-            ArrowError::SchemaError("a batch of events was not identified".to_owned())
-        })?;
+        let events = batch
+            .num_columns()
+            .checked_sub(IDENTITY_COLUMNS)
+            .ok_or_else(|| ArrowError::SchemaError("a batch of events was not identified".to_owned()))?;
         let accepted = self.judge(&batch, events)?;
         let schema = self.event_schema(batch.schema(), events);
         let columns = batch.columns().iter().take(events).cloned().collect();

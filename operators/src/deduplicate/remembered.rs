@@ -93,7 +93,8 @@ impl Remembered {
         for (identity, at) in asked {
             let (from, to) = (self.bucket_of(at.saturating_sub(reach)), at.saturating_add(reach));
             for (start, bucket) in self.buckets.range(from..=to) {
-                if bucket.spilled && bucket.ids.find(hash_of(*identity), |known| known.identity == *identity).is_none() {
+                if bucket.spilled && bucket.ids.find(hash_of(*identity), |known| known.identity == *identity).is_none()
+                {
                     missing.push((*start, *identity));
                 }
             }
@@ -122,7 +123,8 @@ impl Remembered {
             for known in bucket.ids.iter_hash(hash_of(identity)).filter(|known| known.identity == identity) {
                 let distance = known.at.abs_diff(at);
                 // Of two that are equally near, the earlier one.
-                let is_nearer = nearest.is_none_or(|nearest| (distance, known.at) < (nearest.at.abs_diff(at), nearest.at));
+                let is_nearer =
+                    nearest.is_none_or(|nearest| (distance, known.at) < (nearest.at.abs_diff(at), nearest.at));
                 if distance <= reach as u64 && is_nearer {
                     nearest = Some(*known);
                 }
@@ -163,7 +165,8 @@ impl Remembered {
     /// Lets buckets leave memory until the rest fits. Everything must be saved.
     pub(super) fn evict(&mut self) {
         while self.in_memory * ID_BYTES > self.memory_bytes {
-            let oldest = self.buckets.values_mut().filter(|bucket| !bucket.ids.is_empty()).min_by_key(|bucket| bucket.used_at);
+            let oldest =
+                self.buckets.values_mut().filter(|bucket| !bucket.ids.is_empty()).min_by_key(|bucket| bucket.used_at);
             let Some(bucket) = oldest else { return };
             self.in_memory = self.in_memory.saturating_sub(bucket.ids.len());
             bucket.ids = HashTable::new();

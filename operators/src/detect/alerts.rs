@@ -78,7 +78,8 @@ impl AlertRows {
         }
         let all: Vec<&Judgement> = judgements.iter().collect();
         // Judgements stand in the order of windows: the last one of a sender counts.
-        let newest: BTreeMap<&Sender, &Judgement> = all.iter().map(|judgement| (&judgement.sender, *judgement)).collect();
+        let newest: BTreeMap<&Sender, &Judgement> =
+            all.iter().map(|judgement| (&judgement.sender, *judgement)).collect();
         let newest: Vec<&Judgement> = newest.into_values().collect();
         let history = RecordBatch::try_new(self.history.clone(), self.columns(&all)?)?;
         let mut columns = self.columns(&newest)?;

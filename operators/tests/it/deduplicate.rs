@@ -48,7 +48,9 @@ fn read(emitted: Vec<(usize, RecordBatch)>) -> (Vec<(i32, i64)>, [u64; 3]) {
         }
         let counts = batch.column(5).as_primitive::<UInt64Type>();
         for (fate, count) in batch.column(4).as_primitive::<UInt8Type>().values().iter().zip(counts.values()) {
-            let at = [Fate::Accepted, Fate::Duplicate, Fate::DuplicateDiffering].iter().position(|known| *known as u8 == *fate);
+            let at = [Fate::Accepted, Fate::Duplicate, Fate::DuplicateDiffering]
+                .iter()
+                .position(|known| *known as u8 == *fate);
             fates[at.unwrap()] += count;
         }
     }
@@ -102,10 +104,12 @@ fn every_event_is_judged_as_against_a_list_of_all_accepted_ones() {
             let (mut expected, mut fates) = (Vec::new(), [0; 3]);
             for _ in 0..random.below(3) {
                 let from = (watermark - lateness + 10 * SECOND - 1) / (10 * SECOND) * (10 * SECOND);
-                let batch: Vec<Event> = (0..1 + random.below(30)).map(|_| {
-                    offset += 1;
-                    random_event(&mut random, offset, from, watermark + 4 * MINUTE)
-                }).collect();
+                let batch: Vec<Event> = (0..1 + random.below(30))
+                    .map(|_| {
+                        offset += 1;
+                        random_event(&mut random, offset, from, watermark + 4 * MINUTE)
+                    })
+                    .collect();
                 for event in &batch {
                     let fate = judge(&mut known, event, horizon);
                     fates[fate] += 1;

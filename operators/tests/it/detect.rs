@@ -57,23 +57,26 @@ fn refused(records: &[Record]) -> RecordBatch {
         absent.append_null();
     }
     let absent: ArrayRef = Arc::new(absent.finish());
-    RecordBatch::try_new(refused_schema(), vec![
-        Arc::new(UInt16Array::from_iter_values(rows.iter().map(|_| 0))),
-        Arc::new(Int32Array::from_iter_values(rows.iter().map(|_| 4))),
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.offset))),
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.at / 1_000))),
-        Arc::new(ids.finish()),
-        Arc::new(times.finish()),
-        Arc::new(UInt8Array::from_iter_values(rows.iter().filter_map(|row| Some(row.refused?.0 as u8)))),
-        text(&|row| row.refused.unwrap().1.to_owned()),
-        text(&|_| "acme".to_owned()),
-        text(&|_| "web".to_owned()),
-        text(&|row| row.release.to_owned()),
-        text(&|_| String::new()),
-        absent.clone(),
-        absent,
-        text(&|_| String::new()),
-    ])
+    RecordBatch::try_new(
+        refused_schema(),
+        vec![
+            Arc::new(UInt16Array::from_iter_values(rows.iter().map(|_| 0))),
+            Arc::new(Int32Array::from_iter_values(rows.iter().map(|_| 4))),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.offset))),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.at / 1_000))),
+            Arc::new(ids.finish()),
+            Arc::new(times.finish()),
+            Arc::new(UInt8Array::from_iter_values(rows.iter().filter_map(|row| Some(row.refused?.0 as u8)))),
+            text(&|row| row.refused.unwrap().1.to_owned()),
+            text(&|_| "acme".to_owned()),
+            text(&|_| "web".to_owned()),
+            text(&|row| row.release.to_owned()),
+            text(&|_| String::new()),
+            absent.clone(),
+            absent,
+            text(&|_| String::new()),
+        ],
+    )
     .unwrap()
 }
 
@@ -116,11 +119,20 @@ fn steps(changes: &[Changes]) -> Vec<String> {
     let mut steps = Vec::new();
     for changes in changes.iter().filter(|changes| &*changes.table == tables::ALERTS_HISTORY) {
         let rows = &changes.rows;
-        let text = |column: usize, row: usize| String::from_utf8_lossy(rows.column(column).as_binary::<i32>().value(row)).into_owned();
-        let minute = |column: usize, row: usize| rows.column(column).as_primitive::<TimestampMicrosecondType>().value(row) / MINUTE;
+        let text = |column: usize, row: usize| {
+            String::from_utf8_lossy(rows.column(column).as_binary::<i32>().value(row)).into_owned()
+        };
+        let minute = |column: usize, row: usize| {
+            rows.column(column).as_primitive::<TimestampMicrosecondType>().value(row) / MINUTE
+        };
         for row in 0..rows.num_rows() {
             let examples = rows.column(17).as_list::<i32>().value(row);
-            let example = examples.as_binary::<i32>().iter().flatten().next().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            let example = examples
+                .as_binary::<i32>()
+                .iter()
+                .flatten()
+                .next()
+                .map(|bytes| String::from_utf8_lossy(bytes).into_owned());
             steps.push(format!(
                 "{} {} r{} {} since {}: {}/{} = {:.2} {} {} {}",
                 minute(0, row),
@@ -146,7 +158,11 @@ fn minute_of(release: &'static str, minute: i64, records: usize, bad: usize) -> 
         .map(|at| Record {
             at: minute * MINUTE + at as i64,
             release,
-            refused: (at < bad).then_some(if at % 3 == 0 { (Reason::Rule, "positive") } else { (Reason::Malformed, "amount") }),
+            refused: (at < bad).then_some(if at % 3 == 0 {
+                (Reason::Rule, "positive")
+            } else {
+                (Reason::Malformed, "amount")
+            }),
             offset: minute * 1_000 + at as i64,
         })
         .collect()
@@ -155,25 +171,37 @@ fn minute_of(release: &'static str, minute: i64, records: usize, bad: usize) -> 
 #[test]
 fn an_alert_opens_is_updated_and_resolves_with_hysteresis() {
     let mut harness = harness(1, 0);
-    for (minute, (records, bad)) in [(20, 2), (20, 10), (8, 8), (20, 5), (20, 3), (20, 9), (20, 20)].into_iter().enumerate() {
+    for (minute, (records, bad)) in
+        [(20, 2), (20, 10), (8, 8), (20, 5), (20, 3), (20, 9), (20, 20)].into_iter().enumerate()
+    {
         feed(&mut harness, &minute_of("2.1", minute as i64, records, bad));
     }
     harness.raise(EventTime(5 * MINUTE - 1));
-    assert_eq!(steps(&harness.finish_epoch()), [
-        "1 2.1 r1 open since 1: 10/20 = 0.50 malformed amount orders/4@1000",
-        // Minute 2 has too few records to say anything.
-        "3 2.1 r2 update since 1: 5/20 = 0.25 malformed amount orders/4@3000",
-    ]);
+    assert_eq!(
+        steps(&harness.finish_epoch()),
+        [
+            "1 2.1 r1 open since 1: 10/20 = 0.50 malformed amount orders/4@1000",
+            // Minute 2 has too few records to say anything.
+            "3 2.1 r2 update since 1: 5/20 = 0.25 malformed amount orders/4@3000",
+        ]
+    );
     harness.start(2);
     harness.raise(EventTime(7 * MINUTE));
     let changes = harness.finish_epoch();
-    assert_eq!(steps(&changes), [
-        "4 2.1 r3 resolved since 1: 3/20 = 0.15 malformed amount orders/4@4000",
-        // 9 of 20 is below the threshold again.
-        "6 2.1 r1 open since 6: 20/20 = 1.00 malformed amount orders/4@6000",
-    ]);
+    assert_eq!(
+        steps(&changes),
+        [
+            "4 2.1 r3 resolved since 1: 3/20 = 0.15 malformed amount orders/4@4000",
+            // 9 of 20 is below the threshold again.
+            "6 2.1 r1 open since 6: 20/20 = 1.00 malformed amount orders/4@6000",
+        ]
+    );
     let current: Vec<&Changes> = changes.iter().filter(|changes| &*changes.table == tables::ALERTS).collect();
-    assert_eq!(current.iter().map(|changes| changes.rows.num_rows()).sum::<usize>(), 1, "one row per alert: the newest");
+    assert_eq!(
+        current.iter().map(|changes| changes.rows.num_rows()).sum::<usize>(),
+        1,
+        "one row per alert: the newest"
+    );
 }
 
 #[test]

@@ -40,7 +40,11 @@ struct Ended {
 }
 
 impl Harness {
-    pub(crate) fn new(peers: usize, route: Option<usize>, build: impl Fn(&mut StateRegistry) -> Box<dyn Operator> + 'static) -> Harness {
+    pub(crate) fn new(
+        peers: usize,
+        route: Option<usize>,
+        build: impl Fn(&mut StateRegistry) -> Box<dyn Operator> + 'static,
+    ) -> Harness {
         let mut harness = Harness {
             folder: tempfile::tempdir().unwrap(),
             store: None,
@@ -90,7 +94,8 @@ impl Harness {
             let piece = match self.route {
                 Some(column) if peers > 1 => {
                     let groups = batch.column(column).as_primitive::<UInt16Type>();
-                    let rows = (0..batch.num_rows() as u32).filter(|row| worker_of(groups.value(*row as usize), peers) == worker);
+                    let rows = (0..batch.num_rows() as u32)
+                        .filter(|row| worker_of(groups.value(*row as usize), peers) == worker);
                     take_record_batch(&batch, &UInt32Array::from_iter_values(rows)).unwrap()
                 }
                 _ => batch.clone(),

@@ -9,4 +9,5 @@ mod ledger;
 mod script;
 mod states;
 mod tables;
+mod view;
 mod window;

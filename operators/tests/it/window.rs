@@ -35,10 +35,13 @@ fn windows_are_cut_where_the_engine_cuts_them() {
         let [zone, interval, first, step, samples, expected] = fields[..] else { panic!("line {line}") };
         let (first, step, samples): (i64, i64, i64) =
             (first.parse().unwrap(), step.parse().unwrap(), samples.parse().unwrap());
-        let mut expected = expected.split(' ').map(|pair| {
-            let (start, from) = pair.split_once(':').unwrap();
-            (start.parse::<i64>().unwrap(), from.parse::<i64>().unwrap())
-        }).peekable();
+        let mut expected = expected
+            .split(' ')
+            .map(|pair| {
+                let (start, from) = pair.split_once(':').unwrap();
+                (start.parse::<i64>().unwrap(), from.parse::<i64>().unwrap())
+            })
+            .peekable();
         let mut windows = windows(zone, width_of(interval));
         let times: Vec<i64> = (0..samples).map(|sample| (first + sample * step) * SECOND).collect();
         let mut starts = Vec::new();
@@ -49,7 +52,11 @@ fn windows_are_cut_where_the_engine_cuts_them() {
                 current = expected.next().unwrap().0;
             }
             if *start != current * SECOND {
-                wrong.push(format!("{zone} {interval} at {}: {} but the engine says {current}", time / SECOND, start / SECOND));
+                wrong.push(format!(
+                    "{zone} {interval} at {}: {} but the engine says {current}",
+                    time / SECOND,
+                    start / SECOND
+                ));
                 break;
             }
             checked += 1;

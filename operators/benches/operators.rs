@@ -1,0 +1,205 @@
+//! Nanoseconds of CPU per event of combine, maintain, identify and deduplicate, in memory and on one thread.
+//!
+//! `cargo bench -p weir-operators --profile dev --bench operators`; an argument is the number of events (1,000,000).
+//! The events: 20 tenants, 5 types, 20,000 users, an amount with two decimals, over ten minutes; the view groups by
+//! minute, tenant and type, with count, sum of the amount and exact distinct users.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use arrow_array::{
+    ArrayRef, BinaryArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array,
+};
+use weir_operators::aggregate::{Call, Function};
+use weir_operators::combine::Combine;
+use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
+use weir_operators::expr::Expr;
+use weir_operators::maintain::{Keeping, Maintain};
+use weir_operators::operator::{Context, Effects, Operator};
+use weir_operators::state::{StateRegistry, Store, StoreOptions};
+use weir_operators::view::{Dimension, Measure, Output, ViewPlan, Width, Window};
+use weir_schemas::stage::{Column, event_schema, system};
+use weir_schemas::time::{Epoch, EventTime, Span};
+use weir_schemas::types::{ColumnType, Width as Bits};
+
+const BATCH: usize = 8_192;
+/// Batches of one epoch.
+const EPOCH: usize = 16;
+
+fn columns() -> Vec<Column> {
+    vec![
+        Column::new("id", ColumnType::String),
+        Column::new("tenant", ColumnType::String),
+        Column::new("type", ColumnType::LowCardinality),
+        Column::new("user", ColumnType::String),
+        Column::new("amount", ColumnType::Decimal(18, 2)),
+    ]
+}
+
+fn batch(first: u64) -> RecordBatch {
+    let rows = first..first + BATCH as u64;
+    let scattered = |row: u64| row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    let text = |of: &dyn Fn(u64) -> String| -> ArrayRef {
+        Arc::new(BinaryArray::from_iter_values(rows.clone().map(|row| of(row).into_bytes())))
+    };
+    let amounts = Decimal128Array::from_iter_values(rows.clone().map(|row| i128::from(scattered(row) % 10_000)));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt16Array::from_iter_values(rows.clone().map(|_| 0))),
+        Arc::new(Int32Array::from_iter_values(rows.clone().map(|row| (row / BATCH as u64 % 8) as i32))),
+        Arc::new(Int64Array::from_iter_values(rows.clone().map(|row| row as i64))),
+        Arc::new(Int64Array::from_iter_values(rows.clone().map(|row| row as i64))),
+        Arc::new(UInt32Array::from_iter_values(rows.clone().map(|_| 1))),
+        Arc::new(Int64Array::from_iter_values(
+            rows.clone().map(|row| row as i64 * 600 + (scattered(row) % 9_000_000) as i64),
+        )),
+        text(&|row| format!("{:016x}", scattered(row) ^ row << 40)),
+        text(&|row| format!("tenant-{}", scattered(row) % 20)),
+        text(&|row| ["view", "click", "purchase", "cart", "search"][scattered(row) as usize % 5].to_owned()),
+        text(&|row| format!("user-{}", scattered(row * 7) % 20_000)),
+        Arc::new(amounts.with_precision_and_scale(18, 2).unwrap()),
+    ];
+    RecordBatch::try_new(event_schema(&self::columns()), columns).unwrap()
+}
+
+fn plan() -> Arc<ViewPlan> {
+    let column = |at: usize| Expr::Column {
+        index: system::COUNT + at,
+        name: columns()[at].name.clone(),
+        column_type: columns()[at].column_type.clone(),
+    };
+    let call = |function, arguments, signature: &str, result| Call {
+        function,
+        arguments,
+        condition: None,
+        signature: signature.to_owned(),
+        result,
+    };
+    let count = ColumnType::UInt(Bits::W64);
+    let measures = vec![
+        Measure { name: "events".into(), call: call(Function::Count, vec![], "count", count.clone()) },
+        Measure {
+            name: "revenue".into(),
+            call: call(Function::Sum, vec![column(4)], "sum, Decimal(18, 2)", ColumnType::Decimal(38, 2)),
+        },
+        Measure { name: "users".into(), call: call(Function::UniqExact, vec![column(3)], "uniqExact, String", count) },
+    ];
+    Arc::new(ViewPlan {
+        name: "bench".into(),
+        source: "events".into(),
+        filter: None,
+        window: Window {
+            name: "minute".into(),
+            column_type: ColumnType::DateTime(None),
+            width: Width::Fixed(Span(60_000_000)),
+            zone: None,
+        },
+        dimensions: vec![
+            Dimension { name: "tenant".into(), value: column(1) },
+            Dimension { name: "type".into(), value: column(2) },
+        ],
+        measures,
+        outputs: vec![
+            Output::Window,
+            Output::Dimension(0),
+            Output::Dimension(1),
+            Output::Measure(0),
+            Output::Measure(1),
+            Output::Measure(2),
+        ],
+        having: None,
+    })
+}
+
+/// Nanoseconds of CPU that this thread has taken, as Linux counts them: what others do on the machine does not count.
+fn cpu_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// An operator with the time that its calls took.
+struct Timed {
+    name: &'static str,
+    operator: Box<dyn Operator>,
+    registry: StateRegistry,
+    taken: u64,
+    epoch: Epoch,
+}
+
+impl Timed {
+    fn new(
+        name: &'static str,
+        store: &Arc<Store>,
+        build: impl FnOnce(&mut StateRegistry) -> Box<dyn Operator>,
+    ) -> Timed {
+        let mut registry = StateRegistry::new(store.clone(), name, 0, 1, Epoch(1)).unwrap();
+        Timed { name, operator: build(&mut registry), registry, taken: 0, epoch: Epoch(1) }
+    }
+
+    fn input(&mut self, batch: RecordBatch) -> Vec<RecordBatch> {
+        self.call(|operator, cx| operator.on_batch(batch, cx).unwrap())
+    }
+
+    fn call(&mut self, call: impl FnOnce(&mut dyn Operator, &mut Context<'_>)) -> Vec<RecordBatch> {
+        let mut effects = Effects::default();
+        let started = cpu_ns();
+        call(&mut *self.operator, &mut Context::new(self.epoch, EventTime(0), &mut effects));
+        self.taken += cpu_ns() - started;
+        black_box(&effects.changes);
+        effects.emitted.into_iter().filter(|(output, _)| *output == 0).map(|(_, batch)| batch).collect()
+    }
+
+    /// Ends the epoch and commits it at once; writing to the disk is not counted.
+    fn end(&mut self) -> Vec<RecordBatch> {
+        let emitted = self.call(|operator, cx| operator.end_of_epoch(cx).unwrap());
+        let started = cpu_ns();
+        let frozen = self.registry.freeze(self.epoch).unwrap();
+        self.taken += cpu_ns() - started;
+        black_box(frozen);
+        self.epoch = self.epoch.next();
+        emitted
+    }
+
+    fn report(&self, events: usize) {
+        println!("{:<12} {:>7.1} ns/event", self.name, self.taken as f64 / events as f64);
+    }
+}
+
+fn main() {
+    let asked = std::env::args().skip(1).find_map(|argument| argument.parse::<usize>().ok());
+    let batches = asked.unwrap_or(1_000_000).div_ceil(BATCH);
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
+    let keeping = Keeping { provisional: true, allowed_lateness: Span(0), memory_bytes: 256 << 20 };
+    let mut combine = Timed::new("combine", &store, |_| Box::new(Combine::new(plan(), 64 << 20).unwrap()));
+    let mut maintain =
+        Timed::new("maintain", &store, |registry| Box::new(Maintain::new(plan(), keeping, registry).unwrap()));
+    let mut identify =
+        Timed::new("identify", &store, |_| Box::new(Identify::new(Some(system::COUNT + 1), system::COUNT)));
+    let settings = Deduplication {
+        tenant: Some(system::COUNT + 1),
+        allowed_lateness: Span(0),
+        horizon: Span(0),
+        memory_bytes: 512 << 20,
+    };
+    let mut deduplicate =
+        Timed::new("deduplicate", &store, |registry| Box::new(Deduplicate::new(settings, registry).unwrap()));
+    let all: Vec<RecordBatch> = (0..batches as u64).map(|at| batch(at * BATCH as u64)).collect();
+    for epoch in all.chunks(EPOCH) {
+        for batch in epoch {
+            for partials in combine.input(batch.clone()) {
+                maintain.input(partials);
+            }
+            for identified in identify.input(batch.clone()) {
+                black_box(deduplicate.input(identified));
+            }
+        }
+        for partials in combine.end() {
+            maintain.input(partials);
+        }
+        maintain.end();
+        deduplicate.end();
+    }
+    let events = batches * BATCH;
+    println!("{events} events, {batches} batches, {} epochs", batches.div_ceil(EPOCH));
+    [combine, maintain, identify, deduplicate].iter().for_each(|timed| timed.report(events));
+}
