@@ -198,3 +198,179 @@ fn check(table: &Table) -> Result<(), Error> {
 fn is_time(column_type: &ColumnType) -> bool {
     matches!(column_type, ColumnType::Date | ColumnType::Date32 | ColumnType::DateTime(_) | ColumnType::DateTime64(..))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use expect_test::{Expect, expect};
+    use weir_schemas::tables;
+    use weir_schemas::types::Width;
+
+    use super::super::reader::{ViewTable, create_plain, create_view};
+    use super::*;
+
+    fn check_sql(sql: &str, expected: Expect) {
+        expected.assert_eq(sql);
+    }
+
+    fn column(name: &str, column_type: ColumnType, comment: &str) -> Column {
+        Column { name: name.to_owned(), column_type, comment: comment.to_owned() }
+    }
+
+    fn revenue() -> ViewTable {
+        let columns = vec![
+            column("window_start", ColumnType::DateTime(Some(Arc::from("UTC"))), "start of the window"),
+            column("tenant", ColumnType::LowCardinality, ""),
+            column("geo.country", ColumnType::String.nullable(), "it's a code"),
+            column("orders", ColumnType::UInt(Width::W64), ""),
+            column("users", ColumnType::AggregateState("uniqExact, String".to_owned()), ""),
+            column("revision", ColumnType::UInt(Width::W32), ""),
+        ];
+        ViewTable {
+            table: Table {
+                name: Arc::from("revenue_by_minute"),
+                comment: "Revenue by minute".to_owned(),
+                columns,
+                key_columns: 3,
+                partition_by: Some(0),
+                kind: TableKind::Keyed,
+                retention_days: Some(90),
+            },
+            select: vec![1, 2, 0, 4, 3],
+            window: 0,
+            zone: None,
+        }
+    }
+
+    #[test]
+    fn a_kept_query_has_this_base_table() {
+        let base = BaseTable::of(&revenue().table).expect("a table");
+        check_sql(&base.create("weir"), expect![[r#"
+            CREATE TABLE IF NOT EXISTS `weir`.`revenue_by_minute__rows`
+            (
+                `window_start` DateTime('UTC') COMMENT 'start of the window',
+                `tenant` LowCardinality(String),
+                `geo:country` Nullable(String) COMMENT 'it\'s a code',
+                `orders` UInt64,
+                `users` AggregateFunction(uniqExact, String),
+                `revision` UInt32,
+                `_version` UInt64 COMMENT 'the row with the greatest counts: generation and epoch',
+                `_is_deleted` UInt8 COMMENT '1 where the key has no row any more'
+            )
+            ENGINE = ReplacingMergeTree(_version, _is_deleted)
+            PARTITION BY toYYYYMM(`window_start`, 'UTC')
+            ORDER BY (toDate(`window_start`, 'UTC'), `tenant`, `geo:country`, toUnixTimestamp(`window_start`))
+            TTL toDateTime(`window_start`, 'UTC') + toIntervalDay(90)
+            SETTINGS allow_nullable_key = 1
+            COMMENT 'Weir: Revenue by minute'"#]]);
+    }
+
+    #[test]
+    fn a_kept_query_has_this_readers_view() {
+        check_sql(&create_view("weir", &revenue()).expect("a view"), expect![[r#"
+            CREATE OR REPLACE VIEW `weir`.`revenue_by_minute` AS
+            SELECT
+                `rows`.`tenant` AS `tenant`,
+                `rows`.`geo:country` AS `geo.country`,
+                `rows`.`window_start` AS `window_start`,
+                finalizeAggregation(`rows`.`users`) AS `users`,
+                `rows`.`orders` AS `orders`,
+                `rows`.`revision` AS `revision`,
+                `rows`.`users` AS `users_state`,
+                CAST(ifNull(`rows`.`window_start` < (SELECT argMax(`complete_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_closed`,
+                CAST(ifNull(`rows`.`window_start` < (SELECT argMax(`final_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_final`
+            FROM `weir`.`revenue_by_minute__rows` AS `rows` FINAL
+            SETTINGS do_not_merge_across_partitions_select_final = 1
+            COMMENT 'Weir: Revenue by minute'"#]]);
+    }
+
+    #[test]
+    fn progress_has_these_two() {
+        let base = BaseTable::of(&tables::progress()).expect("a table");
+        check_sql(&base.create("weir"), expect![[r#"
+            CREATE TABLE IF NOT EXISTS `weir`.`weir_progress__rows`
+            (
+                `view` LowCardinality(String) COMMENT 'the view\'s name',
+                `complete_through` DateTime64(6, 'UTC') COMMENT 'every window that ends here or before is closed',
+                `final_through` DateTime64(6, 'UTC') COMMENT 'every window that ends here or before can change no more by itself',
+                `epoch` UInt64 COMMENT 'the committed epoch this speaks of',
+                `held_back_by` String COMMENT 'the partition with the least watermark, as topic/partition',
+                `committed_at` DateTime64(6, 'UTC') COMMENT 'when the epoch was committed, by Weir\'s clock',
+                `_version` UInt64 COMMENT 'the row with the greatest counts: generation and epoch',
+                `_is_deleted` UInt8 COMMENT '1 where the key has no row any more'
+            )
+            ENGINE = ReplacingMergeTree(_version, _is_deleted)
+            ORDER BY (`view`)
+            SETTINGS allow_nullable_key = 1
+            COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'"#]]);
+        check_sql(&create_plain("weir", &tables::progress()), expect![[r#"
+            CREATE OR REPLACE VIEW `weir`.`weir_progress` AS
+            SELECT
+                `rows`.`view` AS `view`,
+                `rows`.`complete_through` AS `complete_through`,
+                `rows`.`final_through` AS `final_through`,
+                `rows`.`epoch` AS `epoch`,
+                `rows`.`held_back_by` AS `held_back_by`,
+                `rows`.`committed_at` AS `committed_at`
+            FROM `weir`.`weir_progress__rows` AS `rows` FINAL
+            SETTINGS do_not_merge_across_partitions_select_final = 1
+            COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'"#]]);
+    }
+
+    #[test]
+    fn the_sorting_key_follows_the_type_of_the_time() {
+        let key = |time: ColumnType| {
+            let mut table = revenue().table;
+            table.columns[0].column_type = time;
+            BaseTable::of(&table).expect("a table").sorting_key
+        };
+        let utc = || Some(Arc::from("UTC"));
+        for (time, expected) in [
+            (ColumnType::Date, "`window_start`, `tenant`, `geo:country`"),
+            (
+                ColumnType::DateTime(utc()),
+                "toDate(`window_start`, 'UTC'), `tenant`, `geo:country`, toUnixTimestamp(`window_start`)",
+            ),
+            (
+                ColumnType::DateTime64(3, utc()),
+                "toDate(`window_start`, 'UTC'), `tenant`, `geo:country`, toUnixTimestamp64Micro(`window_start`)",
+            ),
+            (
+                ColumnType::DateTime64(9, utc()),
+                "toDate(`window_start`, 'UTC'), `tenant`, `geo:country`, toUnixTimestamp64Nano(`window_start`)",
+            ),
+        ] {
+            assert_eq!(key(time), expected);
+        }
+    }
+
+    #[test]
+    fn what_clickhouse_could_not_hold_is_refused_by_column() {
+        let refused = |change: fn(&mut ViewTable), expected: &str| {
+            let mut view = revenue();
+            change(&mut view);
+            let base = BaseTable::of(&view.table).map(drop);
+            let error = base.and_then(|()| create_view("weir", &view).map(drop)).expect_err("is refused").to_string();
+            assert!(error.starts_with("table revenue_by_minute: ") && error.contains(expected), "{error}");
+        };
+        refused(|view| view.table.columns[3].name = "_version".to_owned(), "column _version is Weir's own");
+        refused(|view| view.table.columns[3].name = "is_closed".to_owned(), "two columns named is_closed");
+        refused(|view| view.table.columns[3].name = "users_state".to_owned(), "two columns named users_state");
+        refused(|view| view.table.columns[3].name = "geo:country".to_owned(), "columns geo.country and geo:country");
+        refused(
+            |view| view.table.columns[3].column_type = ColumnType::DateTime64(2, None),
+            "column orders: DateTime64(2)",
+        );
+        refused(
+            |view| view.table.columns[1].column_type = ColumnType::AggregateState("sum, UInt8".to_owned()),
+            "column tenant is a AggregateFunction(sum, UInt8) within the key",
+        );
+        refused(
+            |view| view.table.partition_by = Some(1),
+            "column tenant is a LowCardinality(String) and cuts no months",
+        );
+        refused(|view| view.table.partition_by = Some(4), "not part of the key");
+        refused(|view| view.table.key_columns = 0, "0 key columns of 6");
+    }
+}

@@ -164,16 +164,16 @@ impl Compare<'_> {
             && normalized(&self.existing.engine_full).contains(&normalized(arguments));
         let wanted_partition = self.wanted.partition_key.as_deref().unwrap_or_default();
         for (what, there, wanted, fits) in [
-            ("engine", &self.existing.engine, self.wanted.engine.as_str(), engine_fits),
+            ("engine", engine_with_arguments(&self.existing.engine_full), self.wanted.engine.as_str(), engine_fits),
             (
                 "sorting key",
-                &self.existing.sorting_key,
+                self.existing.sorting_key.as_str(),
                 self.wanted.sorting_key.as_str(),
-                normalized(&self.existing.sorting_key) == normalized(&self.wanted.sorting_key),
+                without_parentheses(&normalized(&self.existing.sorting_key)) == normalized(&self.wanted.sorting_key),
             ),
             (
                 "partition key",
-                &self.existing.partition_key,
+                self.existing.partition_key.as_str(),
                 wanted_partition,
                 normalized(&self.existing.partition_key) == normalized(wanted_partition),
             ),
@@ -274,6 +274,16 @@ fn check_reader(database: &str, name: &str, existing: Option<&Existing>) -> Resu
 /// SQL without what ClickHouse writes in its own way when it tells it back.
 fn normalized(sql: &str) -> String {
     sql.chars().filter(|c| !matches!(c, ' ' | '`' | '\n')).collect()
+}
+
+/// `ReplacingMergeTree(...)` without the clauses behind it.
+fn engine_with_arguments(engine_full: &str) -> &str {
+    engine_full.find(')').and_then(|end| engine_full.get(..=end)).unwrap_or(engine_full)
+}
+
+/// A key of one column comes back in the parentheses that CREATE wrote around it, a longer one without.
+fn without_parentheses(key: &str) -> &str {
+    key.strip_prefix('(').and_then(|key| key.strip_suffix(')')).unwrap_or(key)
 }
 
 /// The days of `TTL ... toIntervalDay(90)`.

@@ -208,22 +208,36 @@ impl Session {
     /// Sends those of `messages` that the topic does not hold, in one transaction.
     fn send(&mut self, messages: &[Message]) -> Result<(), DeliveryError> {
         self.try_send(messages).map_err(|error| {
-            let error = self.reports.take_failed().unwrap_or(error);
-            let error = match self.open_since {
-                Some(since) if since.elapsed() >= TRANSACTION_TIMEOUT => DeliveryError::Retriable {
-                    why: format!(
-                        "Kafka topic {}: the brokers gave up a transaction open for too long: {error}",
-                        self.settings.topic
-                    ),
-                },
-                _ => classify(&error, &self.settings.topic, self.reports.take_said()),
-            };
+            let error = self.classify(error);
             // The next session would settle it, too; consumers need not wait for that.
             if let Err(abort_error) = self.producer.abort_transaction(ABORT_WITHIN) {
                 tracing::debug!(error = %abort_error, topic = self.settings.topic, "transaction was not aborted");
             }
             error
         })
+    }
+
+    /// What an error means. The call that failed may only say that messages were purged or that time was up: what ended
+    /// the producer says more, and so does the first message that was refused.
+    fn classify(&self, error: KafkaError) -> DeliveryError {
+        let topic = &self.settings.topic;
+        if self.open_since.is_some_and(|since| since.elapsed() >= TRANSACTION_TIMEOUT) {
+            let why =
+                format!("Kafka topic {topic}: the brokers gave up a transaction that was open for too long: {error}");
+            return DeliveryError::Retriable { why };
+        }
+        let ended = self.producer.client().fatal_error().map(|(code, _)| KafkaError::Global(code));
+        let said = self.reports.take_said();
+        let all = [ended, Some(error), self.reports.take_failed()];
+        let mut all = all.iter().flatten().map(|error| classify(error, topic, said.clone()));
+        let first =
+            all.next().unwrap_or(DeliveryError::Retriable { why: format!("Kafka topic {topic}: no reason given") });
+        match first {
+            DeliveryError::Fatal { .. } => first,
+            DeliveryError::Retriable { .. } => {
+                all.find(|other| matches!(other, DeliveryError::Fatal { .. })).unwrap_or(first)
+            }
+        }
     }
 
     fn try_send(&mut self, messages: &[Message]) -> KafkaResult<()> {

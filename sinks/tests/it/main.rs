@@ -1,0 +1,9 @@
+//! Sinks against the real ClickHouse engine and a real Kafka node.
+
+mod closing;
+mod evolving;
+mod parts;
+mod row_binary;
+mod sample;
+mod tables;
+mod topics;
