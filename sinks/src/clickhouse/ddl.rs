@@ -246,7 +246,9 @@ mod tests {
     #[test]
     fn a_kept_query_has_this_base_table() {
         let base = BaseTable::of(&revenue().table).expect("a table");
-        check_sql(&base.create("weir"), expect![[r#"
+        check_sql(
+            &base.create("weir"),
+            expect![[r#"
             CREATE TABLE IF NOT EXISTS `weir`.`revenue_by_minute__rows`
             (
                 `window_start` DateTime('UTC') COMMENT 'start of the window',
@@ -263,12 +265,15 @@ mod tests {
             ORDER BY (toDate(`window_start`, 'UTC'), `tenant`, `geo:country`, toUnixTimestamp(`window_start`))
             TTL toDateTime(`window_start`, 'UTC') + toIntervalDay(90)
             SETTINGS allow_nullable_key = 1
-            COMMENT 'Weir: Revenue by minute'"#]]);
+            COMMENT 'Weir: Revenue by minute'"#]],
+        );
     }
 
     #[test]
     fn a_kept_query_has_this_readers_view() {
-        check_sql(&create_view("weir", &revenue()).expect("a view"), expect![[r#"
+        check_sql(
+            &create_view("weir", &revenue()).expect("a view"),
+            expect![[r#"
             CREATE OR REPLACE VIEW `weir`.`revenue_by_minute` AS
             SELECT
                 `rows`.`tenant` AS `tenant`,
@@ -282,13 +287,16 @@ mod tests {
                 CAST(ifNull(`rows`.`window_start` < (SELECT argMax(`final_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_final`
             FROM `weir`.`revenue_by_minute__rows` AS `rows` FINAL
             SETTINGS do_not_merge_across_partitions_select_final = 1
-            COMMENT 'Weir: Revenue by minute'"#]]);
+            COMMENT 'Weir: Revenue by minute'"#]],
+        );
     }
 
     #[test]
     fn progress_has_these_two() {
         let base = BaseTable::of(&tables::progress()).expect("a table");
-        check_sql(&base.create("weir"), expect![[r#"
+        check_sql(
+            &base.create("weir"),
+            expect![[r#"
             CREATE TABLE IF NOT EXISTS `weir`.`weir_progress__rows`
             (
                 `view` LowCardinality(String) COMMENT 'the view\'s name',
@@ -303,8 +311,11 @@ mod tests {
             ENGINE = ReplacingMergeTree(_version, _is_deleted)
             ORDER BY (`view`)
             SETTINGS allow_nullable_key = 1
-            COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'"#]]);
-        check_sql(&create_plain("weir", &tables::progress()), expect![[r#"
+            COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'"#]],
+        );
+        check_sql(
+            &create_plain("weir", &tables::progress()),
+            expect![[r#"
             CREATE OR REPLACE VIEW `weir`.`weir_progress` AS
             SELECT
                 `rows`.`view` AS `view`,
@@ -315,7 +326,8 @@ mod tests {
                 `rows`.`committed_at` AS `committed_at`
             FROM `weir`.`weir_progress__rows` AS `rows` FINAL
             SETTINGS do_not_merge_across_partitions_select_final = 1
-            COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'"#]]);
+            COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'"#]],
+        );
     }
 
     #[test]

@@ -43,13 +43,15 @@ fn start_clickhouse() -> String {
     let program = beside("weir-clickhouse");
     assert!(program.exists(), "{} is missing: cargo build -p weir-clickhouse", program.display());
     let library = script("clickhouse.sh", &["fetch"], &[]);
+    let folder = own_folder("clickhouse");
     let mut child = Command::new(&program)
-        .args(["--listen", "127.0.0.1:0", "--data"])
-        .arg(own_folder("clickhouse"))
-        .args(["--parent-pid", &std::process::id().to_string(), "--library", &library])
+        .args(["--listen", "127.0.0.1:0", "--path"])
+        .arg(&folder)
+        .args(["--parent", &std::process::id().to_string(), "--library", &library])
         .stdout(Stdio::piped())
         .spawn()
         .expect("the front starts");
+    when_we_end(&format!("wait_for {}; rm -rf '{}'", child.id(), folder.display()));
     let output = child.stdout.take().expect("piped");
     let mut printed = BufReader::new(output).lines().map_while(Result::ok);
     printed.find(|line| line.starts_with("http://")).expect("the front prints its address")
@@ -61,17 +63,50 @@ pub(crate) fn kafka() -> &'static str {
     ADDRESS.get_or_init(|| std::env::var("WEIR_TEST_KAFKA").unwrap_or_else(|_| start_kafka()))
 }
 
-/// Starts a node whose data folder belongs to this build of the tests. It is left running, so that the next run starts
-/// at once: its topics have names of their own.
+/// Starts a node; it ends with this process.
 fn start_kafka() -> String {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka");
-    let data = folder.to_string_lossy();
-    script("kafka.sh", &["start"], &[("KAFKA_PORT", "28092"), ("KAFKA_DATA", &data), ("KAFKA_HEAP", "384m")])
+    let folder = own_folder("kafka");
+    let data = folder.join("data").to_string_lossy().into_owned();
+    let port = free_ports().to_string();
+    let environment = [
+        ("KAFKA_PORT", port.as_str()),
+        ("KAFKA_DATA", &data),
+        ("KAFKA_HEAP", "384m"),
+        ("KAFKA_JVM", "-XX:TieredStopAtLevel=1"),
+    ];
+    let wipe = path_of("kafka.sh").display().to_string();
+    when_we_end(&format!("KAFKA_DATA='{data}' KAFKA_PORT={port} '{wipe}' wipe; rm -rf '{}'", folder.display()));
+    script("kafka.sh", &["start"], &environment)
+}
+
+/// The first of two ports that nobody listens on: one for the broker, the next for its controller.
+fn free_ports() -> u16 {
+    for _ in 0..100 {
+        let listen = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).ok();
+        let Some(first) = listen(fastrand::u16(20_000..30_000)) else { continue };
+        let port = first.local_addr().expect("an address").port();
+        if listen(port + 1).is_some() {
+            return port;
+        }
+    }
+    panic!("no two free ports in a row");
+}
+
+/// Has a shell run `command` when this process has ended, however it ends; in it `wait_for PID` waits for another.
+fn when_we_end(command: &str) {
+    let wait = "wait_for() { while kill -0 \"$1\" 2>/dev/null; do sleep 0.2; done; }";
+    Command::new("bash")
+        .args(["-c", &format!("{wait}; wait_for {}; {command}", std::process::id())])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("bash");
 }
 
 /// Runs a script of the local parts and returns the last line that it prints.
 fn script(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../replay/parts").join(name);
+    let path = path_of(name);
     let output = Command::new(&path)
         .args(arguments)
         .envs(environment.iter().copied())
@@ -80,6 +115,10 @@ fn script(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Strin
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(output.status.success(), "{name} {arguments:?} failed");
     String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
+}
+
+fn path_of(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../replay/parts").join(script)
 }
 
 /// A program in the folder where cargo puts this workspace's programs.
