@@ -1,15 +1,16 @@
 //! The whole graph, top to bottom in the order of flow.
 //!
 //! ```text
-//!  Kafka ─▶ source ── events ─▶ identify ═▶ deduplicate ── accepted ──┬─▶ key ═▶ a team's own operator
-//!           fetch,              hash of      each tenant and          └─▶ record events
-//!           decode,             tenant, id   id once
-//!           judge time,                        │
-//!           rules                              │ tallies
-//!           │      │                           ▼
-//!           │      └──────── tallies ────▶ count ─▶ gather ═▶ ledger
-//!           │ refused
-//!           └─▶ record refused
+//!  Kafka ─▶ source ── events ─▶ identify ═▶ deduplicate ── accepted ──┬─▶ combine ═▶ maintain      (a pair per view)
+//!           fetch,              hash of      each tenant and          ├─▶ key ═▶ a team's own operator
+//!           decode,             tenant, id   id once                  ├─▶ record events
+//!           judge time,                        │                      └─▶ count accepted ═╗
+//!           rules                              │ tallies                                  ╠═▶ detect
+//!           │      │                           ▼                                          ║
+//!           │      └──────── tallies ────▶ count ─▶ gather ═▶ ledger                      ║
+//!           │ refused                                                                     ║
+//!           ├─▶ record refused                                                            ║
+//!           └─▶ count refused ════════════════════════════════════════════════════════════╝
 //!
 //!  ─▶ stays on the worker   ═▶ goes to the worker of the key group
 //!  A source without an event id has `tally` in the place of identify and deduplicate.
@@ -35,11 +36,15 @@ use timely::dataflow::{ProbeHandle, Scope};
 use timely::scheduling::activate::Activator;
 use weir_operators::account::{KeepLedger, TopicNames};
 use weir_operators::adaptor::{Host, operate};
+use weir_operators::combine::{self, Combine};
 use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
+use weir_operators::detect::{CountAccepted, CountRefused, Detect, SenderColumns, Thresholds};
+use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::moment::Moment;
 use weir_operators::record::{RecordEvents, RecordRefused};
 use weir_operators::route::{BatchStream, Route};
 use weir_operators::tally::{GatherTallies, TallyAccepted};
+use weir_operators::view::ViewPlan;
 use weir_schemas::rows::Table;
 
 use crate::count::Count;
@@ -70,6 +75,10 @@ pub struct SourceGraph {
     pub deduplicate: Option<(usize, Deduplication)>,
     /// The table that accepted events are written to.
     pub keep_events: Option<Table>,
+    /// The views of this source.
+    pub views: Vec<(Arc<ViewPlan>, Keeping)>,
+    /// When refused records are an alert.
+    pub detect: Option<(SenderColumns, Thresholds)>,
     /// A team's own operators, by their names in the pipeline file.
     pub custom: Vec<(String, CustomOperator)>,
 }
@@ -91,8 +100,8 @@ pub struct Wiring {
 impl SourceGraph {
     /// How many operators keep something in memory.
     pub fn keepers(&self) -> usize {
-        // The ledger and deduplication.
-        2 + self.custom.len()
+        // The ledger, deduplication, detection, and two for each view.
+        3 + 2 * self.views.len() + self.custom.len()
     }
 }
 
@@ -113,7 +122,13 @@ pub fn build<'scope>(
 
     let (accepted, tallies) = accept(graph, wiring, from.events)?;
     keep_books(graph, wiring, from.tallies.concat(tallies))?;
-    record(graph, wiring, accepted.clone(), from.refused)?;
+    record(graph, wiring, accepted.clone(), from.refused.clone())?;
+    for (plan, keeping) in &graph.views {
+        view(plan, *keeping, wiring, accepted.clone())?;
+    }
+    if let Some((columns, thresholds)) = &graph.detect {
+        detect(graph, *columns, thresholds, wiring, accepted.clone(), from.refused)?;
+    }
     for (name, operator) in &graph.custom {
         custom(name, operator, graph, wiring, accepted.clone())?;
     }
@@ -149,8 +164,7 @@ fn keep_books(graph: &SourceGraph, wiring: &Wiring, tallies: BatchStream<'_>) ->
     let name = format!("{}/count", graph.name);
     let counted = operate(&name, tallies, Route::Pipeline, host, move |_| Ok(Box::new(count)))?;
     let name = format!("{}/gather", graph.name);
-    let gathered =
-        operate(&name, one(counted)?, Route::Pipeline, host, |_| Ok(Box::new(GatherTallies::default())))?;
+    let gathered = operate(&name, one(counted)?, Route::Pipeline, host, |_| Ok(Box::new(GatherTallies::default())))?;
     let (imbalances, bytes) = (wiring.imbalances.clone(), wiring.operator_bytes);
     let name = format!("{}/ledger", graph.name);
     let ledger = operate(&name, one(gathered)?, Route::ByGroup { column: GROUP }, host, move |registry| {
@@ -175,6 +189,49 @@ fn record(
         let name = format!("{}/record events", graph.name);
         watch(operate(&name, accepted, Route::Pipeline, host, |_| Ok(Box::new(events)))?, wiring);
     }
+    Ok(())
+}
+
+/// accepted ─▶ combine ═▶ maintain
+fn view(plan: &Arc<ViewPlan>, keeping: Keeping, wiring: &Wiring, accepted: BatchStream<'_>) -> Result<(), Error> {
+    let (host, bytes) = (&wiring.host, wiring.operator_bytes);
+    let of_plan = plan.clone();
+    let name = format!("{}/combine", plan.name);
+    let combined =
+        operate(&name, accepted, Route::Pipeline, host, move |_| Ok(Box::new(Combine::new(of_plan, bytes)?)))?;
+    let (of_plan, keeping) = (plan.clone(), Keeping { memory_bytes: bytes, ..keeping });
+    let name = format!("{}/maintain", plan.name);
+    let by_key = Route::ByGroup { column: combine::GROUP };
+    let maintained = operate(&name, one(combined)?, by_key, host, move |registry| {
+        Ok(Box::new(Maintain::new(of_plan, keeping, registry)?))
+    })?;
+    watch(maintained, wiring);
+    Ok(())
+}
+
+/// accepted ─▶ count accepted ═╗
+///  refused ─▶ count refused ══╩═▶ detect
+fn detect<'scope>(
+    graph: &SourceGraph,
+    columns: SenderColumns,
+    thresholds: &Thresholds,
+    wiring: &Wiring,
+    accepted: BatchStream<'scope>,
+    refused: BatchStream<'scope>,
+) -> Result<(), Error> {
+    let (host, window, bytes) = (&wiring.host, thresholds.window, wiring.operator_bytes);
+    let name = format!("{}/count accepted", graph.name);
+    let good =
+        operate(&name, accepted, Route::Pipeline, host, move |_| Ok(Box::new(CountAccepted::new(columns, window))))?;
+    let name = format!("{}/count refused", graph.name);
+    let bad = operate(&name, refused, Route::Pipeline, host, move |_| Ok(Box::new(CountRefused::new(window))))?;
+    let (thresholds, topics) = (thresholds.clone(), graph.topics.clone());
+    let name = format!("{}/detect", graph.name);
+    let by_sender = Route::ByGroup { column: GROUP };
+    let judged = operate(&name, one(good)?.concat(one(bad)?), by_sender, host, move |registry| {
+        Ok(Box::new(Detect::new(thresholds, topics, bytes, registry)?))
+    })?;
+    watch(judged, wiring);
     Ok(())
 }
 

@@ -105,8 +105,7 @@ impl Feed {
         }
         // The epoch after the open one opens only when the one before it is committed, so every worker has passed that.
         self.at.watermark = self.at.watermark.max(self.reached);
-        let left =
-            LeftAt { source: self.cx.source, watermark: self.at.watermark, positions: self.source.positions() };
+        let left = LeftAt { source: self.cx.source, watermark: self.at.watermark, positions: self.source.positions() };
         self.cx.gathered.leave(self.cx.worker, self.at.epoch, left);
         self.at.epoch = self.at.epoch.next();
         self.tell(true);

@@ -81,7 +81,12 @@ impl Gathered {
         self.with(worker, epoch, |parts| parts.rows.append(&mut encoded));
     }
 
-    fn encode(&self, route: &Route, epoch: Epoch, changes: &Changes) -> Result<Vec<(DestinationId, OutRow)>, weir_sinks::Error> {
+    fn encode(
+        &self,
+        route: &Route,
+        epoch: Epoch,
+        changes: &Changes,
+    ) -> Result<Vec<(DestinationId, OutRow)>, weir_sinks::Error> {
         let mut rows = Vec::new();
         route.encode.encode(changes, Version::of(self.generation, epoch), &mut rows)?;
         Ok(rows.into_iter().map(|row| (route.destination, row)).collect())

@@ -21,6 +21,7 @@ pub mod outbox;
 pub mod problem;
 pub mod progress;
 pub mod recovery;
+pub mod run;
 pub mod shares;
 pub mod source;
 pub mod sql;

@@ -13,7 +13,7 @@
 //! ```
 //! Invariants: numbers once given are never given again; positions and marks are written with their epoch's commit only.
 //!
-//! Not here: asking the brokers (the source does, and has [`check_log`] judge what they say).
+//! Not here: whether the log still holds what a position resumes from (the source asks the brokers and refuses).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -68,7 +68,10 @@ impl Fingerprint {
     pub fn after(mut self, before: &Fingerprint) -> Result<Fingerprint, Error> {
         if self.pipeline != before.pipeline {
             return Err(Error::State {
-                detail: format!("this folder belongs to the pipeline {:?}, not to {:?}", before.pipeline, self.pipeline),
+                detail: format!(
+                    "this folder belongs to the pipeline {:?}, not to {:?}",
+                    before.pipeline, self.pipeline
+                ),
                 remedy: "give each pipeline a `state` folder of its own".to_owned(),
             });
         }
@@ -194,7 +197,12 @@ pub fn recover(
 }
 
 /// The numbers of all names that were ever used under `prefix`; the ones of `names` that have none get the next.
-fn numbered(store: &Store, writes: &mut Writes<'_>, prefix: &str, names: &[String]) -> Result<BTreeMap<String, u16>, Error> {
+fn numbered(
+    store: &Store,
+    writes: &mut Writes<'_>,
+    prefix: &str,
+    names: &[String],
+) -> Result<BTreeMap<String, u16>, Error> {
     let mut numbers = BTreeMap::new();
     for (key, value) in entries(store, prefix)? {
         let name = String::from_utf8(key).map_err(|error| foreign(prefix, &error.to_string()))?;
@@ -286,20 +294,6 @@ pub fn forget_marks(store: &Store, topic: u16, partition: i32, first_offset: i64
     Ok(())
 }
 
-/// The marks of a partition, in the order of their offsets.
-pub fn read_marks(store: &Store, topic: u16, partition: i32) -> Result<Vec<(i64, EventTime)>, Error> {
-    let mut prefix = MARK.as_bytes().to_vec();
-    prefix.extend_from_slice(&topic.to_be_bytes());
-    prefix.extend_from_slice(&partition.to_be_bytes());
-    let mut found = Vec::new();
-    store.scan(Family::Meta, &prefix, &mark_key(topic, partition, i64::MAX), |key, value| {
-        found.push((key.get(prefix.len()..).unwrap_or_default().to_vec(), value.to_vec()));
-        true
-    })?;
-    let number = |bytes: &[u8]| fixed(bytes, MARK).map(i64::from_be_bytes);
-    found.iter().map(|(offset, watermark)| Ok((number(offset)?, EventTime(number(watermark)?)))).collect()
-}
-
 /// Writes down that a destination acknowledged everything up to `epoch`.
 ///
 /// Not synced: a loss of power repeats a delivery, which is harmless.
@@ -307,28 +301,6 @@ pub fn write_delivered(store: &Store, destination: &str, epoch: Epoch) -> Result
     let mut writes = store.writes();
     writes.put(Family::Meta, format!("{DELIVERED}{destination}").as_bytes(), &epoch.0.to_be_bytes());
     Ok(store.write(writes, Sync::Later)?)
-}
-
-/// Judges whether the log still holds what `position` resumes from; `first` and `end` are the log's first offset and
-/// the one after its last.
-///
-/// # Errors
-/// [`Error::Log`], which says whether records expired or the topic is another one.
-pub fn check_log(position: &PartitionPosition, first: i64, end: i64) -> Result<(), Error> {
-    let refuse = |detail: String, remedy: &str| {
-        let PartitionPosition { topic, partition, .. } = position.clone();
-        Err(Error::Log { topic, partition, detail, remedy: remedy.to_owned() })
-    };
-    let next = position.next_offset;
-    if next > end {
-        let detail = format!("the state resumes from offset {next}, but the log ends at {end}: the topic was recreated or cut");
-        return refuse(detail, "start with an empty state folder and a database of its own, or restore the topic");
-    }
-    if next < first {
-        let detail = format!("the state resumes from offset {next}, but the log begins at {first}: {} records expired unread", first - next);
-        return refuse(detail, "start with an empty state folder to count again from what is left, or restore the records");
-    }
-    Ok(())
 }
 
 fn entries(store: &Store, prefix: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {

@@ -147,7 +147,11 @@ mod tests {
 
     #[test]
     fn who_holds_back_is_never_an_idle_partition() {
-        let of = SourceStatus::of("events", None, vec![partition(0, 1, "idle"), partition(1, 3, "parked"), partition(2, 7, "reading")]);
+        let of = SourceStatus::of(
+            "events",
+            None,
+            vec![partition(0, 1, "idle"), partition(1, 3, "parked"), partition(2, 7, "reading")],
+        );
         assert_eq!(of.held_back_by.as_deref(), Some("orders/1"));
     }
 

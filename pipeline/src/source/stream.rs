@@ -47,6 +47,8 @@ pub struct Plan {
     pub greatest: AtomicI64,
     /// When any worker last saw a record, in milliseconds.
     pub last_record_at_ms: AtomicI64,
+    /// The watermark that the stream had been told when the state was committed; [`EventTime::MIN`] at first.
+    pub told: EventTime,
 }
 
 /// Where one partition is resumed.
@@ -99,12 +101,12 @@ impl StreamSource {
     pub fn new(plan: Arc<Plan>, schemas: SchemaCache, fetcher: Fetcher, resumes: Vec<Resume>, now_ms: i64) -> Self {
         let partitions = resumes.into_iter().map(|resume| PartitionState::resume(resume, now_ms)).collect();
         StreamSource {
+            held: plan.told,
             plan,
             schemas,
             fetcher,
             partitions,
             decoders: HashMap::new(),
-            held: EventTime::MIN,
             sheets: Sheets::default(),
         }
     }

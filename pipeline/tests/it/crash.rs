@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use weir_pipeline::crash::CrashPoint;
 use weir_pipeline::engine::{Running, execute};
@@ -16,7 +17,8 @@ const FOLDER: &str = "WEIR_IT_FOLDER";
 const WORKERS: &str = "WEIR_IT_WORKERS";
 
 fn world(folder: &Path, workers: usize) -> World {
-    World { fails_one_in: 5, ..World::new(folder, log(11, 4, 3_000), workers) }
+    // The pause makes a run last for some dozens of epochs, so that there is something to crash in.
+    World { fails_one_in: 5, pause: Duration::from_millis(1), ..World::new(folder, log(11, 4, 3_000), workers) }
 }
 
 /// Not a test of its own: what a child does.
@@ -48,7 +50,7 @@ fn a_crash_at_every_point_in_turn_changes_nothing() {
         let mut random = Random(point as u64 + 1);
         let mut crashes = 0;
         for attempt in 0..4 {
-            let passage = 1 + random.below(12);
+            let passage = 1 + random.below(5);
             let workers = [1, 2, 4, 3][attempt];
             if run_child(folder.path(), workers, Some(format!("{}:{passage}", point.name()))) {
                 break;
@@ -68,7 +70,7 @@ fn crashes_at_random_points_change_nothing() {
         let mut random = Random(seed * 1_000);
         for _ in 0..6 {
             let point = CrashPoint::ALL[random.below(CrashPoint::ALL.len() as u64) as usize];
-            let crash_at = format!("{}:{}", point.name(), 1 + random.below(20));
+            let crash_at = format!("{}:{}", point.name(), 1 + random.below(8));
             run_child(folder.path(), 1 + random.below(4) as usize, Some(crash_at));
         }
         assert!(run_child(folder.path(), 4, None), "seed {seed}");

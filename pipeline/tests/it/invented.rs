@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arrow_array::BinaryArray;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt16Type, UInt64Type};
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, UInt8Array, UInt16Array, UInt32Array, UInt64Array};
-use arrow_array::BinaryArray;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use weir_operators::error::Error as OperatorError;
 use weir_operators::operator::{Context, Operator};
@@ -32,7 +32,7 @@ use weir_schemas::time::{Epoch, EventTime, Span, Version};
 use weir_schemas::types::{ColumnType, Width as IntWidth};
 use weir_sinks::{BoxFuture, Deliver, Delivery, DeliveryError, Encode, OutRow};
 
-pub const MINUTE: i64 = 60_000_000;
+pub(crate) const MINUTE: i64 = 60_000_000;
 /// How far the invented events are out of order.
 const DISORDER: i64 = 5_000_000;
 /// What a record counts against a budget.
@@ -40,17 +40,17 @@ const RECORD_BYTES: u64 = 100;
 
 /// One invented event.
 #[derive(Clone, Copy, Debug)]
-pub struct Event {
-    pub key: u64,
-    pub at: i64,
-    pub value: u64,
+pub(crate) struct Event {
+    pub(crate) key: u64,
+    pub(crate) at: i64,
+    pub(crate) value: u64,
 }
 
 /// Small numbers without an end, the same for the same seed.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -60,7 +60,7 @@ impl Random {
 }
 
 /// The log: `partitions` of `records` each, over about twenty windows.
-pub fn log(seed: u64, partitions: usize, records: usize) -> Vec<Vec<Event>> {
+pub(crate) fn log(seed: u64, partitions: usize, records: usize) -> Vec<Vec<Event>> {
     let mut random = Random(seed);
     (0..partitions)
         .map(|_| {
@@ -79,7 +79,7 @@ pub fn log(seed: u64, partitions: usize, records: usize) -> Vec<Vec<Event>> {
 }
 
 /// The oracle: count and sum by key and window, in one pass over the log.
-pub fn expected(log: &[Vec<Event>]) -> BTreeMap<(u64, i64), (u64, u64)> {
+pub(crate) fn expected(log: &[Vec<Event>]) -> BTreeMap<(u64, i64), (u64, u64)> {
     let mut totals = BTreeMap::new();
     for event in log.iter().flatten() {
         let total: &mut (u64, u64) = totals.entry((event.key, event.at / MINUTE * MINUTE)).or_default();
@@ -97,7 +97,7 @@ struct InventedPartition {
 }
 
 /// A worker's share of the log.
-pub struct InventedSource {
+pub(crate) struct InventedSource {
     partitions: Vec<InventedPartition>,
     until_end: bool,
     records_per_poll: u64,
@@ -171,7 +171,7 @@ impl Source for InventedSource {
 }
 
 /// The columns of the invented events, behind the system columns.
-pub fn columns() -> Vec<Column> {
+pub(crate) fn columns() -> Vec<Column> {
     let number = || ColumnType::UInt(IntWidth::W64);
     vec![Column::new("key", number()), Column::new("value", number())]
 }
@@ -218,15 +218,15 @@ struct Totals {
 
 /// What a test makes go wrong.
 #[derive(Default)]
-pub struct Trouble {
+pub(crate) struct Trouble {
     /// The operator sleeps this many milliseconds per batch.
-    pub slow_batch_ms: AtomicU64,
+    pub(crate) slow_batch_ms: AtomicU64,
     /// The operator fails once it has seen this many batches; 0 for never.
-    pub fail_after_batches: AtomicU64,
+    pub(crate) fail_after_batches: AtomicU64,
     /// Destinations refuse everything, for now.
-    pub refuse: AtomicBool,
+    pub(crate) refuse: AtomicBool,
     /// The most bytes that were ever in flight, as a test saw them.
-    pub batches: AtomicU64,
+    pub(crate) batches: AtomicU64,
 }
 
 impl Totals {
@@ -384,25 +384,25 @@ impl Deliver for FileSink {
 
 /// A world to run in.
 #[derive(Clone)]
-pub struct World {
-    pub folder: PathBuf,
-    pub log: Arc<Vec<Vec<Event>>>,
-    pub workers: usize,
-    pub until_end: bool,
-    pub epoch: Duration,
-    pub in_flight_bytes: u64,
-    pub outbox_bytes: u64,
-    pub records_per_poll: u64,
+pub(crate) struct World {
+    pub(crate) folder: PathBuf,
+    pub(crate) log: Arc<Vec<Vec<Event>>>,
+    pub(crate) workers: usize,
+    pub(crate) until_end: bool,
+    pub(crate) epoch: Duration,
+    pub(crate) in_flight_bytes: u64,
+    pub(crate) outbox_bytes: u64,
+    pub(crate) records_per_poll: u64,
     /// The source sleeps this long after a poll that brought something.
-    pub pause: Duration,
-    pub fails_one_in: u64,
-    pub http: Option<String>,
-    pub trouble: Arc<Trouble>,
-    pub query: &'static str,
+    pub(crate) pause: Duration,
+    pub(crate) fails_one_in: u64,
+    pub(crate) http: Option<String>,
+    pub(crate) trouble: Arc<Trouble>,
+    pub(crate) query: &'static str,
 }
 
 impl World {
-    pub fn new(folder: &Path, log: Vec<Vec<Event>>, workers: usize) -> World {
+    pub(crate) fn new(folder: &Path, log: Vec<Vec<Event>>, workers: usize) -> World {
         World {
             folder: folder.to_owned(),
             log: Arc::new(log),
@@ -420,12 +420,12 @@ impl World {
         }
     }
 
-    pub fn delivered_file(&self) -> PathBuf {
+    pub(crate) fn delivered_file(&self) -> PathBuf {
         self.folder.join("delivered")
     }
 
     /// The pipeline of this world.
-    pub fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         let part = |fact: &str, value: &str, loses_by_absence| Part {
             facts: [(fact.to_owned(), value.to_owned())].into(),
             loses_by_absence,
@@ -499,6 +499,8 @@ impl World {
                 tenant: None,
                 deduplicate: None,
                 keep_events: None,
+                views: Vec::new(),
+                detect: None,
                 custom: vec![("totals".to_owned(), totals), ("places".to_owned(), places)],
             }),
         }
@@ -540,7 +542,7 @@ impl World {
     }
 
     /// Checks everything that the destinations were told, in the order in which they were told.
-    pub fn check_delivered(&self) {
+    pub(crate) fn check_delivered(&self) {
         let delivered = Delivered::read(&self.delivered_file());
         assert_eq!(delivered.totals, expected(&self.log), "the totals");
         let places: usize = self.log.iter().map(Vec::len).sum();
@@ -568,17 +570,17 @@ fn table(name: &str) -> Table {
 
 /// What the destinations hold, as a `ReplacingMergeTree` would show it.
 #[derive(Default)]
-pub struct Delivered {
-    pub totals: BTreeMap<(u64, i64), (u64, u64)>,
-    pub places: BTreeMap<(i32, i64), u64>,
-    pub complete_through: Vec<i64>,
+pub(crate) struct Delivered {
+    pub(crate) totals: BTreeMap<(u64, i64), (u64, u64)>,
+    pub(crate) places: BTreeMap<(i32, i64), u64>,
+    pub(crate) complete_through: Vec<i64>,
     /// For each telling of completeness, the totals as readers saw them then.
     seen: Vec<(i64, BTreeMap<(u64, i64), (u64, u64)>)>,
     versions: BTreeMap<(u64, i64), u64>,
 }
 
 impl Delivered {
-    pub fn read(path: &Path) -> Delivered {
+    pub(crate) fn read(path: &Path) -> Delivered {
         let mut delivered = Delivered::default();
         for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
             let cells: Vec<&str> = line.split(' ').collect();
@@ -609,7 +611,7 @@ impl Delivered {
     }
 
     /// Whenever completeness was told, every window before it was already what it stayed.
-    pub fn check_completeness(&self, log: &[Vec<Event>]) {
+    pub(crate) fn check_completeness(&self, log: &[Vec<Event>]) {
         let expected = expected(log);
         for (through, seen) in &self.seen {
             let closed = |totals: &BTreeMap<(u64, i64), (u64, u64)>| -> Vec<_> {

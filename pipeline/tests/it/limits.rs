@@ -12,7 +12,11 @@ use crate::invented::{World, log};
 use crate::pages;
 
 /// Asks for the status all the while, and returns what `judge` makes of each.
-fn watch(address: String, done: Arc<AtomicBool>, judge: impl Fn(&Status) + Send + 'static) -> std::thread::JoinHandle<u64> {
+fn watch(
+    address: String,
+    done: Arc<AtomicBool>,
+    judge: impl Fn(&Status) + Send + 'static,
+) -> std::thread::JoinHandle<u64> {
     std::thread::spawn(move || {
         let mut asked = 0;
         while !done.load(Ordering::Acquire) {
@@ -37,7 +41,8 @@ fn a_destination_that_is_away_stops_the_reading_and_loses_nothing() {
         ..World::new(folder.path(), log(21, 4, 20_000), 2)
     };
     world.trouble.refuse.store(true, Ordering::Release);
-    let (done, most, full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (done, most, full) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let watcher = {
         let (most, full, trouble) = (most.clone(), full.clone(), world.trouble.clone());
         watch(address, done.clone(), move |status| {

@@ -3,6 +3,8 @@
 mod crash;
 mod invented;
 mod limits;
+mod outbox;
 mod pages;
+mod recovery;
 mod refusals;
 mod straight;

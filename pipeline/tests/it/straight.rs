@@ -32,11 +32,8 @@ fn a_partition_that_only_one_of_four_workers_reads_does_not_hold_the_others_wind
 #[test]
 fn a_stop_drains_and_another_number_of_workers_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
-    let live = World {
-        until_end: false,
-        pause: Duration::from_millis(1),
-        ..World::new(folder.path(), log(9, 5, 3_000), 1)
-    };
+    let live =
+        World { until_end: false, pause: Duration::from_millis(1), ..World::new(folder.path(), log(9, 5, 3_000), 1) };
     let mut before = Epoch(0);
     for workers in [2, 4, 1, 3] {
         let world = World { workers, ..live.clone() };

@@ -1,0 +1,114 @@
+//! What the engine is handed: a pipeline with everything decided, its sources and sinks included.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use weir_operators::account::TopicNames;
+use weir_operators::state::{Store, StoreOptions};
+use weir_schemas::time::{Epoch, EventTime};
+use weir_sinks::{Deliver, Encode};
+
+use crate::clock::Clock;
+use crate::dataflow::SourceGraph;
+use crate::deliver::LaneKind;
+use crate::error::Error;
+use crate::progress::Watched;
+use crate::recovery::Fingerprint;
+use crate::source::{PartitionPosition, Source};
+
+/// A pipeline, with everything decided before a thread starts.
+pub struct Plan {
+    /// The pipeline's name.
+    pub name: String,
+    /// The state folder.
+    pub state: PathBuf,
+    /// Memory of the store.
+    pub store: StoreOptions,
+    /// Worker threads.
+    pub workers: usize,
+    /// The length of an epoch.
+    pub epoch: Duration,
+    /// Bytes that may be fetched and not yet committed.
+    pub in_flight_bytes: u64,
+    /// Bytes that may be committed and not yet delivered.
+    pub outbox_bytes: u64,
+    /// The address of the pages.
+    pub http: Option<String>,
+    /// What the state depends on.
+    pub fingerprint: Fingerprint,
+    /// The sources.
+    pub sources: Vec<SourcePlan>,
+    /// Where rows go.
+    pub destinations: Vec<Destination>,
+    /// The views whose completeness is told.
+    pub watched: Vec<Watched>,
+}
+
+/// A source, and what follows it.
+pub struct SourcePlan {
+    /// The source's name.
+    pub name: String,
+    /// Its topics.
+    pub topics: Vec<String>,
+    /// Called once, when the state is open and before a thread starts.
+    pub prepare: Box<dyn FnOnce(Resume) -> Result<OpenSource, Error>>,
+    /// Makes what follows it, given the topics of all sources by number.
+    pub graph: Box<dyn FnOnce(Vec<TopicNames>) -> SourceGraph>,
+}
+
+/// Opens one worker's share of a source, on the worker's own thread: worker, number of workers.
+pub type OpenSource = Arc<dyn Fn(usize, usize) -> Result<Box<dyn Source>, Error> + Send + Sync>;
+
+/// What a source resumes from.
+#[derive(Clone)]
+pub struct Resume {
+    /// How far each partition was read, by topic and partition; partitions that were never read have none.
+    pub positions: BTreeMap<(String, i32), PartitionPosition>,
+    /// The watermark that the operators were shown: what is older by more than the allowed lateness is too late.
+    pub told: EventTime,
+    /// The topics' names by number.
+    pub topics: Vec<String>,
+    /// The state, to forget marks that the log has left behind.
+    pub store: Arc<Store>,
+}
+
+/// Where rows of some tables go.
+pub struct Destination {
+    /// Its name: the same for ever, since the state knows it by that.
+    pub name: String,
+    /// The tables whose rows it gets.
+    pub tables: Vec<Arc<str>>,
+    /// How rows look there.
+    pub encode: Arc<dyn Encode>,
+    /// How they get there.
+    pub sink: Box<dyn Deliver>,
+    /// Least time between two inserts.
+    pub every: Duration,
+    /// Whether completeness waits for it, or is it.
+    pub kind: LaneKind,
+}
+
+/// How a pipeline is run.
+#[derive(Clone, Default)]
+pub struct Running {
+    /// Read to the ends that the logs have at start, close every window, and end.
+    pub until_end: bool,
+    /// Set by whoever wants it to stop.
+    pub stop: Arc<AtomicBool>,
+    /// Wall time.
+    pub clock: Clock,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The epoch that was committed when it started.
+    pub first: Epoch,
+    /// The newest committed epoch.
+    pub committed: Epoch,
+    /// Rows that a destination hasn't taken yet; the next start sends them.
+    pub undelivered_rows: u64,
+}
