@@ -64,10 +64,10 @@ impl TableSink {
             }
             let open = insert.get_or_insert_with(|| Insert::begin(self.client.insert(statement.to_owned())));
             open.write(bytes, u64::from(row.rows)).await?;
-            if open.is_full() {
-                if let Some(full) = insert.take() {
-                    full.end().await?;
-                }
+            if open.is_full()
+                && let Some(full) = insert.take()
+            {
+                full.end().await?;
             }
         }
         match insert {

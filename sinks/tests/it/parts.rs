@@ -39,6 +39,7 @@ fn clickhouse() -> &'static str {
 }
 
 /// Starts the front that was built beside this test; it ends with this process.
+#[expect(clippy::zombie_processes, reason = "it lives as long as this process")]
 fn start_clickhouse() -> String {
     let program = beside("weir-clickhouse");
     assert!(program.exists(), "{} is missing: cargo build -p weir-clickhouse", program.display());
@@ -93,6 +94,7 @@ fn free_ports() -> u16 {
 }
 
 /// Has a shell run `command` when this process has ended, however it ends; in it `wait_for PID` waits for another.
+#[expect(clippy::zombie_processes, reason = "it outlives this process")]
 fn when_we_end(command: &str) {
     let wait = "wait_for() { while kill -0 \"$1\" 2>/dev/null; do sleep 0.2; done; }";
     Command::new("bash")

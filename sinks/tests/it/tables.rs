@@ -162,7 +162,7 @@ async fn conditions_on_key_columns_reach_the_index_through_the_view() {
             .await
             .expect("a plan");
         let lines = plan.iter().filter_map(|line| line["explain"].as_str()).map(str::trim);
-        let last = lines.filter_map(|line| line.strip_prefix("Granules: ")?.split_once('/')).last().expect("an index");
+        let last = lines.rev().find_map(|line| line.strip_prefix("Granules: ")?.split_once('/')).expect("an index");
         (last.0.parse().expect("a number"), last.1.parse().expect("a number"))
     };
     let day = "window_start >= '2026-03-10 00:00:00' AND window_start < '2026-03-11 00:00:00'";
