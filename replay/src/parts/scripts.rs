@@ -30,8 +30,8 @@ pub(super) fn write_out() -> Result<PathBuf, PartsError> {
     if folder.is_dir() {
         return Ok(folder);
     }
-    // Written beside it and renamed: another process must never see half of it.
-    let scratch = cache().join(format!("scripts-{hash:016x}.{}", std::process::id()));
+    // Written beside it and renamed: another thread or process must never see half of it.
+    let scratch = cache().join(format!("scripts-{hash:016x}.{:016x}", fastrand::u64(..)));
     std::fs::create_dir_all(&scratch).map_err(file(&scratch))?;
     for (name, text) in SCRIPTS {
         let path = scratch.join(name);

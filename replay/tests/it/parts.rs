@@ -66,3 +66,46 @@ async fn parts_come_back_with_their_data() {
     assert_eq!((parts.kafka(), parts.registry(), parts.clickhouse()), addresses);
     assert_eq!(counted(&parts).await, 1);
 }
+
+/// Runs itself again as the process that holds the parts, and kills that one as `kill -9` does.
+#[test]
+fn parts_end_with_their_process() {
+    const HOLD: &str = "WEIR_TEST_HOLDS_PARTS_IN";
+    if let Some(folder) = std::env::var_os(HOLD) {
+        let options = PartsOptions {
+            folder: folder.into(),
+            kafka: true,
+            clickhouse: true,
+            quick: true,
+            temporary: true,
+            ..PartsOptions::default()
+        };
+        let _parts = Parts::start(&options).expect("started");
+        std::fs::write(options.folder.join("ready"), "").expect("written");
+        std::thread::sleep(Duration::from_secs(600));
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder").keep();
+    let mut holder = std::process::Command::new(std::env::current_exe().expect("a program"))
+        .args(["--exact", "parts::parts_end_with_their_process"])
+        .env(HOLD, &folder)
+        .spawn()
+        .expect("started");
+    wait_until("the parts are ready", || folder.join("ready").exists());
+    let process = |part: &str| std::fs::read_to_string(folder.join(part).join("pid")).expect("a process id");
+    let processes = [process("kafka"), process("clickhouse")];
+    holder.kill().expect("killed");
+    holder.wait().expect("ended");
+    for id in processes {
+        wait_until("a part has ended", || !std::path::Path::new("/proc").join(id.trim()).exists());
+    }
+    wait_until("the folder is removed", || !folder.exists());
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let until = std::time::Instant::now() + Duration::from_secs(240);
+    while !is_so() {
+        assert!(std::time::Instant::now() < until, "{what}: not in time");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -184,11 +184,10 @@ impl Outgoing {
         if matches!(self.held, Held::Started) { Ok(()) } else { self.start() }
     }
 
-    /// Ends the response with a failure: as its status when nothing was sent, in its body otherwise.
-    pub(crate) fn fail(&mut self, exception: Exception, version: &str) {
+    /// Ends a response that has started with a failure in its body; gives the exception back when nothing was sent.
+    pub(crate) fn fail(&mut self, exception: Exception, version: &str) -> Result<(), Stop> {
         if !matches!(self.held, Held::Started) {
-            let _ = self.sender.blocking_send(Message::Failed(exception));
-            return;
+            return Err(Stop::Exception(exception));
         }
         let message = exception.message(version);
         let tag = &self.exception_tag;
@@ -196,11 +195,9 @@ impl Outgoing {
         // Flushed before and behind, so that clients find the block at the end of a piece.
         let pieces = [self.encoder.encode(b"", true), self.encoder.encode(block.as_bytes(), true)];
         for piece in pieces.into_iter().flatten() {
-            if send_parts(&self.sender, piece.into()).is_err() {
-                return;
-            }
+            send_parts(&self.sender, piece.into())?;
         }
-        let _ = self.sender.blocking_send(Message::Broken);
+        self.sender.blocking_send(Message::Broken).map_err(|_| Stop::Gone)
     }
 }
 

@@ -73,7 +73,7 @@ impl Run {
         let outcome = execute(&front, &mut request, session, &comment, &sender, &progress);
         progress.finish();
         if let Err(Stop::Exception(exception)) = outcome {
-            // Nothing was sent: a started response reports its own failure.
+            // Sent only here, when the session is free again: the client may ask the next thing at once.
             let _ = sender.blocking_send(Message::Failed(exception));
         }
         drop(permits);
@@ -136,10 +136,7 @@ fn execute(
         let _ = connection.query(before.as_bytes(), "Null", &[]);
     }
     match outcome {
-        Err(Stop::Exception(exception)) => {
-            outgoing.fail(exception, front.version());
-            Ok(())
-        }
+        Err(Stop::Exception(exception)) => outgoing.fail(exception, front.version()),
         outcome => outcome,
     }
 }

@@ -318,9 +318,14 @@ async fn sessions_keep_their_state_and_only_theirs() {
     // A failed document leaves nothing in the next answer.
     assert_eq!(server.post(&session, "SELECT throwIf(number = 3) FROM numbers(5) FORMAT JSON").await.status, 500);
     assert_eq!(server.post(&session, "SELECT 7").await.text(), "7\n");
+    // Free again as soon as a failure is answered.
+    for _ in 0..50 {
+        assert_eq!(server.post(&session, "SELECT nope").await.status, 404);
+    }
     // In use: locked at once.
-    let (slow, locked) = tokio::join!(server.post(&session, "SELECT sleep(1)"), async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let (slow, locked) = tokio::join!(server.post(&session, "SELECT 'slow_session', sleep(3)"), async {
+        let running = "SELECT count() FROM system.processes WHERE startsWith(query, 'SELECT \\'slow_session')";
+        while server.ask(running).await != "1\n" {}
         server.post(&session, "SELECT 1").await
     });
     assert_eq!((slow.status, locked.header("x-clickhouse-exception-code"), locked.status), (200, "373", 423));
