@@ -30,7 +30,7 @@ impl Engine {
     pub(super) fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut front = Command::new(front())
-            .args(["--listen", "127.0.0.1:0", "--parent-pid", &std::process::id().to_string(), "--data"])
+            .args(["--listen", "127.0.0.1:0", "--parent", &std::process::id().to_string(), "--path"])
             .arg(data.path())
             .stdout(Stdio::piped())
             .spawn()
