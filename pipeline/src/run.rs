@@ -260,7 +260,7 @@ fn opener(
         contract: source.contract.clone(),
         reader: source.reader.clone(),
         wanted: source.wanted.clone(),
-        grace_ms: i64::try_from(pipeline.registry.grace_ms).unwrap_or(i64::MAX),
+        grace_ms: pipeline.registry.grace_ms,
         align_within: span(config.align_within_ms),
         greatest: AtomicI64::new(i64::MIN),
         last_record_at_ms: AtomicI64::new(clock.now_ms()),
@@ -368,20 +368,19 @@ fn span(ms: u64) -> Span {
 }
 
 fn watched(pipeline: &Pipeline, bound: &Bound) -> Result<Vec<Watched>, Error> {
-    let of = |view: &BoundView| {
-        let source = bound.sources.iter().position(|source| source.name == view.plan.source)?;
-        let lateness_ms = pipeline.sources.get(&view.plan.source)?.allowed_lateness_ms;
-        Some((view, source, span(lateness_ms)))
-    };
-    bound
-        .views
-        .iter()
-        .filter_map(of)
-        .map(|(view, source, allowed_lateness)| {
-            let windows = Windows::new(&view.plan.window)?;
-            Ok(Watched { view: view.plan.name.clone(), source, windows, allowed_lateness })
-        })
-        .collect()
+    let mut watched = Vec::new();
+    for view in &bound.views {
+        let plan = &view.plan;
+        let source = bound.sources.iter().position(|source| source.name == plan.source);
+        let (Some(source), Some(config)) = (source, pipeline.sources.get(&plan.source)) else { continue };
+        watched.push(Watched {
+            view: plan.name.clone(),
+            source,
+            windows: Windows::new(&plan.window)?,
+            allowed_lateness: span(config.allowed_lateness_ms),
+        });
+    }
+    Ok(watched)
 }
 
 /// What the state depends on. A view's query counts as its parsed form prints it, so that space and comments may change.

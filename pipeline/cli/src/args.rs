@@ -15,8 +15,14 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 a bug, 2 the pipeline file, its SQL or the arguments are wrong, 3 a part around Weir (broker,
-registry, ClickHouse) can't be used, 4 the state or the log doesn't fit, 5 `verify` found a difference.
+Exit codes:
+  0  done
+  1  a bug
+  2  the pipeline file, its SQL or the arguments are wrong
+  3  a part around Weir (broker, registry, ClickHouse) can't be used
+  4  the state or the log doesn't fit
+  5  `verify` found a difference
+
 Colours are off where NO_COLOR is set or the output isn't a terminal.";
 
 /// The subcommands.

@@ -36,7 +36,7 @@ pub fn dim(text: &str) -> String {
 /// A table without frames whose columns line up.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().map(|name| bold(name)));
     table
 }

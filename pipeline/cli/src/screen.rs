@@ -107,7 +107,7 @@ pub async fn look(client: &Client, picture: &mut Picture) {
          toUInt64(sum(too_late + too_late_after_idle)) AS late, \
          toUInt64(countIf(consumed != accepted + quarantined + duplicate + duplicate_differing + too_late \
          + too_late_after_idle + tombstone)) AS unbalanced \
-         FROM {} SETTINGS output_format_json_quote_64bit_integers = 0",
+         FROM {} SETTINGS output_format_json_quote_64bit_integers = 0, prefer_column_name_to_alias = 1",
         of("weir_ledger")
     );
     if let Ok(rows) = client.select::<Ledger>(&ledger).await {

@@ -29,7 +29,7 @@ use super::tally::TallySheet;
 use crate::error::Error;
 
 /// What is the same for every run of a source.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Contract {
     /// The bounds of time.
     pub bounds: Bounds,

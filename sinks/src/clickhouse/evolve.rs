@@ -81,6 +81,19 @@ impl Layout {
     /// [`Error::Refused`] before anything is changed, when one of the tables can't be brought up without harm.
     pub async fn apply(&self, client: &Client) -> Result<Vec<String>, Error> {
         client.create_database().await?;
+        let statements = self.needed(client).await?;
+        let readers = self.readers(client.database())?;
+        for statement in statements.iter().chain(&readers) {
+            client.execute(statement).await?;
+        }
+        Ok(statements)
+    }
+
+    /// The statements that [`Layout::apply`] would run on tables that are there or missing. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], when one of the tables can't be brought up without harm.
+    pub async fn needed(&self, client: &Client) -> Result<Vec<String>, Error> {
         let existing = existing(client).await?;
         let find = |name: &str| existing.iter().find(|table| table.name == name);
         let mut statements = Vec::new();
@@ -88,10 +101,6 @@ impl Layout {
             let base = BaseTable::of(table)?;
             statements.extend(changes(client.database(), &base, find(&base.name))?);
             check_reader(client.database(), &table.name, find(&table.name))?;
-        }
-        let readers = self.readers(client.database())?;
-        for statement in statements.iter().chain(&readers) {
-            client.execute(statement).await?;
         }
         Ok(statements)
     }

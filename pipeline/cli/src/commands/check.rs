@@ -54,7 +54,8 @@ pub fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> Outcome 
     if !offline {
         runtime.block_on(check_registry(&pipeline, &bound, &registry, &mut problems));
         check_topics(&name, &pipeline, &mut problems);
-        if let Err(error) = connect::clickhouse(&pipeline).and_then(|client| Ok(runtime.block_on(layout.check(&client))?)) {
+        let needed = connect::clickhouse(&pipeline).and_then(|client| Ok(runtime.block_on(layout.needed(&client))?));
+        if let Err(error) = needed {
             problems.push(Problem::of_file(&name, error.to_string(), "correct [clickhouse], or start it"));
         }
     }
