@@ -20,6 +20,7 @@ use weir_schemas::fate::Fate;
 use weir_schemas::stage::{system, tally_schema};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::content::mix;
 use crate::error::Error;
 use crate::operator::{Context, Operator};
 use crate::route::key_group;
@@ -63,7 +64,6 @@ pub struct Tallies {
     rows: Vec<Row>,
     /// The row that was counted last: most records follow one of their kind.
     last: usize,
-    key: Vec<u8>,
 }
 
 struct Row {
@@ -89,16 +89,15 @@ impl Row {
 impl Tallies {
     /// Adds `count` records; `fate` is a fate's number, or [`CONSUMED`](weir_schemas::stage::CONSUMED).
     pub fn add(&mut self, account: Account<'_>, fate: u8, count: u64) {
-        let Tallies { table, rows, last, key } = self;
+        let Tallies { table, rows, last } = self;
         if let Some(row) = rows.get_mut(*last)
             && row.is(&account, fate)
         {
             row.count += count;
             return;
         }
-        account.write_key(key);
-        key.push(fate);
-        let hash = xxh3_64(key);
+        let place = u64::from(account.topic) << 48 | u64::from(account.partition as u32) << 8 | u64::from(fate);
+        let hash = mix(mix(xxh3_64(account.tenant), account.minute as u64), place);
         let found = table.find(hash, |at| rows.get(*at as usize).is_some_and(|row| row.is(&account, fate))).copied();
         let at = match found {
             Some(at) => at as usize,

@@ -61,8 +61,6 @@ pub struct Deduplication {
 pub struct Deduplicate {
     settings: Deduplication,
     remembered: Remembered,
-    /// Accepted and not yet handed to the table beneath.
-    unsaved: Vec<Accepted>,
     tallies: Tallies,
     schema: Option<(SchemaRef, SchemaRef)>,
 }
@@ -74,7 +72,7 @@ impl Deduplicate {
         let width = LEAST_BUCKET.max(settings.horizon.0.saturating_mul(2));
         let width = kept_width(&mut registry.table(WIDTH_TABLE)?, registry.owned(), width)?;
         let remembered = Remembered::new(table, registry.owned(), width, settings.memory_bytes)?;
-        Ok(Deduplicate { settings, remembered, unsaved: Vec::new(), tallies: Tallies::default(), schema: None })
+        Ok(Deduplicate { settings, remembered, tallies: Tallies::default(), schema: None })
     }
 
     /// How many ids are in memory.
@@ -100,7 +98,6 @@ impl Deduplicate {
                 None => {
                     let new = Accepted { identity, at, content: *content };
                     self.remembered.accept(new);
-                    self.unsaved.push(new);
                     Fate::Accepted
                 }
                 Some(known) if known.content == *content => Fate::Duplicate,
@@ -153,7 +150,7 @@ impl Operator for Deduplicate {
         let all = accepted.true_count() == batch.num_rows();
         cx.emit(if all { batch } else { filter_record_batch(&batch, &accepted)? });
         if self.remembered.is_over() {
-            self.remembered.save(&mut self.unsaved)?;
+            self.remembered.save()?;
             self.remembered.evict();
         }
         Ok(())
@@ -161,7 +158,7 @@ impl Operator for Deduplicate {
 
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         cx.emit_to(1, self.tallies.take()?);
-        self.remembered.save(&mut self.unsaved)?;
+        self.remembered.save()?;
         if cx.watermark() != EventTime::MIN {
             // An event that is not too late can be as old as the watermark less the lateness, and its copy's time
             // differs from it by the horizon at most.

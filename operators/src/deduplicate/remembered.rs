@@ -34,6 +34,22 @@ pub(super) struct Accepted {
     pub(super) content: u64,
 }
 
+impl Accepted {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.at.to_le_bytes());
+        out.extend_from_slice(&self.content.to_le_bytes());
+    }
+}
+
+/// An accepted event that the table beneath does not have yet.
+struct Unsaved {
+    group: u16,
+    /// Whether an event of the same identity stood in its bucket before: then the value holds more than this one.
+    has_others: bool,
+    start: i64,
+    accepted: Accepted,
+}
+
 #[derive(Default)]
 struct Bucket {
     ids: HashTable<Accepted>,
@@ -47,6 +63,8 @@ pub(super) struct Remembered {
     width: i64,
     memory_bytes: usize,
     buckets: BTreeMap<i64, Bucket>,
+    /// Accepted and not yet handed to the table beneath; still in memory, too.
+    unsaved: Vec<Unsaved>,
     owned: Range<u16>,
     in_memory: usize,
     clock: u64,
@@ -70,7 +88,7 @@ impl Remembered {
                 from = encode_start(next).to_vec();
             }
         }
-        Ok(Remembered { table, width, memory_bytes, buckets, owned, in_memory: 0, clock: 0 })
+        Ok(Remembered { table, width, memory_bytes, buckets, unsaved: Vec::new(), owned, in_memory: 0, clock: 0 })
     }
 
     /// How many ids are in memory.
@@ -135,7 +153,13 @@ impl Remembered {
 
     /// Remembers an event that was just accepted.
     pub(super) fn accept(&mut self, accepted: Accepted) {
-        self.insert(self.bucket_of(accepted.at), accepted);
+        let start = self.bucket_of(accepted.at);
+        let bucket = self.buckets.get(&start);
+        let has_others = bucket.is_some_and(|bucket| {
+            bucket.ids.find(hash_of(accepted.identity), |known| known.identity == accepted.identity).is_some()
+        });
+        self.insert(start, accepted);
+        self.unsaved.push(Unsaved { group: group_of(accepted.identity), has_others, start, accepted });
     }
 
     fn insert(&mut self, start: i64, accepted: Accepted) {
@@ -145,20 +169,24 @@ impl Remembered {
         self.in_memory += 1;
     }
 
-    /// Writes events that were accepted since the last time to the table beneath. They must still be in memory.
-    pub(super) fn save(&mut self, accepted: &mut Vec<Accepted>) -> Result<(), Error> {
+    /// Writes events that were accepted since the last time to the table beneath.
+    pub(super) fn save(&mut self) -> Result<(), Error> {
+        let mut unsaved = std::mem::take(&mut self.unsaved);
+        // One key group after the other: what is staged of one fits the processor's cache.
+        unsaved.sort_by_key(|new| new.group);
         let mut value = Vec::with_capacity(ENTRY_BYTES);
-        for new in accepted.drain(..) {
-            let start = self.bucket_of(new.at);
-            let Some(bucket) = self.buckets.get(&start) else { continue };
+        for Unsaved { group, has_others, start, accepted } in unsaved.drain(..) {
             value.clear();
-            // All of the id's events of the bucket: nearly always only this one.
-            for known in bucket.ids.iter_hash(hash_of(new.identity)).filter(|known| known.identity == new.identity) {
-                value.extend_from_slice(&known.at.to_le_bytes());
-                value.extend_from_slice(&known.content.to_le_bytes());
+            if has_others {
+                let Some(bucket) = self.buckets.get(&start) else { continue };
+                let same = bucket.ids.iter_hash(hash_of(accepted.identity));
+                same.filter(|known| known.identity == accepted.identity).for_each(|known| known.write(&mut value));
+            } else {
+                accepted.write(&mut value);
             }
-            self.table.put(group_of(new.identity), &key_of(start, new.identity), &value)?;
+            self.table.put(group, &key_of(start, accepted.identity), &value)?;
         }
+        self.unsaved = unsaved;
         Ok(())
     }
 

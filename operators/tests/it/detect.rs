@@ -37,14 +37,14 @@ fn harness(peers: usize, settle: i64) -> Harness {
 
 /// A record: its time, its release and, where it was refused, why.
 #[derive(Clone, Debug)]
-struct Record {
-    at: i64,
-    release: &'static str,
-    refused: Option<(Reason, &'static str)>,
-    offset: i64,
+pub(crate) struct Record {
+    pub(crate) at: i64,
+    pub(crate) release: &'static str,
+    pub(crate) refused: Option<(Reason, &'static str)>,
+    pub(crate) offset: i64,
 }
 
-fn refused(records: &[Record]) -> RecordBatch {
+pub(crate) fn refused(records: &[Record]) -> RecordBatch {
     let rows: Vec<&Record> = records.iter().filter(|record| record.refused.is_some()).collect();
     let text = |of: &dyn Fn(&Record) -> String| -> ArrayRef {
         Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| of(row).into_bytes())))

@@ -43,7 +43,7 @@ fn call(function: Function, arguments: Vec<Expr>, signature: &str, result: Colum
 
 /// `SELECT toStartOfMinute(..) AS minute, tenant, count() AS events, sumIf(amount, kind = 'buy') AS revenue,
 /// uniqExact(user) AS users FROM events [WHERE kind = ..] GROUP BY minute, tenant [HAVING revenue >= 0]`
-fn plan(having: bool) -> Arc<ViewPlan> {
+pub(crate) fn plan(having: bool) -> Arc<ViewPlan> {
     let amount = ColumnType::Int(Bits::W64).nullable();
     let mut revenue = call(Function::Sum, vec![column(events::AMOUNT)], "sum, Nullable(Int64)", amount.clone());
     revenue.condition = Some(is_kind("buy"));
