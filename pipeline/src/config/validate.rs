@@ -7,6 +7,9 @@ use crate::problem::{Problem, nearest};
 /// Names that Weir's own tables and views take in the database.
 const RESERVED_PREFIX: &str = "weir_";
 
+/// Longer and ClickHouse's expiry times, which end in 2106, could wrap around and rows vanish at once.
+const RETENTION_DAYS_MAX: u64 = 10_000;
+
 /// Every problem of `pipeline`'s values.
 pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -44,6 +47,14 @@ fn bounds(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>)
             between(&["sources", name, key], value, 0, YEAR_MS);
         }
         between(&["sources", name, "idle_after_ms"], stream.idle_after_ms, 100, YEAR_MS);
+        if let Some(days) = stream.keep_events_days {
+            between(&["sources", name, "keep_events_days"], u64::from(days), 1, RETENTION_DAYS_MAX);
+        }
+    }
+    for (name, view) in &pipeline.views {
+        if let Some(days) = view.retention_days {
+            between(&["views", name, "retention_days"], u64::from(days), 1, RETENTION_DAYS_MAX);
+        }
     }
     if let Some(detector) = &pipeline.alerts.refused_share {
         between(&["alerts", "refused_share", "window_ms"], detector.window_ms, 1_000, 86_400_000);
