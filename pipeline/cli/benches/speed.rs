@@ -70,7 +70,8 @@ fn report(name: &str, events: u64, cost: Cost, peak_kib: Option<u64>, floor: Opt
     let per_million = cost.cpu.as_secs_f64() * 1e6 / events as f64;
     let rate = events as f64 / cost.wall.as_secs_f64();
     let peak = peak_kib.map_or_else(String::new, |kib| (kib / 1024).to_string());
-    let times = floor.map_or_else(String::new, |floor| format!("{:.2}", cost.cpu.as_secs_f64() / floor.cpu.as_secs_f64()));
+    let times =
+        floor.map_or_else(String::new, |floor| format!("{:.2}", cost.cpu.as_secs_f64() / floor.cpu.as_secs_f64()));
     println!("{name:<34} {per_million:>12.2} {rate:>12.0} {peak:>10} {times:>9}");
 }
 
@@ -266,9 +267,10 @@ fn latency(runtime: &tokio::runtime::Runtime, parts: &Parts) -> (u64, u64) {
     };
     // The topic has to be there before the pipeline starts.
     runtime.block_on(produce(job(parts, "live", Events { count: 1, ..rows() }, None), |_| true)).unwrap();
-    let mut child =
-        weir(parts, folder.path(), "live", "speed_live", &["run", "pipeline.toml"]).spawn().unwrap();
-    while !ask(parts, "system", "SELECT count() FROM tables WHERE name = 'by_minute' AND database = 'speed_live'").eq("1") {
+    let mut child = weir(parts, folder.path(), "live", "speed_live", &["run", "pipeline.toml"]).spawn().unwrap();
+    while !ask(parts, "system", "SELECT count() FROM tables WHERE name = 'by_minute' AND database = 'speed_live'")
+        .eq("1")
+    {
         std::thread::sleep(Duration::from_millis(100));
     }
     let acknowledged = Arc::new(std::sync::Mutex::new(Vec::<(Instant, u64)>::new()));

@@ -71,7 +71,9 @@ pub enum Command {
         json: bool,
     },
     /// Run the views' own SQL in ClickHouse over the accepted events and compare every cell with the live tables.
-    #[command(after_help = "Examples:\n  weir verify shop/pipeline.toml\n  weir verify shop/pipeline.toml --view orders")]
+    #[command(
+        after_help = "Examples:\n  weir verify shop/pipeline.toml\n  weir verify shop/pipeline.toml --view orders"
+    )]
     Verify {
         /// The pipeline file; its sources must keep their events (`keep_events_days`).
         file: PathBuf,

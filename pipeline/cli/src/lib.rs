@@ -119,9 +119,7 @@ fn counted(number: usize, noun: &str) -> String {
 
 /// A runtime for a command's few calls over the network.
 fn runtime() -> Result<tokio::runtime::Runtime, Outcome> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Outcome::told(1, format!("threads: {error}"), "the system allows too few threads: raise the limit"))
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|error| {
+        Outcome::told(1, format!("threads: {error}"), "the system allows too few threads: raise the limit")
+    })
 }

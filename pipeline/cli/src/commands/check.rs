@@ -11,7 +11,7 @@ use weir_pipeline::{connect, run, sql};
 use weir_schemas::avro::{Schema, can_read};
 use weir_schemas::registry::{Lookup, Registry};
 
-use crate::{Outcome, OperatorRegistry, counted, paint, runtime};
+use crate::{OperatorRegistry, Outcome, counted, paint, runtime};
 
 /// How long the broker may take to answer.
 const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -92,7 +92,11 @@ async fn check_registry(pipeline: &Pipeline, bound: &Bound, registry: &Registry,
             Lookup::Found(found) => found.schema,
             Lookup::Unknown => continue,
             Lookup::Unusable(why) | Lookup::Unavailable(why) | Lookup::Refused(why) => {
-                problems.push(Problem::of_file(&place, why, "correct [registry], or start it; --offline leaves it out"));
+                problems.push(Problem::of_file(
+                    &place,
+                    why,
+                    "correct [registry], or start it; --offline leaves it out",
+                ));
                 continue;
             }
         };
@@ -126,7 +130,8 @@ fn check_topics(file: &str, pipeline: &Pipeline, problems: &mut Vec<Problem>) {
         }
     };
     for (name, source) in &pipeline.sources {
-        for topic in source.topics.iter().filter(|topic| !metadata.topics().iter().any(|found| found.name() == **topic)) {
+        for topic in source.topics.iter().filter(|topic| !metadata.topics().iter().any(|found| found.name() == **topic))
+        {
             problems.push(Problem::of_file(
                 file,
                 format!("source `{name}`: there is no topic `{topic}`"),

@@ -28,7 +28,7 @@ use super::{init, status, verify};
 use crate::args::Demo;
 use crate::prepare::prepare;
 use crate::screen::{Picture, Screen, look};
-use crate::{Outcome, OperatorRegistry, paint, runtime};
+use crate::{OperatorRegistry, Outcome, paint, runtime};
 
 /// How much of the past the first start makes up, so that there are closed windows to look at from the first moment.
 const BACKLOG_MS: i64 = 10 * 60_000;
@@ -49,7 +49,10 @@ pub fn run(arguments: &Demo, operators: OperatorRegistry) -> Outcome {
     let file = match write_pipeline(arguments, &parts) {
         Ok(file) => file,
         Err(error) => {
-            return Outcome::refused(format!("{}: {error}", arguments.folder.display()), "name a folder that can be written");
+            return Outcome::refused(
+                format!("{}: {error}", arguments.folder.display()),
+                "name a folder that can be written",
+            );
         }
     };
     let pipeline = match load(&file) {
@@ -92,7 +95,10 @@ fn start_parts(arguments: &Demo) -> Result<Option<Parts>, Outcome> {
     }
     println!("starting Kafka, the schema registry and the ClickHouse engine (10 to 40 seconds) ...");
     Parts::start(&options).map(Some).map_err(|error| {
-        Outcome::unreachable(error.to_string(), "`make parts` fetches them; --kafka, --registry, --clickhouse name others")
+        Outcome::unreachable(
+            error.to_string(),
+            "`make parts` fetches them; --kafka, --registry, --clickhouse name others",
+        )
     })
 }
 
@@ -164,7 +170,8 @@ async fn show(
     let mut picture = Picture::default();
     let began = Instant::now();
     let (mut seen_at, mut consumed) = (Instant::now(), 0);
-    let is_over = |began: Instant| arguments.seconds.is_some_and(|seconds| began.elapsed() >= Duration::from_secs(seconds));
+    let is_over =
+        |began: Instant| arguments.seconds.is_some_and(|seconds| began.elapsed() >= Duration::from_secs(seconds));
     while !stop.load(Ordering::Acquire) && !is_over(began) && !running.is_finished() {
         tokio::time::sleep(Duration::from_millis(if screen.is_live() { 1_000 } else { 5_000 })).await;
         read_status(pipeline, &mut picture).await;
@@ -190,7 +197,9 @@ async fn show(
     match summary {
         Ok(Ok(summary)) => tell(&client, &mut picture, &summary).await,
         Ok(Err(error)) => return Err(Outcome::of_error(&error)),
-        Err(_) => return Err(Outcome::unreachable("the pipeline's thread panicked", "start the demo again: it resumes")),
+        Err(_) => {
+            return Err(Outcome::unreachable("the pipeline's thread panicked", "start the demo again: it resumes"));
+        }
     }
     check(file, pipeline, &client).await
 }
@@ -273,8 +282,8 @@ impl Generator {
         let rate = f64::from(arguments.rate.max(1));
         let backlog = if with_backlog { (BACKLOG_MS as f64 / 1000.0 * rate) as u64 } else { 0 };
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let registry =
-            Registry::new(Settings::new(&pipeline.registry.url)).map_err(|error| Outcome::refused(error.to_string(), "correct --registry"))?;
+        let registry = Registry::new(Settings::new(&pipeline.registry.url))
+            .map_err(|error| Outcome::refused(error.to_string(), "correct --registry"))?;
         let topic = pipeline.sources.values().flat_map(|source| &source.topics).next().cloned().unwrap_or_default();
         let target = Target {
             kafka: BTreeMap::from([("bootstrap.servers".to_owned(), pipeline.kafka.brokers.clone())]),
@@ -282,31 +291,34 @@ impl Generator {
             partitions: Some(8),
             event_timestamps: true,
         };
-        let job = move |start_at_ms: i64, count: Option<u64>, rate: Option<f64>, events_per_second: f64, wrong_from: u64| Job {
-            rows: Box::new(StorefrontRows::new(Storefront {
-                // Another seed for each stretch of time, so that event ids don't come again.
-                seed: start_at_ms.unsigned_abs(),
-                start_at_ms,
-                events_per_second,
-                count,
-                wrong: Wrong::NegativeAmount,
-                wrong_from,
-                ..Storefront::default()
-            })),
-            target: target.clone(),
-            registry: registry.clone(),
-            subject: None,
-            rate,
-            limit: None,
-            faults: Faults {
-                seed: start_at_ms.unsigned_abs(),
-                disorder_ms: 3_000,
-                duplicates: 0.01,
-                stragglers: 0.002,
-                straggler_ms: 45_000,
-                bad: 0.001,
-            },
-        };
+        let job =
+            move |start_at_ms: i64, count: Option<u64>, rate: Option<f64>, events_per_second: f64, wrong_from: u64| {
+                Job {
+                    rows: Box::new(StorefrontRows::new(Storefront {
+                        // Another seed for each stretch of time, so that event ids don't come again.
+                        seed: start_at_ms.unsigned_abs(),
+                        start_at_ms,
+                        events_per_second,
+                        count,
+                        wrong: Wrong::NegativeAmount,
+                        wrong_from,
+                        ..Storefront::default()
+                    })),
+                    target: target.clone(),
+                    registry: registry.clone(),
+                    subject: None,
+                    rate,
+                    limit: None,
+                    faults: Faults {
+                        seed: start_at_ms.unsigned_abs(),
+                        disorder_ms: 3_000,
+                        duplicates: 0.01,
+                        stragglers: 0.002,
+                        straggler_ms: 45_000,
+                        bad: 0.001,
+                    },
+                }
+            };
         let (watched_stop, watched_sent) = (Arc::clone(&stop), Arc::clone(&sent));
         let task = tokio::spawn(async move {
             let watch = |stop: Arc<AtomicBool>, sent: Arc<AtomicU64>| {
@@ -317,7 +329,9 @@ impl Generator {
             };
             if backlog > 0 {
                 let past = job(now_ms - BACKLOG_MS, Some(backlog), None, rate, backlog / 2);
-                produce(past, watch(watched_stop.clone(), watched_sent.clone())).await.map_err(|error| error.to_string())?;
+                produce(past, watch(watched_stop.clone(), watched_sent.clone()))
+                    .await
+                    .map_err(|error| error.to_string())?;
             }
             if !watched_stop.load(Ordering::Acquire) {
                 let live = job(Clock::System.now_ms(), None, Some(rate), rate, if backlog > 0 { 0 } else { u64::MAX });
@@ -332,7 +346,10 @@ impl Generator {
         let until = Instant::now() + Duration::from_secs(60);
         while self.sent.load(Ordering::Relaxed) == 0 && !self.task.is_finished() {
             if Instant::now() > until {
-                return Err(Outcome::unreachable("Kafka takes no records", "look at the parts' logs in the demo's folder"));
+                return Err(Outcome::unreachable(
+                    "Kafka takes no records",
+                    "look at the parts' logs in the demo's folder",
+                ));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -29,7 +29,10 @@ pub fn run(folder: &Path) -> Outcome {
     for (name, _) in FILES {
         println!("{} {}", paint::good("wrote"), folder.join(name).display());
     }
-    println!("\nNext: change `brokers`, `url` and `topics`, then\n  weir check {}", folder.join("pipeline.toml").display());
+    println!(
+        "\nNext: change `brokers`, `url` and `topics`, then\n  weir check {}",
+        folder.join("pipeline.toml").display()
+    );
     Outcome::done()
 }
 

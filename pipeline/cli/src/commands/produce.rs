@@ -209,9 +209,10 @@ impl Produce {
     fn file(&self, path: &std::path::Path) -> Result<FileInput, Outcome> {
         let schema = match &self.schema {
             _ if self.retail => Some(RETAIL_SCHEMA.to_owned()),
-            Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
-                Outcome::refused(format!("{}: {error}", file.display()), "correct --schema")
-            })?),
+            Some(file) => Some(
+                std::fs::read_to_string(file)
+                    .map_err(|error| Outcome::refused(format!("{}: {error}", file.display()), "correct --schema"))?,
+            ),
             None => None,
         };
         let mut decimals = BTreeMap::new();
@@ -219,7 +220,10 @@ impl Produce {
             let parts: Vec<&str> = text.rsplitn(3, ':').collect();
             let number = |at: usize| parts.get(at).and_then(|part: &&str| part.parse::<usize>().ok());
             let (Some(scale), Some(precision), Some(column)) = (number(0), number(1), parts.get(2)) else {
-                return Err(Outcome::refused(format!("--decimal {text}"), "write COLUMN:PRECISION:SCALE, such as price:10:2"));
+                return Err(Outcome::refused(
+                    format!("--decimal {text}"),
+                    "write COLUMN:PRECISION:SCALE, such as price:10:2",
+                ));
             };
             decimals.insert((*column).to_owned(), (precision, scale));
         }

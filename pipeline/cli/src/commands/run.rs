@@ -9,7 +9,7 @@ use weir_pipeline::config::load::load;
 use weir_pipeline::engine::Running;
 use weir_pipeline::run::run as run_pipeline;
 
-use crate::{Outcome, OperatorRegistry, runtime};
+use crate::{OperatorRegistry, Outcome, runtime};
 
 /// How it is run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +63,8 @@ pub fn log(json: bool) {
 /// The first SIGTERM or Ctrl-C drains, the second ends at once: the next start resumes from the last commit.
 pub async fn stop_on_signal(stop: Arc<AtomicBool>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::warn!("signals can't be caught: the process ends without draining");
         return;
     };

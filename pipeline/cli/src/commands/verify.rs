@@ -53,7 +53,8 @@ pub fn run(file: &Path, only: &[String], options: Options) -> Outcome {
 
 /// Prints the verdicts; differences make exit code 5.
 pub fn report(verdicts: &[Verdict]) -> Outcome {
-    let mut table = paint::table(&["view", "closed through", "rows expected", "rows live", "cells", "differing", "verdict"]);
+    let mut table =
+        paint::table(&["view", "closed through", "rows expected", "rows live", "cells", "differing", "verdict"]);
     for verdict in verdicts {
         let word = match (&verdict.through, verdict.is_equal()) {
             (None, _) => paint::dim("no window is closed yet"),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use weir_replay::parts::{Parts, PartsOptions};
@@ -62,20 +62,38 @@ impl Done {
     }
 }
 
+/// Tests share the parts; one that takes them away is alone for as long.
+static SHARED: RwLock<()> = RwLock::new(());
+
+enum Turn {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
 /// A folder with a pipeline, and the topic and database of its own that it uses.
 pub struct Bench {
     pub folder: tempfile::TempDir,
     pub topic: String,
     pub database: String,
+    _turn: Turn,
 }
 
 impl Bench {
     /// A copy of the files below `from`.
     pub fn of(from: &Path, name: &str) -> Bench {
+        Bench::with(from, name, Turn::Shared { _guard: SHARED.read().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    /// The same for a test that takes parts away: no other test runs beside it.
+    pub fn alone(from: &Path, name: &str) -> Bench {
+        Bench::with(from, name, Turn::Alone { _guard: SHARED.write().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    fn with(from: &Path, name: &str, turn: Turn) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         copy(from, folder.path());
         let unique = weir_replay::parts::unique(name);
-        Bench { folder, topic: unique.clone(), database: unique }
+        Bench { folder, topic: unique.clone(), database: unique, _turn: turn }
     }
 
     pub fn file(&self) -> PathBuf {

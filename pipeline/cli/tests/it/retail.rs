@@ -96,8 +96,20 @@ fn a_year_of_retail_equals_clickhouse_with_any_workers_and_through_a_kill() {
     let csv = path.display().to_string();
     let topic = bench.topic.clone();
     let produce = [
-        "produce", "--topic", &topic, "--partitions", "4", "--csv", &csv, "--retail", "--disorder-ms", "3600000",
-        "--duplicates", "0.01", "--seed", "7",
+        "produce",
+        "--topic",
+        &topic,
+        "--partitions",
+        "4",
+        "--csv",
+        &csv,
+        "--retail",
+        "--disorder-ms",
+        "3600000",
+        "--duplicates",
+        "0.01",
+        "--seed",
+        "7",
     ];
     let said = bench.weir(&produce).fine().out;
     assert!(said.contains("541 909 rows"), "{said}");
@@ -116,9 +128,14 @@ fn a_year_of_retail_equals_clickhouse_with_any_workers_and_through_a_kill() {
     for (workers, least) in [("2", 50_000), ("1", 200_000), ("4", 350_000)] {
         let mut running = bench.start(&["run", "pipeline.toml", "--until-end", "--workers", workers]);
         wait_until("some rows", || {
-            let exists = clickhouse("system", &format!("SELECT count() FROM tables WHERE database = '{}' AND name = 'weir_ledger'", bench.database), &[]);
+            let exists = clickhouse(
+                "system",
+                &format!("SELECT count() FROM tables WHERE database = '{}' AND name = 'weir_ledger'", bench.database),
+                &[],
+            );
             running.try_wait().unwrap().is_some()
-                || (exists == "1" && bench.ask("SELECT sum(consumed) FROM weir_ledger").parse::<u64>().unwrap_or(0) >= least)
+                || (exists == "1"
+                    && bench.ask("SELECT sum(consumed) FROM weir_ledger").parse::<u64>().unwrap_or(0) >= least)
         });
         running.kill().unwrap();
         running.wait().unwrap();

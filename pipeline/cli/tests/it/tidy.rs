@@ -14,10 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("weir-clickhouse", &[]),
     ("weir-pipeline", &["weir-schemas", "weir-operators", "weir-sinks"]),
     ("weir-replay", &["weir-schemas", "weir-operators", "weir-sinks", "weir-pipeline"]),
-    (
-        "weir",
-        &["weir-schemas", "weir-operators", "weir-sinks", "weir-clickhouse", "weir-pipeline", "weir-replay"],
-    ),
+    ("weir", &["weir-schemas", "weir-operators", "weir-sinks", "weir-clickhouse", "weir-pipeline", "weir-replay"]),
     ("weir-example", &["weir", "weir-schemas", "weir-operators"]),
 ];
 

@@ -1,0 +1,125 @@
+//! What is wrong is told: where it stands, what to do, and an exit code that means something. Nothing is lost by it.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::program::{Bench, clickhouse, parts, wait_until};
+use crate::shop::{sell, shop};
+
+fn edit(bench: &Bench, from: &str, to: &str) {
+    let text = std::fs::read_to_string(bench.file()).unwrap();
+    assert!(text.contains(from), "{from}");
+    std::fs::write(bench.file(), text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn every_problem_of_a_pipeline_file_is_told_at_its_place() {
+    let bench = shop("refused_file");
+    edit(&bench, "epoch_ms = 200", "epoch_ms = 200\nworkrs = 4");
+    edit(&bench, "tenant = \"tenant\"", "tennant = \"tenant\"");
+    let told = ["pipeline.toml:5:1: unknown key `workrs`", "did you mean `workers`?", "did you mean `tenant`?"];
+    bench.weir(&["check", "pipeline.toml"]).refused(2, &told);
+    bench.weir(&["run", "pipeline.toml"]).refused(2, &told);
+    bench.weir(&["run", "nowhere.toml"]).refused(2, &["nowhere.toml", "weir init"]);
+}
+
+#[test]
+fn sql_and_fields_that_do_not_fit_are_told_at_their_place() {
+    let bench = shop("refused_sql");
+    let view = bench.folder.path().join("views/by_minute.sql");
+    let text = std::fs::read_to_string(&view).unwrap();
+    std::fs::write(
+        &view,
+        text.replace("uniqExact(user_id)", "uniqExat(user_id)").replace("sumIf(amount", "sumIf(amuont"),
+    )
+    .unwrap();
+    bench
+        .weir(&["check", "pipeline.toml"])
+        .refused(2, &["by_minute.sql:6:", "by_minute.sql:5:", "uniqExact", "amount"]);
+    std::fs::write(
+        &view,
+        text.replace(
+            "GROUP BY window_start, tenant, country",
+            "GROUP BY window_start, tenant, country ORDER BY events",
+        ),
+    )
+    .unwrap();
+    bench.weir(&["check", "pipeline.toml"]).refused(2, &["by_minute.sql:", "ORDER BY"]);
+    std::fs::write(&view, text).unwrap();
+    edit(&bench, "event_time = \"occurred_at\"", "event_time = \"happened_at\"");
+    bench.weir(&["check", "pipeline.toml", "--offline"]).refused(2, &["happened_at", "event_time"]);
+}
+
+#[test]
+fn parts_that_do_not_answer_are_named() {
+    let bench = shop("refused_parts");
+    // The topic is missing.
+    bench.weir(&["run", "pipeline.toml"]).refused(3, &["there is no topic", &bench.topic]);
+    sell(&bench, 10, 1, &[]);
+    for (from, to, words) in [
+        ("brokers = \"${BROKERS}\"", "brokers = \"127.0.0.1:1\"", ["kafka at 127.0.0.1:1", "kafka.brokers"]),
+        ("url = \"${REGISTRY}\"", "url = \"http://127.0.0.1:1\"", ["registry", "127.0.0.1:1"]),
+        ("url = \"${CLICKHOUSE}\"", "url = \"http://127.0.0.1:1\"", ["ClickHouse", "127.0.0.1:1"]),
+    ] {
+        edit(&bench, from, to);
+        bench.weir(&["run", "pipeline.toml"]).refused(3, &words[..1]);
+        edit(&bench, to, from);
+    }
+}
+
+#[test]
+fn a_second_instance_and_a_changed_view_are_refused() {
+    let bench = shop("refused_second");
+    sell(&bench, 1_000, 1, &[]);
+    let mut running = bench.start(&["run", "pipeline.toml"]);
+    wait_until("it runs", || bench.folder.path().join("state").exists() && has_rows(&bench));
+    bench.weir(&["run", "pipeline.toml"]).refused(4, &["state"]);
+    running.kill().unwrap();
+    running.wait().unwrap();
+
+    let view = bench.folder.path().join("views/by_minute.sql");
+    let text = std::fs::read_to_string(&view).unwrap();
+    std::fs::write(&view, text.replace("'heartbeat'", "'search'")).unwrap();
+    bench.weir(&["run", "pipeline.toml"]).refused(2, &["by_minute"]);
+    // Another comment or line break is no other query.
+    std::fs::write(&view, format!("-- the same\n{text}\n")).unwrap();
+    bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
+}
+
+#[test]
+fn offsets_that_expired_and_a_topic_made_anew_are_told() {
+    let bench = shop("refused_log");
+    sell(&bench, 2_000, 1, &[]);
+    let mut running = bench.start(&["run", "pipeline.toml"]);
+    wait_until("it runs", || has_rows(&bench));
+    running.kill().unwrap();
+    running.wait().unwrap();
+    sell(&bench, 2_000, 2, &[]);
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", parts().kafka()).create().unwrap();
+    let mut expire = TopicPartitionList::new();
+    for partition in 0..4 {
+        expire.add_partition_offset(&bench.topic, partition, Offset::End).unwrap();
+    }
+    runtime.block_on(admin.delete_records(&expire, &AdminOptions::new())).unwrap();
+    bench.weir(&["run", "pipeline.toml"]).refused(4, &["expired", &bench.topic, "state folder"]);
+
+    runtime.block_on(admin.delete_topics(&[&bench.topic], &AdminOptions::new())).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let anew = NewTopic::new(&bench.topic, 4, TopicReplication::Fixed(1));
+    wait_until("the topic is made anew", || {
+        runtime.block_on(admin.create_topics([&anew], &AdminOptions::new())).unwrap()[0].is_ok()
+    });
+    bench.weir(&["run", "pipeline.toml"]).refused(4, &["made anew", &bench.topic]);
+}
+
+fn has_rows(bench: &Bench) -> bool {
+    let there = format!("SELECT count() FROM tables WHERE database = '{}' AND name = 'weir_ledger'", bench.database);
+    clickhouse("system", &there, &[]) == "1" && bench.ask("SELECT count() > 0 FROM weir_ledger") == "1"
+}
