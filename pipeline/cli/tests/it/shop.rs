@@ -22,11 +22,12 @@ fn with_schema(bench: Bench) -> Bench {
     bench
 }
 
-/// Sends `count` events of virtual time, with faults.
+/// Sends `count` events of virtual time, with faults. A greater seed is a later stretch of the same day.
 pub fn sell(bench: &Bench, count: u64, seed: u64, faults: &[&str]) {
+    let from = format!("2026-01-05T{:02}:{:02}:00Z", 6 + seed / 6, seed % 6 * 10);
     let (count, seed) = (count.to_string(), seed.to_string());
     let mut arguments = vec!["produce", "--topic", &bench.topic, "--partitions", "4", "--storefront"];
-    arguments.extend(["--from", "2026-01-05T10:00:00Z", "--events-per-second", "100", "--event-timestamps"]);
+    arguments.extend(["--from", &from, "--events-per-second", "100", "--event-timestamps"]);
     arguments.extend(["--count", &count, "--seed", &seed]);
     arguments.extend(faults);
     bench.weir(&arguments).fine();
