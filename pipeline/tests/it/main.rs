@@ -1,10 +1,13 @@
 //! The runtime against invented sources and destinations: real timely workers, real RocksDB, no network.
+//! SQL against the ClickHouse engine, which [`engine`] starts as a child process.
 
 mod crash;
+mod engine;
 mod invented;
 mod limits;
 mod outbox;
 mod pages;
 mod recovery;
 mod refusals;
+mod sql;
 mod straight;

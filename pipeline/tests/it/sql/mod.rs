@@ -1,0 +1,8 @@
+//! SQL against ClickHouse itself, and what is refused at which place.
+
+mod data;
+mod facts;
+mod generate;
+mod oracle;
+mod refusals;
+mod views;
