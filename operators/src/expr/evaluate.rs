@@ -71,6 +71,20 @@ impl<'a> Evaluation<'a> {
         self.batch.num_rows()
     }
 
+    /// The rows of the batch for which `mask` holds.
+    pub(super) fn rows_where(&self, mask: &BooleanArray) -> Result<RecordBatch, Error> {
+        Ok(arrow_select::filter::filter_record_batch(self.batch, mask)?)
+    }
+
+    /// A condition computed for the rows of `mask` alone, false elsewhere.
+    pub(super) fn condition_where(&self, expr: &Expr, mask: &BooleanArray) -> Result<BooleanArray, Error> {
+        let part = self.rows_where(mask)?;
+        let truth = Evaluation::new(&part).condition(expr)?;
+        let mut held = truth.iter();
+        let values: Vec<bool> = mask.values().iter().map(|open| open && held.next().flatten() == Some(true)).collect();
+        Ok(BooleanArray::from(values))
+    }
+
     pub(super) fn value(&mut self, expr: &'a Expr) -> Result<Value, Error> {
         match expr {
             Expr::Column { index, name, .. } => match self.batch.columns().get(*index) {

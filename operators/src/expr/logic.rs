@@ -1,7 +1,5 @@
 //! Three-valued logic and the functions that choose between values.
 
-use std::sync::Arc;
-
 use arrow_array::{Array, ArrayRef, BooleanArray};
 use arrow_buffer::BooleanBuffer;
 use weir_schemas::types::ColumnType;
@@ -43,49 +41,86 @@ pub(super) fn is_null(value: &Value, rows: usize) -> BooleanArray {
     }
 }
 
-/// `multiIf` and `coalesce`: from the last branch back to the first, each laid over what comes after it.
+/// `multiIf` and `coalesce`. A branch that fails is computed again for the rows that choose it alone, as ClickHouse does.
 pub(super) fn choose<'a>(
     evaluation: &mut Evaluation<'a>,
     function: &Function,
     arguments: &'a [Expr],
     result: &ColumnType,
 ) -> Result<Value, Error> {
-    let rows = evaluation.rows();
-    let mut chosen: Option<Value> = None;
-    let mut at = arguments.len();
-    while at > 0 {
-        at -= 1;
-        let branch = carried(evaluation.value(&arguments[at])?, result);
-        let Some(otherwise) = chosen else {
-            chosen = Some(branch);
-            continue;
-        };
-        let mask = if matches!(function, Function::MultiIf) {
-            at -= 1;
-            let truth = evaluation.condition(&arguments[at])?;
-            // A null condition chooses what comes after, like a false one.
-            match truth.nulls() {
-                Some(nulls) => BooleanArray::new(truth.values() & nulls.inner(), None),
-                None => truth,
-            }
-        } else {
-            BooleanArray::new(!is_null(&branch, rows).values(), None)
-        };
-        let array = arrow_select::zip::zip(&mask, &branch, &otherwise)?;
-        chosen = Some(Value { array, constant: false });
+    match choose_eagerly(evaluation, function, arguments, result) {
+        Err(Error::Evaluation { .. }) if matches!(function, Function::MultiIf) => choose_lazily(evaluation, arguments, result),
+        chosen => chosen,
     }
-    let Some(chosen) = chosen else {
-        return Err(Error::Evaluation { expression: function.name().into(), detail: "has no arguments".into() });
+}
+
+/// From the last branch back to the first, each laid over what comes after it.
+fn choose_eagerly<'a>(
+    evaluation: &mut Evaluation<'a>,
+    function: &Function,
+    arguments: &'a [Expr],
+    result: &ColumnType,
+) -> Result<Value, Error> {
+    let rows = evaluation.rows();
+    let mut rest = arguments.iter().rev();
+    let mut chosen = match rest.next() {
+        Some(last) => carried(evaluation.value(last)?, result),
+        None => return Err(Error::Evaluation { expression: function.name().into(), detail: "has no arguments".into() }),
     };
+    while let Some(branch) = rest.next() {
+        let branch = carried(evaluation.value(branch)?, result);
+        let condition = if matches!(function, Function::MultiIf) { rest.next() } else { None };
+        let mask = match condition {
+            Some(condition) => without_nulls(evaluation.condition(condition)?),
+            None => BooleanArray::new(!is_null(&branch, rows).values(), None),
+        };
+        chosen = Value { array: arrow_select::zip::zip(&mask, &branch, &chosen)?, constant: false };
+    }
     let array = if chosen.constant { spread(&chosen.array, rows)? } else { chosen.array };
     Ok(Value { array, constant: false })
 }
 
+/// Each branch over the rows that choose it, then all put back in order.
+fn choose_lazily<'a>(evaluation: &mut Evaluation<'a>, arguments: &'a [Expr], result: &ColumnType) -> Result<Value, Error> {
+    let rows = evaluation.rows();
+    let mut open = BooleanArray::new(BooleanBuffer::new_set(rows), None);
+    let mut places = vec![(0usize, 0usize); rows];
+    let mut parts: Vec<ArrayRef> = Vec::new();
+    for pair in arguments.chunks(2) {
+        let (taken, branch) = match pair {
+            [condition, branch] => {
+                let condition = &without_nulls(evaluation.condition_where(condition, &open)?);
+                (condition.clone(), branch)
+            }
+            [otherwise] => (open.clone(), otherwise),
+            _ => break,
+        };
+        for (index, row) in taken.values().set_indices().enumerate() {
+            places[row] = (parts.len(), index);
+        }
+        parts.push(as_carried(Evaluation::new(&evaluation.rows_where(&taken)?).array(branch)?, result));
+        open = arrow_arith::boolean::and_not(&open, &taken)?;
+    }
+    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    Ok(Value { array: arrow_select::interleave::interleave(&parts, &places)?, constant: false })
+}
+
+/// A null condition chooses what comes after, like a false one.
+fn without_nulls(truth: BooleanArray) -> BooleanArray {
+    match truth.nulls() {
+        Some(nulls) => BooleanArray::new(truth.values() & nulls.inner(), None),
+        None => truth,
+    }
+}
+
 /// A branch in the Arrow type of the result, so that all branches agree.
 fn carried(value: Value, result: &ColumnType) -> Value {
-    let array: ArrayRef = match result.without_null() {
-        ColumnType::Bool => value.array,
-        _ => as_number(&value.array),
-    };
-    Value { array: Arc::clone(&array), constant: value.constant }
+    Value { array: as_carried(value.array, result), constant: value.constant }
+}
+
+fn as_carried(array: ArrayRef, result: &ColumnType) -> ArrayRef {
+    match result.without_null() {
+        ColumnType::Bool => array,
+        _ => as_number(&array),
+    }
 }

@@ -67,7 +67,9 @@ impl Members {
                 (ColumnType::Decimal(precision, scale), Scalar::Int(_) | Scalar::UInt(_)) => {
                     let whole = if let Scalar::Int(value) = value { i128::from(*value) } else { unsigned(value) };
                     let unscaled = whole.checked_mul(decimals::power(*scale));
-                    integers.push(unscaled.filter(|value| decimals::fits(*value, *precision)).ok_or_else(refused)?);
+                    // ClickHouse refuses a literal with more digits than the type declares.
+                    let declared = |value: &i128| value.unsigned_abs() < decimals::power(*precision).unsigned_abs();
+                    integers.push(unscaled.filter(declared).ok_or_else(refused)?);
                 }
                 _ => match typing::literal_as(literal, base) {
                     Some(Expr::Literal { value: Scalar::Days(days), .. }) => integers.push(i128::from(days)),

@@ -175,12 +175,6 @@ fn bits(data_type: &DataType) -> u32 {
 
 /// `%` by a literal, with C++'s usual conversions: the common type of both sides decides how a negative number is seen.
 pub(super) fn modulo(call: &Call<'_>) -> Result<ArrayRef, Error> {
-    if *call.result.without_null() == ColumnType::Float64 {
-        let left = operand(call, 0, &DataType::Float64)?;
-        let right = operand(call, 1, &DataType::Float64)?;
-        let divisor = right.array.as_primitive::<Float64Type>().value(0);
-        return Ok(Arc::new(left.array.as_primitive::<Float64Type>().unary::<_, Float64Type>(|value| value % divisor)));
-    }
     let divisor = integer_literal(call)?;
     let numbers = call.number(0)?.array;
     let right = call.number(1)?.array;
@@ -303,9 +297,9 @@ where
         return array.unary(|_| T::Native::ZERO);
     }
     let scale = 10i128.pow(zeros);
-    // Steps in C++: narrow types are computed as int, 64 bits wrap around.
+    // Steps in C++: types of 8 and 16 bits are computed as int, wider ones wrap around.
     let wraps = |value: i128| -> i128 {
-        if size_of::<T::Native>() == 8 {
+        if size_of::<T::Native>() >= 4 {
             let narrowed: T::Native = value.as_();
             narrowed.as_()
         } else {

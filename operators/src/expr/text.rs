@@ -82,7 +82,7 @@ impl<'a> Writer<'a> {
             // Writing to memory can't fail.
             Writer::Int(array) => drop(write!(out, "{}", array.value(row))),
             Writer::UInt(array) => drop(write!(out, "{}", array.value(row))),
-            Writer::Float32(array) => write_shortest(format_args!("{:e}", array.value(row)), out),
+            Writer::Float32(array) => write_float32(array.value(row), out),
             Writer::Float64(array) => write_float(array.value(row), out),
             Writer::Decimal(array, scale) => write_decimal(array.value(row), *scale, out),
             Writer::Bytes(array, write) => write(array.value(row), out),
@@ -95,13 +95,47 @@ impl<'a> Writer<'a> {
 /// A float as ClickHouse writes it: the fewest digits that read back as the same number, with an exponent from 1e21 and
 /// below 1e-6.
 pub fn write_float(value: f64, out: &mut Vec<u8>) {
-    write_shortest(format_args!("{value:e}"), out);
+    let start = out.len();
+    drop(write!(out, "{value:e}"));
+    // Only from 16 digits on can two shortest candidates be equally near. Below a power of two floats lie closer than above
+    // it; there dragonbox takes the upper candidate, except of 2^-25.
+    if value.to_bits() & 0x000f_ffff_ffff_ffff != 0 || value.abs() == 2f64.powi(-25) {
+        even_out(value, start, 16, out);
+    }
+    lay_out(start, out);
 }
 
-/// Lays out digits and exponent that Rust found (`-1.25e-7`) in ClickHouse's form.
-fn write_shortest(scientific: std::fmt::Arguments<'_>, out: &mut Vec<u8>) {
+fn write_float32(value: f32, out: &mut Vec<u8>) {
     let start = out.len();
-    drop(write!(out, "{scientific}"));
+    drop(write!(out, "{value:e}"));
+    if value.to_bits() & 0x007f_ffff != 0 || value.abs() == 2f32.powi(-12) {
+        even_out(f64::from(value), start, 7, out);
+    }
+    lay_out(start, out);
+}
+
+/// Between two candidates that are equally near, ClickHouse (dragonbox) takes the one with the even last digit, Rust the upper
+/// one. `out`
+/// holds what Rust wrote from `start` on; the candidates are a tie where the exact value has one more digit, a 5.
+fn even_out(value: f64, start: usize, least_digits: usize, out: &mut [u8]) {
+    let Some(end) = out[start..].iter().position(|&byte| byte == b'e').map(|at| start + at) else { return };
+    let digits = out[start..end].iter().filter(|byte| byte.is_ascii_digit()).count();
+    let last = out[end - 1];
+    if digits < least_digits || !last.is_ascii_digit() || last % 2 == 0 {
+        return;
+    }
+    // The exact value has at most 1074 decimal places; 40 more digits than the candidate tell a tie from a near one.
+    let exact = format!("{value:.*e}", digits + 40);
+    let tail = exact.split('e').next().and_then(|mantissa| mantissa.get(mantissa.len() - 41..));
+    let is_tie = tail.is_some_and(|tail| tail.starts_with('5') && tail[1..].bytes().all(|byte| byte == b'0'));
+    let below = last - 1;
+    if is_tie && exact.as_bytes().get(end - 1 - start) == Some(&below) {
+        out[end - 1] = below;
+    }
+}
+
+/// Lays out digits and exponent that Rust found (`-1.25e-7`), from `start` on, in ClickHouse's form.
+fn lay_out(start: usize, out: &mut Vec<u8>) {
     let negative = out.get(start) == Some(&b'-');
     let text = &out[start + usize::from(negative)..];
     let Some(at) = text.iter().position(|&byte| byte == b'e') else {

@@ -55,7 +55,11 @@ pub(super) fn call(function: Function, arguments: Vec<Expr>) -> Result<Expr, Ref
             comparable(*comparison, &bases, &mut arguments)?;
             ColumnType::UInt(Width::W8)
         }
-        Function::And | Function::Or | Function::Not => logic(&function, &bases)?,
+        Function::And | Function::Or | Function::Not => logic(&function, &bases, &arguments)?,
+        Function::IsNull | Function::IsNotNull if !nullable => {
+            let value = Scalar::UInt(u64::from(function == Function::IsNotNull));
+            return Ok(Expr::Literal { value, column_type: ColumnType::UInt(Width::W8) });
+        }
         Function::IsNull | Function::IsNotNull => {
             nullable = false;
             ColumnType::UInt(Width::W8)
@@ -74,7 +78,7 @@ pub(super) fn call(function: Function, arguments: Vec<Expr>) -> Result<Expr, Ref
             other => return Err(wrong(&function, 0, other, "a string, an array or a map")),
         },
         Function::Concat => concat(&bases, &mut arguments)?,
-        Function::Substring => substring(&bases)?,
+        Function::Substring => substring(&bases, &arguments)?,
         Function::ToString => {
             has_text(&bases[0])?;
             ColumnType::String
@@ -100,13 +104,28 @@ pub(super) fn call(function: Function, arguments: Vec<Expr>) -> Result<Expr, Ref
 
 /// Puts `LowCardinality` and `Nullable` back on.
 fn dress(result: ColumnType, nullable: bool, arguments: &[Expr]) -> ColumnType {
-    let mut varying = arguments.iter().filter(|argument| !argument.is_constant());
-    let low = match (varying.next(), varying.next()) {
-        (Some(only), None) => *only.column_type().without_null() == ColumnType::LowCardinality,
-        _ => false,
-    };
+    let low = one_is_low(arguments);
     let result = if low && result == ColumnType::String { ColumnType::LowCardinality } else { result };
     if nullable { result.nullable() } else { result }
+}
+
+/// Whether one argument has low cardinality in ClickHouse and all others are constants.
+fn one_is_low(arguments: &[Expr]) -> bool {
+    let mut varying = arguments.iter().filter(|argument| !argument.is_constant());
+    matches!((varying.next(), varying.next()), (Some(only), None) if is_low(only))
+}
+
+/// Whether ClickHouse's type of the expression is a `LowCardinality`, also where ours isn't.
+fn is_low(expr: &Expr) -> bool {
+    match (expr, base(expr.column_type())) {
+        // ClickHouse has no LowCardinality of these.
+        (_, ColumnType::Decimal(..) | ColumnType::DateTime64(..)) | (Expr::Literal { .. }, _) => false,
+        (Expr::Column { column_type, .. }, _) | (Expr::Call { column_type, .. }, ColumnType::String) => {
+            *column_type.without_null() == ColumnType::LowCardinality
+        }
+        (Expr::Call { function: Function::MultiIf | Function::IsNull | Function::IsNotNull | Function::MapGet, .. }, _) => false,
+        (Expr::Call { arguments, .. }, _) => one_is_low(arguments),
+    }
 }
 
 /// The type without `Nullable` and `LowCardinality`.
@@ -209,6 +228,7 @@ fn arithmetic(function: &Function, bases: &[ColumnType]) -> Result<ColumnType, R
     match (&bases[0], &bases[1]) {
         (ColumnType::Decimal(p, s), ColumnType::Decimal(q, t)) => {
             let precision = widest(*p.max(q));
+            wide_product(function, precision)?;
             let scale = if matches!(function, Function::Multiply) { s + t } else { *s.max(t) };
             if scale > precision {
                 return Err(Refusal::new(
@@ -218,9 +238,25 @@ fn arithmetic(function: &Function, bases: &[ColumnType]) -> Result<ColumnType, R
             }
             Ok(ColumnType::Decimal(precision, scale))
         }
-        (ColumnType::Decimal(..), other) | (other, ColumnType::Decimal(..)) => decimal_and_number(bases, other),
+        (ColumnType::Decimal(precision, _), other) | (other, ColumnType::Decimal(precision, _)) => {
+            if number(other).is_some_and(|number| !number.float) {
+                wide_product(function, *precision)?;
+            }
+            decimal_and_number(bases, other)
+        }
         _ => Err(wrong(function, 0, &bases[0], "numbers")),
     }
+}
+
+/// ClickHouse doesn't see every overflow of a product in 128 bits.
+fn wide_product(function: &Function, precision: u8) -> Result<(), Refusal> {
+    if *function == Function::Multiply && precision > 18 {
+        return Err(Refusal::new(
+            "products of decimals of more than 18 digits aren't supported",
+            "convert with toDecimal64(x, scale) or toFloat64(x)",
+        ));
+    }
+    Ok(())
 }
 
 /// A decimal and an integer stay that decimal, a decimal and a float are a float.
@@ -292,24 +328,22 @@ fn divide_whole(function: &Function, bases: &[ColumnType], arguments: &[Expr]) -
     let whole = match &arguments[1] {
         Expr::Literal { value: Scalar::UInt(value), .. } => i128::from(*value),
         Expr::Literal { value: Scalar::Int(value), .. } => i128::from(*value),
-        Expr::Literal { value: Scalar::Float(value), .. } if *value != 0.0 && *function == Function::Modulo => 2,
         _ => 0,
     };
+    if a.float || b.float {
+        return Err(Refusal::new(format!("{name} of floats isn't supported"), "convert with toInt64 first"));
+    }
     // In the widths in which ClickHouse divides, a literal can turn negative.
     let bits = if *function == Function::IntDiv { u32::from(a.bits.max(b.bits)) } else { 128 };
     let seen = if a.signed || b.signed { (whole << (128 - bits)) >> (128 - bits) } else { whole };
-    if matches!(seen, 0 | -1) {
+    // Nor does it divide by the least number of a type.
+    let least = b.signed && whole == -(1i128 << (b.bits - 1));
+    if matches!(seen, 0 | -1) || least {
         return Err(Refusal::new(
-            format!("{name} by anything but a literal other than 0 and -1 would stop the view at a row where ClickHouse fails"),
+            format!("{name} by anything but a small literal other than 0 and -1 could stop the view at a row where ClickHouse fails"),
             "divide by a literal, or use a / b",
         )
         .at(1));
-    }
-    if a.float || b.float {
-        if *function == Function::Modulo {
-            return Ok(ColumnType::Float64);
-        }
-        return Err(Refusal::new("intDiv of floats isn't supported", "convert with toInt64 first"));
     }
     Ok(number_type(match function {
         Function::IntDiv => Number { signed: a.signed || b.signed, float: false, bits: a.bits },
@@ -351,7 +385,7 @@ fn round(of: &ColumnType, digits: i32) -> Result<ColumnType, Refusal> {
     Err(Refusal::new(format!("rounding {of} to {digits} decimal places isn't supported"), "round to fewer places"))
 }
 
-fn logic(function: &Function, bases: &[ColumnType]) -> Result<ColumnType, Refusal> {
+fn logic(function: &Function, bases: &[ColumnType], arguments: &[Expr]) -> Result<ColumnType, Refusal> {
     for (at, of) in bases.iter().enumerate() {
         if !matches!(of, ColumnType::Bool | ColumnType::Int(_) | ColumnType::UInt(_)) {
             return Err(Refusal::new(
@@ -361,7 +395,12 @@ fn logic(function: &Function, bases: &[ColumnType]) -> Result<ColumnType, Refusa
             .at(at));
         }
     }
-    Ok(if bases.contains(&ColumnType::Bool) { ColumnType::Bool } else { ColumnType::UInt(Width::W8) })
+    // AND and OR look for Bool itself: of Nullable(Bool) alone they make Nullable(UInt8).
+    let bool_stays = match function {
+        Function::Not => bases.contains(&ColumnType::Bool),
+        _ => arguments.iter().any(|argument| *argument.column_type() == ColumnType::Bool),
+    };
+    Ok(if bool_stays { ColumnType::Bool } else { ColumnType::UInt(Width::W8) })
 }
 
 fn strings(function: &Function, bases: &[ColumnType]) -> Result<(), Refusal> {
@@ -409,7 +448,10 @@ fn concat(bases: &[ColumnType], arguments: &mut [Expr]) -> Result<ColumnType, Re
     Ok(ColumnType::String)
 }
 
-fn substring(bases: &[ColumnType]) -> Result<ColumnType, Refusal> {
+fn substring(bases: &[ColumnType], arguments: &[Expr]) -> Result<ColumnType, Refusal> {
+    if let Expr::Literal { value: Scalar::UInt(0), .. } = arguments[1] {
+        return Err(Refusal::new("offsets of substring count from 1", "write 1 for the first byte").at(1));
+    }
     strings(&Function::Substring, &bases[..1])?;
     for (at, of) in bases.iter().enumerate().skip(1) {
         if !matches!(of, ColumnType::Int(_) | ColumnType::UInt(_)) {
@@ -631,30 +673,27 @@ pub(super) fn multi_if(conditions: Vec<Expr>, branches: Vec<Option<Expr>>) -> Re
     Ok(Expr::Call { function: Function::MultiIf, arguments, column_type })
 }
 
-/// `coalesce`: what comes after the first argument that can't be null is left out.
+/// `coalesce`: what comes after the first argument that can't be null has no effect but on `LowCardinality`.
 pub(super) fn coalesce(arguments: Vec<Expr>) -> Result<Expr, Refusal> {
-    let mut used = Vec::new();
-    for argument in arguments {
-        let last = !argument.column_type().is_nullable();
-        used.push(argument);
-        if last {
-            break;
-        }
-    }
-    if used.is_empty() {
+    if arguments.is_empty() {
         return Err(Refusal::new("coalesce takes at least one argument that isn't NULL", "add one"));
     }
-    if used.len() == 1 {
-        return Ok(used.remove(0));
+    let last = arguments.iter().position(|argument| !argument.column_type().is_nullable());
+    let count = last.map_or(arguments.len(), |last| last + 1);
+    let used = &arguments[..count];
+    if used.iter().all(Expr::is_constant) && !arguments.iter().all(Expr::is_constant) {
+        return Err(Refusal::new(format!("what comes after {} has no effect", used[count - 1]), "leave out coalesce").at(count - 1));
     }
-    let nullable = used.iter().all(|argument| argument.column_type().is_nullable());
     let common = supertype(&used.iter().map(|argument| base(argument.column_type())).collect::<Vec<_>>())?;
-    let column_type = dress(common.clone(), nullable, &used);
+    let column_type = dress(common.clone(), last.is_none(), &arguments);
+    if let [only] = used {
+        return Ok(only.clone().widen(&column_type));
+    }
     let carried = |argument: Expr| {
         let to = if argument.column_type().is_nullable() { common.clone().nullable() } else { common.clone() };
         argument.widen(&to)
     };
-    let arguments = used.into_iter().map(carried).collect();
+    let arguments = arguments.into_iter().take(count).map(carried).collect();
     Ok(Expr::Call { function: Function::Coalesce, arguments, column_type })
 }
 

@@ -196,7 +196,8 @@ fn result_type(base: &str, of: &ColumnType, at: Location, problems: &mut Problem
     let plain = of.without_null();
     let result = match (base, plain) {
         (_, ColumnType::Array(_) | ColumnType::Map(..) | ColumnType::AggregateState(_)) if base != "count" => None,
-        ("count" | "uniqExact" | "uniqCombined64", _) => return Some(ColumnType::UInt(Width::W64)),
+        ("count" | "uniqExact", _) => return Some(ColumnType::UInt(Width::W64)),
+        ("uniqCombined64", _) => Some(ColumnType::UInt(Width::W64)),
         ("min" | "max", _) => Some(plain.clone()),
         ("sum", ColumnType::Int(_)) => Some(ColumnType::Int(Width::W64)),
         ("sum", ColumnType::UInt(_) | ColumnType::Bool) => Some(ColumnType::UInt(Width::W64)),
@@ -213,6 +214,7 @@ fn result_type(base: &str, of: &ColumnType, at: Location, problems: &mut Problem
         let remedy = match (base, plain) {
             ("quantileDD", ColumnType::Decimal(..)) => "convert it with toFloat64",
             (_, ColumnType::String) => "convert it with toFloat64OrZero or toInt64OrZero",
+            (_, ColumnType::Array(_) | ColumnType::Map(..)) => "aggregate one of its values, as in props['country']",
             _ => "aggregate a number",
         };
         problems.add(at, format!("{base} of a value of type {of} isn't supported"), remedy);

@@ -327,7 +327,7 @@ impl Builder<'_, '_, '_> {
         match Pattern::new(text, ignore_case) {
             Ok(pattern) => self.call(Function::Like { pattern: Arc::new(pattern), negated }, vec![value], &[], at),
             Err(message) => {
-                self.problems.add(place, message, "change the pattern; a backslash is written \\\\\\\\ in it");
+                self.problems.add(place, message, "change the pattern; in a string, a backslash is written as two");
                 None
             }
         }

@@ -16,9 +16,9 @@ pub(super) const FUNCTIONS: [&str; 52] = [
 pub(super) const AGGREGATES: [&str; 8] = ["count", "sum", "min", "max", "avg", "uniqExact", "uniqCombined64", "quantileDD"];
 
 /// The functions whose names ClickHouse takes in any case.
-const ANY_CASE: [&str; 18] = [
-    "abs", "and", "avg", "coalesce", "concat", "count", "if", "ifNull", "isNull", "length", "lower", "max", "min", "not", "or",
-    "round", "sum", "upper",
+const ANY_CASE: [&str; 16] = [
+    "abs", "avg", "coalesce", "concat", "count", "if", "ifNull", "isNull", "length", "lower", "max", "min", "not", "round", "sum",
+    "upper",
 ];
 
 /// The name as it is known here: some are the same in any case.

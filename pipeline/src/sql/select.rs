@@ -263,12 +263,15 @@ struct Sorted {
     dimensions: Vec<Dimension>,
     measures: Vec<Measure>,
     outputs: Vec<Output>,
+    /// Whether each column of the SELECT could be planned.
+    planned: Vec<bool>,
 }
 
 fn sort_items(items: &[Item<'_>], scope: &Scope<'_>, source: &SourceColumns, problems: &mut Problems<'_>) -> Sorted {
-    let mut sorted = Sorted { window: None, dimensions: Vec::new(), measures: Vec::new(), outputs: Vec::new() };
+    let mut sorted = Sorted { window: None, dimensions: Vec::new(), measures: Vec::new(), outputs: Vec::new(), planned: Vec::new() };
     let window = window_item(items, source);
     for (at, item) in items.iter().enumerate() {
+        let outputs = sorted.outputs.len();
         let function = match item.expr {
             ast::Expr::Function(function) => Some(function),
             _ => None,
@@ -291,6 +294,7 @@ fn sort_items(items: &[Item<'_>], scope: &Scope<'_>, source: &SourceColumns, pro
                 sorted.dimensions.push(Dimension { name: item.name.clone(), value });
             }
         }
+        sorted.planned.push(sorted.outputs.len() > outputs);
     }
     if sorted.measures.is_empty() && problems.is_empty() {
         problems.add(BEGINNING, "the view aggregates nothing", "add a measure, such as count() AS events");
@@ -353,7 +357,9 @@ fn check_grouping(
             Some(index) => grouped[index] = true,
             None => {
                 let names = items.iter().filter(|item| !aggregate(item)).map(|item| item.name.as_str());
-                let remedy = match nearest(&key.to_string(), names) {
+                let key_text = key.to_string();
+                let near = nearest(&key_text, names).filter(|_| scope.column(&key_text).is_none());
+                let remedy = match near {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => "add it to the SELECT with a name, or leave it out".to_owned(),
                 };
@@ -361,8 +367,8 @@ fn check_grouping(
             }
         }
     }
-    for (item, grouped) in items.iter().zip(grouped) {
-        if !grouped && !aggregate(item) {
+    for ((item, grouped), planned) in items.iter().zip(grouped).zip(&sorted.planned) {
+        if !grouped && *planned && !aggregate(item) {
             problems.add(item.at, format!("`{}` is neither an aggregate nor in GROUP BY", item.name), "add it to GROUP BY");
         }
     }

@@ -79,8 +79,9 @@ impl Grower {
         match self.random.below(7) {
             0 => format!("{}({})", self.random.pick(&["lower", "upper"]), self.string(below)),
             1 => format!("concat({}, {})", self.string(below), self.any(below)),
-            2 => format!("substring({}, {})", self.string(below), self.number(below)),
-            3 => format!("substring({}, {}, {})", self.string(below), self.number(0), self.number(0)),
+            // Offsets of 64 bits near their ends are errors in ClickHouse, and nowhere else.
+            2 => format!("substring({}, {})", self.string(below), self.column(&["i8", "i16", "u32", "i32"])),
+            3 => format!("substring({}, {}, {})", self.string(below), self.random.pick(&["1", "-2", "i8"]), self.column(&["i8", "u8", "i32"])),
             4 => format!("if({}, {}, {})", self.condition(below), self.string(below), self.string(below)),
             5 => format!("coalesce({}, {})", self.string(below), self.string(below)),
             _ => format!("toString({})", self.any(below)),
@@ -109,7 +110,10 @@ impl Grower {
             4 => format!("({} {} {})", self.condition(below), self.random.pick(&["and", "or"]), self.condition(below)),
             5 => format!("(not {})", self.condition(below)),
             6 => format!("({} is {})", self.any(below), self.random.pick(&["null", "not null"])),
-            7 => format!("({} {} {})", self.string(below), self.random.pick(&["like", "not like", "ilike"]), self.random.pick(PATTERNS)),
+            7 if self.random.below(4) == 0 => {
+                format!("({} ilike {})", self.column(&["s", "lc", "nlc"]), self.random.pick(PATTERNS))
+            }
+            7 => format!("({} {} {})", self.string(below), self.random.pick(&["like", "not like"]), self.random.pick(PATTERNS)),
             8 => {
                 let list = [self.random.pick(NUMBERS), self.random.pick(NUMBERS), self.random.pick(&["NULL", "3"])].join(", ");
                 format!("(({}) {} ({list}))", self.number(below), self.random.pick(&["in", "not in"]))
