@@ -123,6 +123,19 @@ pub(super) fn unary(call: &Call<'_>, compute: impl Fn(i128) -> Option<i128>) -> 
     Ok(Arc::new(result.with_precision_and_scale(precision, scale as i8)?))
 }
 
+/// A function of one decimal that wraps around in ClickHouse's width, as `-` and `abs` of the least number do.
+pub(super) fn unary_wrapping(call: &Call<'_>, compute: impl Fn(i128) -> i128) -> Result<ArrayRef, Error> {
+    let Some((precision, _)) = precision_and_scale(call.result) else { return Err(call.unsupported()) };
+    unary(call, |value| {
+        let value = compute(value);
+        Some(match widest(precision) {
+            9 => i128::from(value as i32),
+            18 => i128::from(value as i64),
+            _ => value,
+        })
+    })
+}
+
 /// `round`: half away from zero.
 pub(super) fn round(call: &Call<'_>, digits: i32) -> Result<ArrayRef, Error> {
     let Some((_, scale)) = precision_and_scale(call.result) else { return Err(call.unsupported()) };

@@ -76,13 +76,12 @@ impl<'a> Evaluation<'a> {
         Ok(arrow_select::filter::filter_record_batch(self.batch, mask)?)
     }
 
-    /// A condition computed for the rows of `mask` alone, false elsewhere.
+    /// A condition computed for the rows of `mask` alone, null elsewhere.
     pub(super) fn condition_where(&self, expr: &Expr, mask: &BooleanArray) -> Result<BooleanArray, Error> {
         let part = self.rows_where(mask)?;
         let truth = Evaluation::new(&part).condition(expr)?;
         let mut held = truth.iter();
-        let values: Vec<bool> = mask.values().iter().map(|open| open && held.next().flatten() == Some(true)).collect();
-        Ok(BooleanArray::from(values))
+        Ok(mask.values().iter().map(|open| if open { held.next().flatten() } else { None }).collect())
     }
 
     pub(super) fn value(&mut self, expr: &'a Expr) -> Result<Value, Error> {
@@ -113,8 +112,10 @@ impl<'a> Evaluation<'a> {
         arguments: &'a [Expr],
         column_type: &'a ColumnType,
     ) -> Result<Value, Error> {
-        if let Function::MultiIf | Function::Coalesce = function {
-            return logic::choose(self, function, arguments, column_type);
+        match function {
+            Function::MultiIf | Function::Coalesce => return logic::choose(self, function, arguments, column_type),
+            Function::And | Function::Or => return logic::and_or(self, arguments, matches!(function, Function::And)),
+            _ => {}
         }
         let values = arguments.iter().map(|argument| self.value(argument)).collect::<Result<Vec<_>, _>>()?;
         let constant = values.iter().all(|value| value.constant);
@@ -134,7 +135,6 @@ impl<'a> Evaluation<'a> {
             Function::Abs => numbers::abs(&call)?,
             Function::Round(digits) => numbers::round(&call, *digits)?,
             Function::Compare(comparison) => Arc::new(compare::compare(&call, *comparison)?),
-            Function::And | Function::Or => Arc::new(logic::and_or(&call, matches!(function, Function::And))?),
             Function::Not => Arc::new(arrow_arith::boolean::not(&call.value(0)?.truth()?)?),
             Function::IsNull => Arc::new(logic::is_null(call.value(0)?, rows)),
             Function::IsNotNull => Arc::new(arrow_arith::boolean::not(&logic::is_null(call.value(0)?, rows))?),
@@ -153,7 +153,9 @@ impl<'a> Evaluation<'a> {
             Function::ToDate(zone) => convert::to_date(&call, zone.as_ref())?,
             Function::MapGet => maps::get(&call)?,
             Function::Widen => convert::widen(&call)?,
-            Function::MultiIf | Function::Coalesce => return Err(expr.failed("evaluated elsewhere")),
+            Function::MultiIf | Function::Coalesce | Function::And | Function::Or => {
+                return Err(expr.failed("is computed by itself"));
+            }
         };
         Ok(Value { array, constant })
     }

@@ -1,36 +1,42 @@
 //! Three-valued logic and the functions that choose between values.
 
+use std::sync::Arc;
+
 use arrow_array::{Array, ArrayRef, BooleanArray};
 use arrow_buffer::BooleanBuffer;
 use weir_schemas::types::ColumnType;
 
-use super::evaluate::{Call, Evaluation, Value, as_number, spread};
+use super::evaluate::{Evaluation, Value, as_number, spread};
 use super::{Expr, Function};
 use crate::error::Error;
 
-/// `AND` and `OR`: null only where the other side doesn't decide.
-pub(super) fn and_or(call: &Call<'_>, and: bool) -> Result<BooleanArray, Error> {
+/// `AND` and `OR`: null only where the other side doesn't decide. A side that fails is computed again for the rows that are still
+/// undecided alone, as ClickHouse does.
+pub(super) fn and_or<'a>(evaluation: &mut Evaluation<'a>, arguments: &'a [Expr], and: bool) -> Result<Value, Error> {
     let mut result: Option<BooleanArray> = None;
-    for value in call.values {
-        let truth = spread_truth(value, call.rows)?;
-        result = Some(match result {
-            None => truth,
-            Some(left) if and => arrow_arith::boolean::and_kleene(&left, &truth)?,
-            Some(left) => arrow_arith::boolean::or_kleene(&left, &truth)?,
+    for argument in arguments {
+        let Some(left) = result else {
+            result = Some(evaluation.condition(argument)?);
+            continue;
+        };
+        let right = match evaluation.condition(argument) {
+            Err(Error::Evaluation { .. }) => {
+                // What a left side decides, a null on the right leaves as it is.
+                let undecided = BooleanBuffer::collect_bool(left.len(), |row| left.is_null(row) || left.value(row) == and);
+                evaluation.condition_where(argument, &BooleanArray::new(undecided, None))?
+            }
+            right => right?,
+        };
+        result = Some(if and {
+            arrow_arith::boolean::and_kleene(&left, &right)?
+        } else {
+            arrow_arith::boolean::or_kleene(&left, &right)?
         });
     }
-    result.ok_or_else(|| call.unsupported())
-}
-
-fn spread_truth(value: &Value, rows: usize) -> Result<BooleanArray, Error> {
-    let truth = value.truth()?;
-    if !value.constant || truth.len() == rows {
-        return Ok(truth);
+    match result {
+        Some(result) => Ok(Value { array: Arc::new(result), constant: false }),
+        None => Err(Error::Evaluation { expression: "AND".into(), detail: "has no arguments".into() }),
     }
-    if truth.is_null(0) {
-        return Ok(BooleanArray::new_null(rows));
-    }
-    Ok(BooleanArray::new(BooleanBuffer::collect_bool(rows, |_| truth.value(0)), None))
 }
 
 /// `IS NULL`, never null itself.

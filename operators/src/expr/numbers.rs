@@ -234,7 +234,7 @@ fn integer_literal(call: &Call<'_>) -> Result<i128, Error> {
 pub(super) fn negate(call: &Call<'_>) -> Result<ArrayRef, Error> {
     let value = call.number(0)?;
     if let ColumnType::Decimal(..) = call.result.without_null() {
-        return decimals::unary(call, |value| value.checked_neg());
+        return decimals::unary_wrapping(call, i128::wrapping_neg);
     }
     let array = convert_number(&value.array, &call.result.arrow())?;
     Ok(arrow_arith::numeric::neg_wrapping(&array)?)
@@ -250,7 +250,7 @@ pub(super) fn abs(call: &Call<'_>) -> Result<ArrayRef, Error> {
         DataType::Int64 => Arc::new(array.as_primitive::<Int64Type>().unary::<_, UInt64Type>(i64::unsigned_abs)),
         DataType::Float32 => Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::abs)),
         DataType::Float64 => Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::abs)),
-        DataType::Decimal128(..) => decimals::unary(call, |value| value.checked_abs())?,
+        DataType::Decimal128(..) => decimals::unary_wrapping(call, i128::wrapping_abs)?,
         _ => array,
     })
 }

@@ -123,7 +123,8 @@ fn is_low(expr: &Expr) -> bool {
         (Expr::Column { column_type, .. }, _) | (Expr::Call { column_type, .. }, ColumnType::String) => {
             *column_type.without_null() == ColumnType::LowCardinality
         }
-        (Expr::Call { function: Function::MultiIf | Function::IsNull | Function::IsNotNull | Function::MapGet, .. }, _) => false,
+        (Expr::Call { function: Function::MultiIf | Function::And | Function::Or | Function::IsNull | Function::IsNotNull, .. }, _)
+        | (Expr::Call { function: Function::MapGet, .. }, _) => false,
         (Expr::Call { arguments, .. }, _) => one_is_low(arguments),
     }
 }
@@ -784,6 +785,17 @@ fn decimal_supertype(of: &[ColumnType]) -> Option<ColumnType> {
             _ => return None,
         };
         widest_precision = widest_precision.max(widest(digits + scale));
+    }
+    if scale == 0 {
+        // ClickHouse puts an Int64 into 18 digits there and an Int32 into 9, whatever else is among the types.
+        let integers: Vec<&ColumnType> = of.iter().filter(|of| number(of).is_some()).collect();
+        let digits = match integers.as_slice() {
+            [ColumnType::Int(Width::W64)] => 18,
+            [ColumnType::Int(Width::W32)] => 9,
+            [_] => widest_precision,
+            _ => return None,
+        };
+        widest_precision = digits.max(widest(precision));
     }
     (widest_precision <= 38).then_some(ColumnType::Decimal(widest_precision, scale))
 }

@@ -110,7 +110,7 @@ pub(crate) fn differences(planned: &[(String, Expr)]) -> Vec<String> {
                     if our_type != comparable(&their_type) {
                         found.push(format!("{text}: our type {our_type}, ClickHouse's {their_type}"));
                     }
-                    if let Some(row) = (0..our_values.len()).find(|&row| our_values.get(row) != their_values.get(row)) {
+                    if let Some(row) = (0..our_values.len()).find(|&row| !same(text, our_values.get(row), their_values.get(row))) {
                         found.push(format!(
                             "{text}: row {row}: ours {}, ClickHouse's {:?}",
                             readable(&our_values[row]),
@@ -119,14 +119,28 @@ pub(crate) fn differences(planned: &[(String, Expr)]) -> Vec<String> {
                     }
                 }
                 (Err(_), Err(_)) => {}
-                // ClickHouse computes arguments of coalesce that can't matter; we don't, so theirs can't fail.
-                (Ok(_), Err(error)) if text.contains("coalesce(") && error.contains("(DECIMAL_OVERFLOW)") => {}
+                (Ok(_), Err(error)) if fails_needlessly(text, &error) => {}
                 (Ok(_), Err(error)) => found.push(format!("{text}: we compute it, ClickHouse says {}", first(&error))),
                 (Err(error), Ok(_)) => found.push(format!("{text}: ClickHouse computes it, we say {error}")),
             }
         }
     }
     found
+}
+
+/// ClickHouse fails also over values that can't matter: later arguments of coalesce, what lies beneath a null, and, depending on
+/// its plan, branches that no row takes. Then there is no answer to compare with.
+fn fails_needlessly(text: &str, error: &str) -> bool {
+    let hiding = ["coalesce(", "OrNull(", "n64", "nf", "ns", "nlc", "nd", "nb", "nts", "if(", " and ", " or "];
+    hiding.iter().any(|part| text.contains(part))
+        && (error.contains("(DECIMAL_OVERFLOW)") || error.contains("(CANNOT_CONVERT_TYPE)"))
+}
+
+/// ClickHouse doesn't compute functions of the empty string of a LowCardinality: the result is the type's default, so that
+/// -toFloat64OrZero('') is 0 there, and -0 elsewhere.
+fn same(text: &str, ours: Option<&String>, theirs: Option<&String>) -> bool {
+    let zero = |value: Option<&String>| value.map(|value| if value == "2D30" { "30".to_owned() } else { value.clone() });
+    if text.contains("lc") { zero(ours) == zero(theirs) } else { ours == theirs }
 }
 
 fn readable(hexed: &str) -> String {
