@@ -14,7 +14,9 @@ use crate::error::Error;
 /// undecided alone, as ClickHouse does.
 pub(super) fn and_or<'a>(evaluation: &mut Evaluation<'a>, arguments: &'a [Expr], and: bool) -> Result<Value, Error> {
     let mut result: Option<BooleanArray> = None;
-    for argument in arguments {
+    // Constants first: where one decides, no other side can fail.
+    let (constants, others): (Vec<&Expr>, Vec<&Expr>) = arguments.iter().partition(|argument| argument.is_constant());
+    for argument in constants.into_iter().chain(others) {
         let Some(left) = result else {
             result = Some(evaluation.condition(argument)?);
             continue;

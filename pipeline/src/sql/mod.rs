@@ -8,6 +8,7 @@
 //! query over the view.
 
 mod aggregates;
+mod calls;
 mod expressions;
 mod functions;
 mod literals;

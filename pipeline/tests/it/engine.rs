@@ -1,4 +1,4 @@
-//! The ClickHouse engine for tests: an existing one by `WEIR_CLICKHOUSE_URL`, else the front of the workspace, started
+//! The ClickHouse engine for tests: an existing one by `WEIR_TEST_CLICKHOUSE`, else the front of the workspace, started
 //! as a child process. There is no skipping: without an engine the tests fail and say how to get one.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -36,14 +36,14 @@ pub(crate) fn engine() -> &'static Engine {
 
 impl Engine {
     fn start() -> Engine {
-        if let Ok(url) = std::env::var("WEIR_CLICKHOUSE_URL") {
+        if let Ok(url) = std::env::var("WEIR_TEST_CLICKHOUSE") {
             let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
             return Engine { address, _front: None };
         }
         let program = front_program();
         let data = tempfile::tempdir().expect("a folder for the engine's data");
         let mut child = Command::new(&program)
-            .args(["--listen", "127.0.0.1:0", "--parent-pid", &std::process::id().to_string(), "--data"])
+            .args(["--listen", "127.0.0.1:0", "--parent", &std::process::id().to_string(), "--path"])
             .arg(data.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -75,9 +75,6 @@ impl Engine {
 }
 
 fn front_program() -> PathBuf {
-    if let Ok(path) = std::env::var("WEIR_CLICKHOUSE_BIN") {
-        return path.into();
-    }
     // Test binaries stand in target/<profile>/deps.
     let test = std::env::current_exe().expect("the path of this test");
     let folder = test.parent().and_then(|deps| deps.parent()).expect("target/<profile>");

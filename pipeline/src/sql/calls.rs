@@ -1,0 +1,185 @@
+//! Calls of functions by their names: which are known, and which of their arguments must be literals.
+
+use sqlparser::ast;
+use sqlparser::tokenizer::Location;
+use weir_operators::expr::{Comparison, Expr, Function, LocalTime, OnFailure, Scalar, Target};
+use weir_schemas::types::Zone;
+
+use super::expressions::{Builder, Operand, nullable};
+use super::functions::{self, canonical};
+
+impl Builder<'_, '_, '_> {
+    /// A call of a function of one event.
+    pub(super) fn named(&mut self, written: &str, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
+        use Comparison::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+        let function = match canonical(written).as_str() {
+            "plus" => Function::Plus,
+            "minus" => Function::Minus,
+            "multiply" => Function::Multiply,
+            "divide" => Function::Divide,
+            "intDiv" => Function::IntDiv,
+            "modulo" => Function::Modulo,
+            "negate" => Function::Negate,
+            "abs" => Function::Abs,
+            "round" => return self.with_digits(arguments, at),
+            "equals" => Function::Compare(Equal),
+            "notEquals" => Function::Compare(NotEqual),
+            "less" => Function::Compare(Less),
+            "lessOrEquals" => Function::Compare(LessOrEqual),
+            "greater" => Function::Compare(Greater),
+            "greaterOrEquals" => Function::Compare(GreaterOrEqual),
+            "and" => Function::And,
+            "or" => Function::Or,
+            "not" => Function::Not,
+            "isNull" => Function::IsNull,
+            "isNotNull" => Function::IsNotNull,
+            "like" | "notLike" | "ilike" | "notILike" => {
+                let [value, pattern] = arguments else {
+                    self.problems.add(at, format!("{written} takes a string and a pattern"), "give it two arguments");
+                    return None;
+                };
+                return self.like(value, pattern, written.starts_with("not"), written.to_lowercase().ends_with("ilike"), at);
+            }
+            "lower" => Function::Lower,
+            "upper" => Function::Upper,
+            "length" => Function::Length,
+            "concat" => Function::Concat,
+            "substring" | "substr" => Function::Substring,
+            "startsWith" => Function::StartsWith,
+            "endsWith" => Function::EndsWith,
+            "toString" => Function::ToString,
+            "toInt64" => Function::Convert(Target::Int64),
+            "toInt64OrZero" => Function::Parse(Target::Int64, OnFailure::Zero),
+            "toInt64OrNull" => Function::Parse(Target::Int64, OnFailure::Null),
+            "toFloat64" => Function::Convert(Target::Float64),
+            "toFloat64OrZero" => Function::Parse(Target::Float64, OnFailure::Zero),
+            "toFloat64OrNull" => Function::Parse(Target::Float64, OnFailure::Null),
+            "toDecimal64" => return self.with_scale(Function::Convert, arguments, at),
+            "toDecimal64OrZero" => return self.with_scale(|target| Function::Parse(target, OnFailure::Zero), arguments, at),
+            "toDecimal64OrNull" => return self.with_scale(|target| Function::Parse(target, OnFailure::Null), arguments, at),
+            "toDate" => return self.to_date(arguments, at),
+            "if" | "multiIf" => return self.conditional(written, arguments, at),
+            "coalesce" | "ifNull" => return self.coalesce(arguments, at),
+            _ => {
+                self.problems.add(at, format!("the function {written} isn't supported"), functions::remedy(written));
+                return None;
+            }
+        };
+        self.call_of(function, arguments, at)
+    }
+
+    /// `round(x[, digits])`.
+    fn with_digits(&mut self, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
+        let digits = match arguments.get(1) {
+            None => 0,
+            Some(digits) => self.whole_number(digits, "the number of decimal places")?,
+        };
+        self.call_of(Function::Round(digits), arguments.get(..1)?, at).filter(|_| self.at_most(arguments, 2, at))
+    }
+
+    /// `toDecimal64(x, scale)`.
+    fn with_scale(&mut self, function: impl Fn(Target) -> Function, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
+        let [value, scale] = arguments else {
+            self.problems.add(at, "toDecimal64 takes a value and a scale", "write toDecimal64(x, 2)");
+            return None;
+        };
+        let place = self.place(scale);
+        let scale = self.whole_number(scale, "the scale")?;
+        let Ok(scale) = u8::try_from(scale) else {
+            self.problems.add(place, format!("a Decimal64 has no {scale} decimal places"), "use a scale of 0 to 18");
+            return None;
+        };
+        self.call_of(function(Target::Decimal64(scale)), &[*value], at)
+    }
+
+    fn to_date(&mut self, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
+        let zone = match arguments.get(1) {
+            None => None,
+            Some(zone) => {
+                let place = self.place(zone);
+                let name = match self.value(zone)? {
+                    Expr::Literal { value: Scalar::Bytes(bytes), .. } => String::from_utf8(bytes.to_vec()).ok(),
+                    _ => None,
+                };
+                let known = name.map(Zone::from).filter(|name| LocalTime::new(Some(name)).is_some());
+                if known.is_none() {
+                    self.problems.add(place, "this is no time zone", "write an IANA name as a literal, such as 'Europe/Berlin'");
+                    return None;
+                }
+                known
+            }
+        };
+        self.call_of(Function::ToDate(zone), arguments.get(..1)?, at).filter(|_| self.at_most(arguments, 2, at))
+    }
+
+    fn at_most(&mut self, arguments: &[&ast::Expr], most: usize, at: Location) -> bool {
+        if arguments.len() > most {
+            self.problems.add(at, format!("at most {most} arguments are taken here"), "leave out the others");
+        }
+        arguments.len() <= most
+    }
+
+    fn whole_number(&mut self, node: &ast::Expr, what: &str) -> Option<i32> {
+        let place = self.place(node);
+        let number = match self.value(node)? {
+            Expr::Literal { value: Scalar::UInt(value), .. } => i32::try_from(value).ok(),
+            Expr::Literal { value: Scalar::Int(value), .. } => i32::try_from(value).ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            self.problems.add(place, format!("{what} must be a literal"), "write a whole number");
+        }
+        number
+    }
+
+    fn conditional(&mut self, written: &str, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
+        let wrong_count = arguments.len() < 3 || arguments.len() % 2 == 0 || (written.eq_ignore_ascii_case("if") && arguments.len() != 3);
+        if wrong_count {
+            self.problems.add(
+                at,
+                format!("{written} takes conditions and values in turn, and one value at the end, not {} arguments", arguments.len()),
+                "write if(condition, then, otherwise), or multiIf for several conditions",
+            );
+            return None;
+        }
+        let pairs = arguments.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+        self.multi_if(pairs, arguments.last().copied(), at)
+    }
+
+    pub(super) fn multi_if(&mut self, pairs: Vec<(&ast::Expr, &ast::Expr)>, otherwise: Option<&ast::Expr>, at: Location) -> Option<Expr> {
+        let mut conditions = Vec::with_capacity(pairs.len());
+        let mut branches = Vec::with_capacity(pairs.len() + 1);
+        let mut places = Vec::new();
+        let mut whole = true;
+        for (condition, branch) in pairs {
+            places.extend([self.place(condition), self.place(branch)]);
+            match (self.value(condition), self.operand(branch)) {
+                (Some(condition), Some(branch)) => {
+                    conditions.push(condition);
+                    branches.push(nullable(branch));
+                }
+                _ => whole = false,
+            }
+        }
+        match otherwise.map(|node| (self.place(node), self.operand(node))) {
+            None => branches.push(None),
+            Some((place, Some(branch))) => {
+                places.push(place);
+                branches.push(nullable(branch));
+            }
+            Some((_, None)) => whole = false,
+        }
+        if !whole {
+            return None;
+        }
+        let call = Expr::multi_if(conditions, branches);
+        self.or_refuse(call, &places, at)
+    }
+
+    fn coalesce(&mut self, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
+        let places: Vec<Location> = arguments.iter().map(|argument| self.place(argument)).collect();
+        let operands: Vec<Option<Operand>> = arguments.iter().map(|argument| self.operand(argument)).collect();
+        let operands: Vec<Operand> = operands.into_iter().collect::<Option<_>>()?;
+        self.or_refuse(Expr::coalesce(operands.into_iter().filter_map(nullable).collect()), &places, at)
+    }
+}
