@@ -84,6 +84,8 @@ start() {
   mkdir -p "$data"
   exec 8>"$data/.lock"; flock 8
   if pid >/dev/null; then exec 8>&-; await; return 0; fi
+  # a node that was just killed may hold it for a moment
+  for _ in $(seq 50); do listening || break; sleep 0.1; done
   ! listening || die "port $port is taken"
   cat >"$data/server.properties" <<P
 process.roles=broker,controller

@@ -58,6 +58,8 @@ pid() {
   echo "$p"
 }
 
+listening() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
+
 ready() { curl -fs -o /dev/null --max-time 2 "$url/subjects"; }
 
 # wait until process $1 answers, then print the address
@@ -76,7 +78,9 @@ start() {
   mkdir -p "$data"
   exec 8>"$data/.lock"; flock 8
   if pid >/dev/null; then exec 8>&-; await "$(pid)"; return 0; fi
-  ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || die "port $port is taken"
+  # one that was just killed may hold it for a moment
+  for _ in $(seq 50); do listening || break; sleep 0.1; done
+  ! listening || die "port $port is taken"
   local flags=(-Xmx"$heap" -XX:+UseSerialGC -Xshare:auto -Dweir.data="$data"
     -Dquarkus.http.host=127.0.0.1 -Dquarkus.http.port="$port"
     -Dquarkus.management.host=127.0.0.1 -Dquarkus.management.port=$((port + 1))

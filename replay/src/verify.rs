@@ -240,7 +240,8 @@ impl Asked<'_> {
 
     async fn columns(&self) -> Result<Vec<Described>, Error> {
         let names: Vec<String> = self.view.plan.columns().iter().map(|column| quoted(&column.name)).collect();
-        let sql = format!("DESCRIBE (SELECT {} FROM {})", names.join(", "), self.client.qualified(&self.view.plan.name));
+        let sql =
+            format!("DESCRIBE (SELECT {} FROM {})", names.join(", "), self.client.qualified(&self.view.plan.name));
         self.client.select(&sql).await.map_err(|error| self.failed(error))
     }
 
@@ -307,7 +308,13 @@ mod tests {
         let row = |cells: Vec<Value>| Row { hash: 1, key: "[1]".to_owned(), cells };
         let mut verdict = Verdict::default();
         let options = Options { show: 1, tolerance: 1e-9, live: false };
-        compare_cells(&row(vec![json!("1"), json!(2.0)]), &row(vec![json!("2"), json!(3.0)]), &columns, options, &mut verdict);
+        compare_cells(
+            &row(vec![json!("1"), json!(2.0)]),
+            &row(vec![json!("2"), json!(3.0)]),
+            &columns,
+            options,
+            &mut verdict,
+        );
         assert_eq!((verdict.cells, verdict.differing, verdict.differences.len()), (2, 2, 1));
         assert_eq!(verdict.differences[0].expected.as_deref(), Some("\"1\""));
     }

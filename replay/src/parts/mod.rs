@@ -439,10 +439,13 @@ fn send(process: u32, signal: libc::c_int) {
     }
 }
 
+/// False when the process has ended with all its threads, also when nobody has asked for its exit code yet: a process
+/// that is killed shows as a zombie while some of its threads still hold its ports.
 fn is_running(process: u32) -> bool {
-    // A zombie has ended, too.
-    std::fs::read_to_string(format!("/proc/{process}/stat"))
-        .is_ok_and(|text| !text.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
+    let folder = PathBuf::from(format!("/proc/{process}"));
+    let Ok(state) = std::fs::read_to_string(folder.join("stat")) else { return false };
+    let is_zombie = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
+    !is_zombie || std::fs::read_dir(folder.join("task")).is_ok_and(|threads| threads.count() > 1)
 }
 
 fn wait_until(mut is_gone: impl FnMut() -> bool, part: Part, process: u32) -> Result<(), PartsError> {
