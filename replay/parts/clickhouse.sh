@@ -25,7 +25,6 @@ fetch() {
     mkdir -p "$cache"
     exec 9>"$cache/.lock"; flock 9
     if [ ! -f "$cache/libchdb.so" ]; then
-      local scratch
       scratch=$(mktemp -d "$cache/fetch.XXXXXX")
       trap 'rm -rf "$scratch"' EXIT
       (cd "$scratch" && npm pack --silent "$package" >/dev/null) || die "npm pack $package failed"
