@@ -230,8 +230,8 @@ impl Engine {
         let mut config = timely::Config::process(plan.workers);
         // Threads that spin while they wait would take a third of a small machine.
         config.worker = WorkerConfig::default().idle_spin(Duration::ZERO);
-        let workers = timely::execute(config, move |worker| workforce.work(worker))
-            .map_err(|detail| Error::Worker { detail })?;
+        let workers =
+            timely::execute(config, move |worker| workforce.work(worker)).map_err(|detail| Error::Worker { detail })?;
         let committer = std::thread::Builder::new()
             .name("committer".to_owned())
             .spawn(move || committer.run())
