@@ -5,6 +5,9 @@
 //!                                                                                             │
 //!         progress of e: only when every table is delivered up to e  ◀── acknowledged up to e ┘
 //! ```
+//! When tables were away for [`AWAY_FOR`] or longer, their server may have lost what it had acknowledged last, as one
+//! does that loses power: when it is back, every table is sent again what the outbox has kept.
+//!
 //! A task that fell behind sends several epochs together, so that a destination sees at most about one insert per pace
 //! and [`PIECE_BYTES`] whatever the length of an epoch.
 //!
@@ -15,6 +18,7 @@
 //! Not here: what makes a repeated delivery harmless (the sink's natural keys), and when the outbox is full (`epochs`).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +41,10 @@ pub const PIECE_BYTES: usize = 16 << 20;
 /// The first pause after a failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// How long a destination has to be away before it counts as one that may have lost something: less than a server needs
+/// to start again, more than a busy one makes others wait.
+pub const AWAY_FOR: Duration = Duration::from_secs(5);
+
 /// One destination, as its task sees it.
 pub struct Lane {
     /// Its number in the outbox.
@@ -49,6 +57,8 @@ pub struct Lane {
     pub every: Duration,
     /// What it may send.
     pub kind: LaneKind,
+    /// How many returns of the tables' server it has answered.
+    pub returns: u64,
 }
 
 /// What a destination gets, and when.
@@ -78,6 +88,8 @@ pub struct Post {
     pub tables: Vec<DestinationId>,
     /// When each epoch that isn't delivered yet was committed.
     committed_at: Mutex<VecDeque<(Epoch, Instant)>>,
+    /// How often tables came back from being away.
+    returns: AtomicU64,
     /// The newest committed epoch, and a number that changes with each acknowledgement.
     news: watch::Sender<News>,
 }
@@ -108,6 +120,7 @@ impl Post {
             clock,
             tables,
             committed_at: Mutex::default(),
+            returns: AtomicU64::new(0),
             news: watch::Sender::new(News { committed, ..News::default() }),
         }
     }
@@ -127,6 +140,12 @@ impl Post {
     pub fn delivered(&self) -> Epoch {
         let delivered = self.tables.iter().map(|table| self.outbox.delivered(*table)).min();
         delivered.unwrap_or(self.news.borrow().committed)
+    }
+
+    /// Tells that the tables' server is back.
+    fn returned(&self) {
+        self.returns.fetch_add(1, Ordering::AcqRel);
+        self.news.send_modify(|news| news.acknowledgements += 1);
     }
 
     fn acknowledged(&self) {
@@ -151,6 +170,9 @@ impl Lane {
         loop {
             let now = *news.borrow_and_update();
             let delivered = post.outbox.delivered(self.id);
+            if self.kind == LaneKind::Table {
+                self.send_again(&post, delivered).await?;
+            }
             let to = match self.kind {
                 LaneKind::Table | LaneKind::Topic => now.committed,
                 LaneKind::Progress => post.delivered(),
@@ -172,7 +194,10 @@ impl Lane {
                     }
                 }
                 next_at = Some(tokio::time::Instant::now() + self.every);
-                self.send(&post, delivered, to).await?;
+                if self.send(&post, delivered, to).await? && self.kind == LaneKind::Table {
+                    post.returned();
+                    self.send_again(&post, delivered).await?;
+                }
             }
             recovery::write_delivered(&post.store, &self.name, to)?;
             post.outbox.acknowledge(self.id, to, Instant::now())?;
@@ -183,8 +208,8 @@ impl Lane {
         }
     }
 
-    /// Sends the rows of the epochs after `after`, up to `to`.
-    async fn send(&mut self, post: &Arc<Post>, after: Epoch, to: Epoch) -> Result<(), Error> {
+    /// Sends the rows of the epochs after `after`, up to `to`. Returns whether the destination was away meanwhile.
+    async fn send(&mut self, post: &Arc<Post>, after: Epoch, to: Epoch) -> Result<bool, Error> {
         if self.kind == LaneKind::Progress {
             return self.send_newest(post, after, to).await;
         }
@@ -193,17 +218,31 @@ impl Lane {
         let reading = tokio::task::spawn_blocking(move || {
             outbox.read(id, after, to, PIECE_BYTES, |piece| pieces.blocking_send(piece).is_ok())
         });
+        let mut was_away = false;
         while let Some(piece) = next.recv().await {
-            self.insist(post, &piece).await?;
+            was_away |= self.insist(post, &piece).await?;
             crash::pass(CrashPoint::WithinDelivery);
         }
         reading.await.map_err(|error| Error::Worker { detail: error.to_string() })??;
         crash::pass(CrashPoint::AfterDelivery);
+        Ok(was_away)
+    }
+
+    /// Sends what is kept of the epochs up to `delivered`, if a table came back from being away since the last time.
+    async fn send_again(&mut self, post: &Arc<Post>, delivered: Epoch) -> Result<(), Error> {
+        let returns = post.returns.load(Ordering::Acquire);
+        if returns == self.returns {
+            return Ok(());
+        }
+        self.returns = returns;
+        let after = post.outbox.kept_after(self.id);
+        tracing::warn!(destination = self.name, after = after.0, "was away: what it had acknowledged is sent again");
+        self.send(post, after, delivered).await?;
         Ok(())
     }
 
     /// Sends only the rows of the newest epoch up to `to` that has any: what they replace needs no telling.
-    async fn send_newest(&mut self, post: &Arc<Post>, after: Epoch, to: Epoch) -> Result<(), Error> {
+    async fn send_newest(&mut self, post: &Arc<Post>, after: Epoch, to: Epoch) -> Result<bool, Error> {
         let (outbox, id) = (post.outbox.clone(), self.id);
         let newest = tokio::task::spawn_blocking(move || {
             let mut newest = Piece::default();
@@ -219,20 +258,22 @@ impl Lane {
             read.map(|()| newest)
         });
         let newest = newest.await.map_err(|error| Error::Worker { detail: error.to_string() })??;
-        if newest.rows.is_empty() { Ok(()) } else { self.insist(post, &newest).await }
+        if newest.rows.is_empty() { Ok(false) } else { self.insist(post, &newest).await }
     }
 
-    /// Sends a piece until it is taken.
-    async fn insist(&mut self, post: &Post, piece: &Piece) -> Result<(), Error> {
-        let at = usize::from(self.id.0);
+    /// Sends a piece until it is taken. Returns whether that took as long as a destination is away.
+    async fn insist(&mut self, post: &Post, piece: &Piece) -> Result<bool, Error> {
+        let (at, began) = (usize::from(self.id.0), Instant::now());
+        let mut has_failed = false;
         loop {
             let delivery = Delivery { epoch: piece.epoch, rows: &piece.rows };
             match self.sink.deliver(delivery).await {
                 Ok(()) => {
                     post.failures.succeeded(at);
-                    return Ok(());
+                    return Ok(has_failed && began.elapsed() >= AWAY_FOR);
                 }
                 Err(DeliveryError::Retriable { why }) => {
+                    has_failed = true;
                     let attempts = post.failures.failed(at, post.clock.now_ms(), &why);
                     let pause = pause_after(attempts);
                     tracing::warn!(

@@ -179,6 +179,8 @@ mod tests {
     use weir_schemas::stage::tally_schema;
 
     use super::*;
+    use crate::source::PartitionStatus;
+    use crate::status::{DestinationStatus, SourceStatus};
 
     #[test]
     fn every_metric_is_exported_under_its_name() {
@@ -199,7 +201,21 @@ mod tests {
         metrics.count("events", &[orders], &tallies);
         metrics.imbalances().fetch_add(1, Ordering::Relaxed);
         metrics.fetched("events", 70);
-        let text = metrics.text(&Status::default()).expect("text");
+        let partition = PartitionStatus {
+            topic: "orders".to_owned(),
+            partition: 3,
+            next_offset: 40,
+            end_offset: 47,
+            watermark: EventTime(1),
+            state: "parked".to_owned(),
+            detail: String::new(),
+        };
+        let status = Status {
+            sources: vec![SourceStatus::of("events", Some(EventTime(2_500_000)), vec![(0, partition)])],
+            destinations: vec![DestinationStatus { waiting_rows: 9, ..DestinationStatus::default() }],
+            ..Status::default()
+        };
+        let text = metrics.text(&status).expect("text");
         for metric in Metric::ALL {
             let name = metric.name().trim_end_matches("_total");
             assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing");
@@ -207,6 +223,9 @@ mod tests {
         let expected = "weir_records_consumed_total{source=\"events\",topic=\"orders\",partition=\"3\"} 5";
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("weir_records_total{source=\"events\",fate=\"too_late\"} 2"), "{text}");
+        assert!(text.contains("weir_lag_records{source=\"events\",topic=\"orders\",partition=\"3\"} 7.0"), "{text}");
+        assert!(text.contains("weir_watermark_seconds{source=\"events\"} 2.5"), "{text}");
+        assert!(text.contains("weir_parked_partitions{} 1.0"), "{text}");
         assert!(text.contains("weir_ledger_imbalances_total 1"), "{text}");
         assert!(text.contains("weir_consumed_bytes_total{source=\"events\"} 70"), "{text}");
     }

@@ -1,22 +1,26 @@
-//! The invented world: a log that is a function of its seed, a source that reads it, an operator that counts per key
-//! and window with keyed state, destinations that append to files, and an oracle that shares no code with any of them.
+//! The invented world: a log that is a function of its seed, copies included; a source that reads it; the production
+//! graph behind it with deduplication, a view, the ledger and two operators of a team's own; destinations that append to
+//! files; and an oracle that shares no code with any of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arrow_array::BinaryArray;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt16Type, UInt64Type};
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, UInt8Array, UInt16Array, UInt32Array, UInt64Array};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_array::{BinaryArray, TimestampMicrosecondArray};
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use weir_operators::account::LEDGER;
+use weir_operators::deduplicate::Deduplication;
 use weir_operators::error::Error as OperatorError;
+use weir_operators::maintain::Keeping;
 use weir_operators::operator::{Context, Operator};
 use weir_operators::state::{ByteTable, StateRegistry, StoreOptions};
-use weir_operators::view::{Width, Window};
+use weir_operators::view::ViewPlan;
 use weir_operators::window::Windows;
 use weir_pipeline::custom::CustomOperator;
 use weir_pipeline::dataflow::SourceGraph;
@@ -26,6 +30,7 @@ use weir_pipeline::error::Error;
 use weir_pipeline::progress::Watched;
 use weir_pipeline::recovery::{Fingerprint, Part};
 use weir_pipeline::source::{PartitionPosition, PartitionStatus, Polled, Source};
+use weir_pipeline::sql::{self, SourceColumns};
 use weir_schemas::rows::{Changes, Table, TableKind};
 use weir_schemas::stage::{CONSUMED, Column, event_schema, system, tally_schema};
 use weir_schemas::time::{Epoch, EventTime, Span, Version};
@@ -41,6 +46,7 @@ const RECORD_BYTES: u64 = 100;
 /// One invented event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
+    pub(crate) id: u64,
     pub(crate) key: u64,
     pub(crate) at: i64,
     pub(crate) value: u64,
@@ -59,29 +65,34 @@ impl Random {
     }
 }
 
-/// The log: `partitions` of `records` each, over about twenty windows.
+/// The log: `partitions` of about `records` each, over about twenty windows. A few events come twice, at once or on
+/// another partition.
 pub(crate) fn log(seed: u64, partitions: usize, records: usize) -> Vec<Vec<Event>> {
     let mut random = Random(seed);
-    (0..partitions)
-        .map(|_| {
-            (0..records)
-                .map(|n| {
-                    let on_time = n as i64 * 20 * MINUTE / records as i64 + MINUTE;
-                    Event {
-                        key: random.below(50),
-                        at: on_time - random.below(DISORDER as u64) as i64,
-                        value: random.below(1_000),
-                    }
-                })
-                .collect()
-        })
-        .collect()
+    let mut log = vec![Vec::new(); partitions];
+    for n in 0..records {
+        for at in 0..partitions {
+            let on_time = n as i64 * 20 * MINUTE / records as i64 + MINUTE;
+            let event = Event {
+                id: (n * partitions + at) as u64,
+                key: random.below(50),
+                at: on_time - random.below(DISORDER as u64 / 2) as i64,
+                value: random.below(1_000),
+            };
+            log[at].push(event);
+            if random.below(30) == 0 {
+                log[random.below(partitions as u64) as usize].push(event);
+            }
+        }
+    }
+    log
 }
 
-/// The oracle: count and sum by key and window, in one pass over the log.
+/// The oracle: count and sum by key and window over each id once, in one pass over the log.
 pub(crate) fn expected(log: &[Vec<Event>]) -> BTreeMap<(u64, i64), (u64, u64)> {
     let mut totals = BTreeMap::new();
-    for event in log.iter().flatten() {
+    let by_id: BTreeMap<u64, Event> = log.iter().flatten().map(|event| (event.id, *event)).collect();
+    for event in by_id.values() {
         let total: &mut (u64, u64) = totals.entry((event.key, event.at / MINUTE * MINUTE)).or_default();
         total.0 += 1;
         total.1 += event.value;
@@ -173,7 +184,28 @@ impl Source for InventedSource {
 /// The columns of the invented events, behind the system columns.
 pub(crate) fn columns() -> Vec<Column> {
     let number = || ColumnType::UInt(IntWidth::W64);
-    vec![Column::new("key", number()), Column::new("value", number())]
+    let time = ColumnType::DateTime64(6, Some("UTC".into()));
+    vec![
+        Column::new("occurred_at", time),
+        Column::new("id", number()),
+        Column::new("key", number()),
+        Column::new("value", number()),
+    ]
+}
+
+/// Indices of the invented columns.
+const ID: usize = system::COUNT + 1;
+const KEY: usize = system::COUNT + 2;
+const VALUE: usize = system::COUNT + 3;
+const GROUP: usize = system::COUNT + 4;
+
+/// The view that the production graph keeps.
+const VIEW: &str = "SELECT toStartOfInterval(occurred_at, INTERVAL 1 MINUTE) AS window_start, key, count() AS events, \
+                    sum(value) AS total FROM events GROUP BY window_start, key";
+
+fn view() -> ViewPlan {
+    let columns = SourceColumns { columns: columns(), event_time: "occurred_at".to_owned() };
+    sql::plan("per_minute", VIEW, "per_minute.sql", &[("events".to_owned(), columns)].into()).expect("a plan")
 }
 
 fn batch_of(partition: i32, offset: i64, events: &[Event]) -> RecordBatch {
@@ -185,6 +217,8 @@ fn batch_of(partition: i32, offset: i64, events: &[Event]) -> RecordBatch {
         Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.at / 1000))),
         Arc::new(UInt32Array::from(vec![1; rows])),
         Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.at))),
+        Arc::new(TimestampMicrosecondArray::from_iter_values(events.iter().map(|event| event.at))),
+        Arc::new(UInt64Array::from_iter_values(events.iter().map(|event| event.id))),
         Arc::new(UInt64Array::from_iter_values(events.iter().map(|event| event.key))),
         Arc::new(UInt64Array::from_iter_values(events.iter().map(|event| event.value))),
     ];
@@ -256,9 +290,9 @@ impl Operator for Totals {
             std::thread::sleep(Duration::from_millis(slow_ms));
         }
         let at = batch.column(system::EVENT_TIME).as_primitive::<Int64Type>();
-        let key = batch.column(system::COUNT).as_primitive::<UInt64Type>();
-        let value = batch.column(system::COUNT + 1).as_primitive::<UInt64Type>();
-        let group = batch.column(system::COUNT + 2).as_primitive::<UInt16Type>();
+        let key = batch.column(KEY).as_primitive::<UInt64Type>();
+        let value = batch.column(VALUE).as_primitive::<UInt64Type>();
+        let group = batch.column(GROUP).as_primitive::<UInt16Type>();
         for row in 0..batch.num_rows() {
             let window = at.value(row) / MINUTE * MINUTE;
             let of = (key.value(row), window);
@@ -309,7 +343,7 @@ struct Places;
 
 impl Operator for Places {
     fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), OperatorError> {
-        let rows = batch.project(&[system::PARTITION, system::OFFSET])?;
+        let rows = batch.project(&[system::PARTITION, system::OFFSET, ID])?;
         cx.write(Changes { table: Arc::from("places"), rows, deleted: None });
         Ok(())
     }
@@ -343,11 +377,13 @@ impl Encode for TextEncode {
 }
 
 fn cell(column: &ArrayRef, row: usize) -> String {
-    use arrow_array::types::{Int32Type, TimestampMicrosecondType};
+    use arrow_array::types::{Int32Type, TimestampMicrosecondType, TimestampSecondType, UInt32Type};
     match column.data_type() {
         DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).to_string(),
         DataType::Int64 => column.as_primitive::<Int64Type>().value(row).to_string(),
         DataType::Int32 => column.as_primitive::<Int32Type>().value(row).to_string(),
+        DataType::UInt32 => column.as_primitive::<UInt32Type>().value(row).to_string(),
+        DataType::Timestamp(TimeUnit::Second, _) => column.as_primitive::<TimestampSecondType>().value(row).to_string(),
         DataType::Timestamp(..) => column.as_primitive::<TimestampMicrosecondType>().value(row).to_string(),
         DataType::Binary => format!("'{}'", String::from_utf8_lossy(column.as_binary::<i32>().value(row))),
         other => panic!("a column of {other}"),
@@ -439,12 +475,6 @@ impl World {
             ]
             .into(),
         };
-        let window = Window {
-            name: "window".to_owned(),
-            column_type: ColumnType::DateTime(None),
-            width: Width::Fixed(Span(MINUTE)),
-            zone: None,
-        };
         Plan {
             name: "invented".to_owned(),
             state: self.folder.join("state"),
@@ -459,12 +489,14 @@ impl World {
             destinations: vec![
                 self.destination("totals", 2, true, LaneKind::Table),
                 self.destination("places", 2, false, LaneKind::Table),
+                self.destination("per_minute", 2, true, LaneKind::Table),
+                self.destination(LEDGER, 5, true, LaneKind::Table),
                 self.destination(weir_schemas::tables::PROGRESS, 1, true, LaneKind::Progress),
             ],
             watched: vec![Watched {
-                view: "totals".to_owned(),
+                view: "per_minute".to_owned(),
                 source: 0,
-                windows: Windows::new(&window).expect("windows"),
+                windows: Windows::new(&view().window).expect("windows"),
                 allowed_lateness: Span(0),
             }],
         }
@@ -497,9 +529,15 @@ impl World {
                 schema: event_schema(&columns()),
                 topics,
                 tenant: None,
-                deduplicate: None,
+                deduplicate: Some((
+                    ID,
+                    Deduplication { tenant: None, allowed_lateness: Span(0), horizon: Span(0), memory_bytes: 0 },
+                )),
                 keep_events: None,
-                views: Vec::new(),
+                views: vec![(
+                    Arc::new(view()),
+                    Keeping { provisional: true, allowed_lateness: Span(0), memory_bytes: 0 },
+                )],
                 detect: None,
                 custom: vec![("totals".to_owned(), totals), ("places".to_owned(), places)],
             }),
@@ -544,9 +582,17 @@ impl World {
     /// Checks everything that the destinations were told, in the order in which they were told.
     pub(crate) fn check_delivered(&self) {
         let delivered = Delivered::read(&self.delivered_file());
-        assert_eq!(delivered.totals, expected(&self.log), "the totals");
-        let places: usize = self.log.iter().map(Vec::len).sum();
-        assert_eq!(delivered.places.len(), places, "every place once");
+        let expected = expected(&self.log);
+        assert_eq!(delivered.totals, expected, "the totals");
+        assert_eq!(delivered.per_minute, expected, "the view");
+        let ids: BTreeSet<u64> = self.log.iter().flatten().map(|event| event.id).collect();
+        let accepted: BTreeSet<u64> = delivered.places.values().map(|(_, id)| *id).collect();
+        assert_eq!(accepted, ids, "every event was accepted");
+        assert_eq!(delivered.places.len(), ids.len(), "and none of them twice");
+        let records: usize = self.log.iter().map(Vec::len).sum();
+        let [consumed, accepted, duplicate] = delivered.ledger();
+        assert_eq!((consumed, accepted), (records as u64, ids.len() as u64), "the ledger");
+        assert_eq!(duplicate, consumed - accepted, "the ledger balances");
         if self.until_end {
             let last = delivered.complete_through.last().expect("progress was told");
             assert!(*last > 1_000 * MINUTE, "every window is closed in the end, but: {last}");
@@ -571,50 +617,77 @@ fn table(name: &str) -> Table {
 /// What the destinations hold, as a `ReplacingMergeTree` would show it.
 #[derive(Default)]
 pub(crate) struct Delivered {
-    pub(crate) totals: BTreeMap<(u64, i64), (u64, u64)>,
-    pub(crate) places: BTreeMap<(i32, i64), u64>,
+    pub(crate) totals: Totalled,
+    pub(crate) per_minute: Totalled,
+    /// By place: the epoch and the id.
+    pub(crate) places: BTreeMap<(i32, i64), (u64, u64)>,
     pub(crate) complete_through: Vec<i64>,
-    /// For each telling of completeness, the totals as readers saw them then.
-    seen: Vec<(i64, BTreeMap<(u64, i64), (u64, u64)>)>,
-    versions: BTreeMap<(u64, i64), u64>,
+    /// For each telling of completeness, the view as readers saw it then.
+    seen: Vec<(i64, Totalled)>,
+    /// Rows of the ledger by their keys: consumed, accepted, duplicate.
+    ledger: BTreeMap<Vec<String>, [u64; 3]>,
+    versions: BTreeMap<Vec<String>, u64>,
 }
+
+/// Count and sum by key and window.
+type Totalled = BTreeMap<(u64, i64), (u64, u64)>;
 
 impl Delivered {
     pub(crate) fn read(path: &Path) -> Delivered {
         let mut delivered = Delivered::default();
         for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
-            let cells: Vec<&str> = line.split(' ').collect();
-            let number = |at: usize| cells[at].parse::<i64>().expect("a number");
-            let version = number(1) as u64;
-            match cells[0] {
-                "totals" => {
-                    let key = (number(2) as u64, number(3));
-                    // An older version may arrive again, after a crash; the newest counts.
-                    let newest = delivered.versions.entry(key).or_default();
-                    if version >= *newest {
-                        *newest = version;
-                        delivered.totals.insert(key, (number(4) as u64, number(5) as u64));
-                    }
-                }
-                "places" => {
-                    let at = delivered.places.entry((number(2) as i32, number(3))).or_insert(version);
-                    assert_eq!(*at, version, "a place was written in two epochs: {line}");
-                }
-                _ => {
-                    let through = number(3);
-                    delivered.complete_through.push(through);
-                    delivered.seen.push((through, delivered.totals.clone()));
-                }
-            }
+            delivered.take(line);
         }
         delivered
+    }
+
+    fn take(&mut self, line: &str) {
+        let cells: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| cells[at].parse::<i64>().unwrap_or_else(|_| panic!("{line}"));
+        let (count, version) = (|at: usize| number(at) as u64, number(1) as u64);
+        let key_columns = if cells[0] == LEDGER { 5 } else { 2 };
+        let key: Vec<String> = cells[..2 + key_columns]
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != 1)
+            .map(|(_, cell)| (*cell).to_owned())
+            .collect();
+        // An older version may arrive again, after a crash; the newest counts.
+        let newest = self.versions.entry(key.clone()).or_default();
+        let is_newest = version >= *newest;
+        *newest = version.max(*newest);
+        match cells[0] {
+            "totals" if is_newest => {
+                self.totals.insert((count(2), number(3)), (count(4), count(5)));
+            }
+            "per_minute" if is_newest => {
+                self.per_minute.insert((count(3), number(2) * 1_000_000), (count(4), count(5)));
+            }
+            "places" => {
+                let at = self.places.entry((number(2) as i32, number(3))).or_insert((version, count(4)));
+                assert_eq!(*at, (version, count(4)), "a place was written in two epochs: {line}");
+            }
+            LEDGER if is_newest => {
+                // Consumed, then the fates in their order: accepted, quarantined, duplicate.
+                self.ledger.insert(key, [count(7), count(8), count(10)]);
+            }
+            weir_schemas::tables::PROGRESS => {
+                self.complete_through.push(number(3));
+                self.seen.push((number(3), self.per_minute.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    fn ledger(&self) -> [u64; 3] {
+        self.ledger.values().fold([0; 3], |sum, row| std::array::from_fn(|at| sum[at] + row[at]))
     }
 
     /// Whenever completeness was told, every window before it was already what it stayed.
     pub(crate) fn check_completeness(&self, log: &[Vec<Event>]) {
         let expected = expected(log);
         for (through, seen) in &self.seen {
-            let closed = |totals: &BTreeMap<(u64, i64), (u64, u64)>| -> Vec<_> {
+            let closed = |totals: &Totalled| -> Vec<_> {
                 totals.iter().filter(|((_, window), _)| window + MINUTE <= *through).map(|(k, v)| (*k, *v)).collect()
             };
             assert_eq!(closed(seen), closed(&expected), "complete through {through}, but it was not");

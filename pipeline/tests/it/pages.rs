@@ -43,7 +43,7 @@ fn the_pages_tell_what_the_pipeline_does() {
             let status = get(&address, "/status").and_then(|(_, json)| serde_json::from_str::<Status>(&json).ok());
             if let Some(status) = status
                 && status.sources[0].partitions.len() == 2
-                && status.sources[0].partitions.iter().all(|of| of.status.next_offset == 500)
+                && status.sources[0].partitions.iter().all(|of| of.status.next_offset == of.status.end_offset)
                 && status.delivered_epoch > 0
             {
                 break status;

@@ -50,8 +50,8 @@ fn a_state_that_was_run_to_its_end_does_not_go_on_live_but_ends_again() {
 #[test]
 fn an_operator_that_fails_stops_the_pipeline_before_the_commit_and_nothing_is_lost() {
     let folder = tempfile::tempdir().expect("a folder");
-    let world = World { pause: Duration::from_millis(1), ..World::new(folder.path(), log(44, 3, 2_000), 2) };
-    world.trouble.fail_after_batches.store(40, Ordering::Release);
+    let world = World { pause: Duration::from_millis(4), ..World::new(folder.path(), log(44, 3, 2_000), 2) };
+    world.trouble.fail_after_batches.store(120, Ordering::Release);
     let error = execute(world.plan(), &to_the_end()).expect_err("fails");
     assert_eq!((error.code(), error.exit_code()), ("W013", 1));
     assert!(error.to_string().contains("totals") && error.to_string().contains("asked to fail"), "{error}");
