@@ -58,10 +58,7 @@ impl Seen {
     #[inline]
     fn insert(&mut self, hash: u64) {
         match self {
-            Seen::Hashes(hashes) if hashes.len() < HASHES_MAX => {
-                // A set this small cannot be full.
-                let _ = hashes.insert(hash);
-            }
+            Seen::Hashes(hashes) if hashes.len() < HASHES_MAX => hashes.insert(hash),
             Seen::Hashes(_) => {
                 self.estimate();
                 self.insert(hash);
@@ -84,7 +81,7 @@ impl Seen {
         if let Seen::Hashes(hashes) = self {
             let mut ranks = Box::new(Ranks::new());
             for hash in hashes.elements() {
-                ranks.insert(*hash);
+                ranks.insert(hash);
             }
             *self = Seen::Ranks { ranks, raising: Vec::new(), whole: true };
         }
@@ -98,7 +95,7 @@ impl Seen {
     }
 }
 
-fn put_hashes(hashes: &[u64], out: &mut Vec<u8>) {
+fn put_hashes(hashes: Vec<u64>, out: &mut Vec<u8>) {
     out.push(if hashes.len() <= SMALL_MAX { SMALL } else { MEDIUM });
     put_varint(hashes.len() as u64, out);
     put_sorted(hashes, out);
@@ -173,7 +170,7 @@ impl Accumulator for Combined {
 
     fn write_state(&self, slot: u32, out: &mut Vec<u8>) {
         match &self.seen[slot as usize] {
-            Seen::Hashes(hashes) => put_hashes(hashes.elements(), out),
+            Seen::Hashes(hashes) => put_hashes(hashes.elements().collect(), out),
             Seen::Ranks { ranks, .. } => {
                 out.reserve(1 + STATE_BYTES);
                 out.push(LARGE);
@@ -190,7 +187,7 @@ impl Accumulator for Combined {
                 Delta::Added
             }
             Seen::Ranks { raising, whole: false, .. } => {
-                put_hashes(raising, out);
+                put_hashes(raising.clone(), out);
                 Delta::Added
             }
             _ => {

@@ -9,7 +9,7 @@ use arrow_array::{Array, ArrayRef, BooleanArray, UInt64Array};
 use weir_schemas::types::ColumnType;
 
 use super::bytes::{Bytes, put_varint};
-use super::distinct::{Distinct, Element, Full, put_sorted, take_elements};
+use super::distinct::{Distinct, Element, put_sorted, take_elements};
 use super::hash;
 use super::lane::{Lane, Uuid, bits, each_bytes};
 use super::rows::{Rows, argument};
@@ -34,10 +34,39 @@ impl<E: Element> Unique<E> {
     }
 }
 
-fn too_many(_: Full) -> Error {
-    Error::AggregateState {
-        function: NAME.into(),
-        detail: format!("more than {} distinct values in a group", u32::MAX),
+/// How many rows wait for memory at once.
+const ROWS_AHEAD: usize = 16;
+
+/// Rows whose sets have been approached but not yet changed.
+struct Ahead<'a, E> {
+    sets: &'a mut [Distinct<E>],
+    rows: [(usize, E); ROWS_AHEAD],
+    waiting: usize,
+}
+
+impl<'a, E: Element> Ahead<'a, E> {
+    fn new(sets: &'a mut [Distinct<E>]) -> Self {
+        Ahead { sets, rows: [(0, E::default()); ROWS_AHEAD], waiting: 0 }
+    }
+
+    #[inline]
+    fn insert(&mut self, slot: usize, element: E) {
+        self.rows[self.waiting] = (slot, element);
+        self.waiting += 1;
+        if self.waiting == ROWS_AHEAD {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        let rows = &self.rows[..self.waiting];
+        for (slot, element) in rows {
+            self.sets[*slot].approach(*element);
+        }
+        for (slot, element) in rows {
+            self.sets[*slot].insert(*element);
+        }
+        self.waiting = 0;
     }
 }
 
@@ -51,13 +80,8 @@ impl<E: Element> Accumulator for Unique<E> {
     fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error> {
         let array = argument(arguments, &self.argument.arrow(), slots, filter)?;
         let rows = Rows::new(slots, array.nulls(), filter);
-        let mut result = Ok(());
-        let sets = &mut self.sets;
-        let mut insert = |slot: usize, element: u128| {
-            if let Err(full) = sets[slot].insert(E::truncated(element)) {
-                result = Err(full);
-            }
-        };
+        let mut ahead = Ahead::new(&mut self.sets);
+        let mut insert = |slot: usize, element: u128| ahead.insert(slot, E::truncated(element));
         if let Some(bits) = bits(array, &self.argument) {
             rows.each(|row, slot| insert(slot, u128::from(bits[row])));
         } else if self.argument == ColumnType::Uuid {
@@ -66,7 +90,8 @@ impl<E: Element> Accumulator for Unique<E> {
         } else {
             each_bytes(array, &self.argument, &rows, |slot, bytes| insert(slot, hash::sip128(bytes)));
         }
-        result.map_err(too_many)
+        ahead.finish();
+        Ok(())
     }
 
     fn merge(&mut self, slot: u32, state: &[u8]) -> Result<(), Error> {
@@ -75,7 +100,7 @@ impl<E: Element> Accumulator for Unique<E> {
         let elements = take_elements(bytes, count)?;
         let set = &mut self.sets[slot as usize];
         for element in elements {
-            set.insert(element?).map_err(too_many)?;
+            set.insert(element?);
         }
         Ok(())
     }
@@ -83,13 +108,13 @@ impl<E: Element> Accumulator for Unique<E> {
     fn write_state(&self, slot: u32, out: &mut Vec<u8>) {
         let set = &self.sets[slot as usize];
         put_varint(set.len() as u64, out);
-        put_sorted(set.elements(), out);
+        put_sorted(set.elements().collect(), out);
     }
 
     fn take_delta(&mut self, slot: u32, out: &mut Vec<u8>) -> Delta {
         let set = &mut self.sets[slot as usize];
         let whole = set.settled() == 0 || set.len() <= WHOLE_MAX;
-        let elements = if whole { set.elements() } else { set.added() };
+        let elements = if whole { set.elements().collect() } else { set.added() };
         put_varint(elements.len() as u64, out);
         put_sorted(elements, out);
         set.settle();
