@@ -64,10 +64,10 @@ pub(super) fn call(function: &ast::Function, scope: &Scope<'_>, problems: &mut P
         Some(argument) => result_type(base, argument.column_type(), places.first().copied().unwrap_or(at), problems)?,
         None => ColumnType::UInt(Width::W64),
     };
-    let types: Vec<String> = argument.iter().map(|argument| argument.column_type().to_string()).collect();
-    let types = types.into_iter().chain(condition.iter().map(|condition| base_type(condition).to_string()));
-    let signature = std::iter::once(format!("{base}{}{parameters}", if conditional { "If" } else { "" })).chain(types);
-    Some(Call { function: computed, signature: signature.collect::<Vec<_>>().join(", "), arguments, condition, result })
+    // The state of an -If form is that of its base, and so is its type: analysts merge all with uniqExactMerge.
+    let types = argument.iter().map(|argument| argument.column_type().to_string());
+    let signature: Vec<String> = std::iter::once(format!("{base}{parameters}")).chain(types).collect();
+    Some(Call { function: computed, signature: signature.join(", "), arguments, condition, result })
 }
 
 /// The arguments as they are written; `*` of count stands for none.

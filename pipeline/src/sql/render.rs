@@ -20,7 +20,8 @@ pub fn render(plan: &ViewPlan) -> String {
                 let mut arguments: Vec<String> = call.arguments.iter().map(ToString::to_string).collect();
                 arguments.extend(call.condition.iter().map(ToString::to_string));
                 let name = call.signature.split([',', '(']).next().unwrap_or_default();
-                format!("{name}({})", arguments.join(", "))
+                let conditional = if call.condition.is_some() { "If" } else { "" };
+                format!("{name}{conditional}({})", arguments.join(", "))
             }),
         };
         columns.push((column.name, column.column_type.to_string(), holds));

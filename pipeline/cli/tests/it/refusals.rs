@@ -39,7 +39,7 @@ fn sql_and_fields_that_do_not_fit_are_told_at_their_place() {
     .unwrap();
     bench
         .weir(&["check", "pipeline.toml"])
-        .refused(2, &["by_minute.sql:6:", "by_minute.sql:5:", "uniqExact", "amount"]);
+        .refused(2, &["by_minute.sql:7:5", "by_minute.sql:6:11", "uniqExact", "amount"]);
     std::fs::write(
         &view,
         text.replace(
