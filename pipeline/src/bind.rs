@@ -76,7 +76,11 @@ impl Bound {
 ///
 /// # Errors
 /// Every problem of fields, views and rules, each at its place.
-pub fn bind(file: &str, pipeline: &Pipeline, readers: &BTreeMap<String, Arc<ReaderSchema>>) -> Result<Bound, Vec<Problem>> {
+pub fn bind(
+    file: &str,
+    pipeline: &Pipeline,
+    readers: &BTreeMap<String, Arc<ReaderSchema>>,
+) -> Result<Bound, Vec<Problem>> {
     let mut problems = Vec::new();
     let texts = read_views(pipeline, &mut problems);
     let everything: BTreeMap<String, SourceColumns> = pipeline
@@ -145,7 +149,8 @@ fn bind_to_wanted(
     let mut sources = Vec::new();
     let mut topics = 0;
     for (at, (name, source)) in pipeline.sources.iter().enumerate() {
-        let (Some(reader), Some(columns), Some(flags)) = (readers.get(name), narrowed.get(name), wanted.remove(name)) else {
+        let (Some(reader), Some(columns), Some(flags)) = (readers.get(name), narrowed.get(name), wanted.remove(name))
+        else {
             continue;
         };
         let mut rules = Vec::new();

@@ -94,7 +94,8 @@ pub async fn readers(
             }
             (None, None) => {
                 let remedy = "name a `schema_file`, or leave --offline out";
-                let problem = Problem::of_file(&subject, format!("source `{name}` takes its schema from the registry"), remedy);
+                let problem =
+                    Problem::of_file(&subject, format!("source `{name}` takes its schema from the registry"), remedy);
                 (subject, Err(problem))
             }
         };
@@ -103,7 +104,11 @@ pub async fn readers(
                 readers.insert(name.clone(), Arc::new(reader));
             }
             Ok(Err(found)) => problems.extend(found.0.iter().map(|problem| {
-                Problem::of_file(&place, problem.to_string(), "change the schema, or read these records with a smaller one")
+                Problem::of_file(
+                    &place,
+                    problem.to_string(),
+                    "change the schema, or read these records with a smaller one",
+                )
             })),
             Err(problem) => problems.push(problem),
         }
@@ -123,7 +128,9 @@ pub fn subject_of(source: &crate::config::Source) -> String {
 async fn newest(registry: &Registry, source: &str, subject: &str) -> Result<String, Problem> {
     let (message, remedy) = match registry.latest(subject).await {
         Lookup::Found(schema) => return Ok(schema.text),
-        Lookup::Unknown => ("the registry has no such subject".to_owned(), "register the schema, or name its file in `schema_file`"),
+        Lookup::Unknown => {
+            ("the registry has no such subject".to_owned(), "register the schema, or name its file in `schema_file`")
+        }
         Lookup::Unavailable(why) => (why, "check [registry], and that it is up"),
         Lookup::Refused(why) => (why, "check the credentials in [registry]"),
         Lookup::Unusable(why) => (why, "register a schema that Weir can read, or name its file in `schema_file`"),

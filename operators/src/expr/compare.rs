@@ -109,9 +109,9 @@ fn decimal(
             let precision = left_precision.max(right_precision);
             let overflows = |values: &ScalarBuffer<i128>, factor: i128| {
                 factor != 1
-                    && values.iter().any(|value| {
-                        !value.checked_mul(factor).is_some_and(|value| decimals::fits(value, precision))
-                    })
+                    && values
+                        .iter()
+                        .any(|value| !value.checked_mul(factor).is_some_and(|value| decimals::fits(value, precision)))
             };
             if overflows(a.values(), a_factor) || overflows(b.values(), b_factor) {
                 return Err(call.expr.failed("Can't compare decimal number due to overflow"));
@@ -197,4 +197,3 @@ pub(super) fn ticks(array: &ArrayRef) -> Result<ScalarBuffer<i64>, Error> {
     let numbers = arrow_cast::cast(array, &DataType::Int64)?;
     Ok(numbers.as_primitive::<Int64Type>().values().clone())
 }
-

@@ -52,7 +52,10 @@ pub(super) fn precision_and_scale(column_type: &ColumnType) -> Option<(u8, u8)> 
 /// The decimals of an array.
 pub(super) fn values(array: &ArrayRef) -> Result<&Decimal128Array, Error> {
     array.as_primitive_opt::<Decimal128Type>().ok_or_else(|| {
-        Error::Arrow(ArrowError::SchemaError(format!("expected decimals of up to 38 digits, got {}", array.data_type())))
+        Error::Arrow(ArrowError::SchemaError(format!(
+            "expected decimals of up to 38 digits, got {}",
+            array.data_type()
+        )))
     })
 }
 
@@ -116,9 +119,7 @@ pub(super) fn unary(call: &Call<'_>, compute: impl Fn(i128) -> Option<i128>) -> 
     let Some((precision, scale)) = precision_and_scale(call.result) else { return Err(call.unsupported()) };
     let value = call.value(0)?;
     let result: PrimitiveArray<Decimal128Type> = values(&value.array)?.try_unary(|value| {
-        compute(value)
-            .filter(|value| fits(*value, precision))
-            .ok_or_else(|| call.expr.failed("Decimal math overflow"))
+        compute(value).filter(|value| fits(*value, precision)).ok_or_else(|| call.expr.failed("Decimal math overflow"))
     })?;
     Ok(Arc::new(result.with_precision_and_scale(precision, scale as i8)?))
 }
@@ -161,11 +162,8 @@ pub(super) fn rescale(call: &Call<'_>) -> Result<ArrayRef, Error> {
             out.push(0);
             continue;
         }
-        let converted = if scale >= from {
-            value.checked_mul(power(scale - from))
-        } else {
-            Some(value / power(from - scale))
-        };
+        let converted =
+            if scale >= from { value.checked_mul(power(scale - from)) } else { Some(value / power(from - scale)) };
         out.push(
             converted
                 .filter(|value| fits(*value, precision))

@@ -63,7 +63,10 @@ impl<'a> Evaluation<'a> {
         Ok(if truth.is_null(0) {
             BooleanArray::new_null(rows)
         } else {
-            BooleanArray::new(if truth.value(0) { BooleanBuffer::new_set(rows) } else { BooleanBuffer::new_unset(rows) }, None)
+            BooleanArray::new(
+                if truth.value(0) { BooleanBuffer::new_set(rows) } else { BooleanBuffer::new_unset(rows) },
+                None,
+            )
         })
     }
 
@@ -224,10 +227,9 @@ impl Value {
     pub(super) fn bytes(&self) -> Result<Bytes<'_>, Error> {
         match self.array.as_binary_opt::<i32>() {
             Some(array) => Ok(Bytes { array, constant: self.constant }),
-            None => Err(Error::Arrow(ArrowError::SchemaError(format!(
-                "expected strings, got {}",
-                self.array.data_type()
-            )))),
+            None => {
+                Err(Error::Arrow(ArrowError::SchemaError(format!("expected strings, got {}", self.array.data_type()))))
+            }
         }
     }
 }
@@ -304,8 +306,9 @@ pub(super) fn literal(value: &Scalar, column_type: &ColumnType) -> Result<Value,
             Arc::new(Decimal128Array::from(vec![*value]).with_precision_and_scale(*precision, *scale)?)
         }
         (Scalar::Days(value), DataType::Date32) => Arc::new(Date32Array::from(vec![*value])),
-        (Scalar::Ticks(value), DataType::Timestamp(..)) => numbers::one(*value, &DataType::Int64)
-            .and_then(|array| Ok(arrow_cast::cast(&array, &to)?))?,
+        (Scalar::Ticks(value), DataType::Timestamp(..)) => {
+            numbers::one(*value, &DataType::Int64).and_then(|array| Ok(arrow_cast::cast(&array, &to)?))?
+        }
         _ => {
             return Err(Error::Arrow(ArrowError::SchemaError(format!("no literal {value:?} of type {column_type}"))));
         }

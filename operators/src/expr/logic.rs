@@ -24,7 +24,8 @@ pub(super) fn and_or<'a>(evaluation: &mut Evaluation<'a>, arguments: &'a [Expr],
         let right = match evaluation.condition(argument) {
             Err(Error::Evaluation { .. }) => {
                 // What a left side decides, a null on the right leaves as it is.
-                let undecided = BooleanBuffer::collect_bool(left.len(), |row| left.is_null(row) || left.value(row) == and);
+                let undecided =
+                    BooleanBuffer::collect_bool(left.len(), |row| left.is_null(row) || left.value(row) == and);
                 evaluation.condition_where(argument, &BooleanArray::new(undecided, None))?
             }
             right => right?,
@@ -57,7 +58,9 @@ pub(super) fn choose<'a>(
     result: &ColumnType,
 ) -> Result<Value, Error> {
     match choose_eagerly(evaluation, function, arguments, result) {
-        Err(Error::Evaluation { .. }) if matches!(function, Function::MultiIf) => choose_lazily(evaluation, arguments, result),
+        Err(Error::Evaluation { .. }) if matches!(function, Function::MultiIf) => {
+            choose_lazily(evaluation, arguments, result)
+        }
         chosen => chosen,
     }
 }
@@ -73,7 +76,9 @@ fn choose_eagerly<'a>(
     let mut rest = arguments.iter().rev();
     let mut chosen = match rest.next() {
         Some(last) => carried(evaluation.value(last)?, result),
-        None => return Err(Error::Evaluation { expression: function.name().into(), detail: "has no arguments".into() }),
+        None => {
+            return Err(Error::Evaluation { expression: function.name().into(), detail: "has no arguments".into() });
+        }
     };
     while let Some(branch) = rest.next() {
         let branch = carried(evaluation.value(branch)?, result);
@@ -89,7 +94,11 @@ fn choose_eagerly<'a>(
 }
 
 /// Each branch over the rows that choose it, then all put back in order.
-fn choose_lazily<'a>(evaluation: &mut Evaluation<'a>, arguments: &'a [Expr], result: &ColumnType) -> Result<Value, Error> {
+fn choose_lazily<'a>(
+    evaluation: &mut Evaluation<'a>,
+    arguments: &'a [Expr],
+    result: &ColumnType,
+) -> Result<Value, Error> {
     let rows = evaluation.rows();
     let mut open = BooleanArray::new(BooleanBuffer::new_set(rows), None);
     let mut places = vec![(0usize, 0usize); rows];

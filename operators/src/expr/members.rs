@@ -52,7 +52,9 @@ impl Members {
             };
             let Expr::Literal { value, .. } = literal else { return Err(refused()) };
             match (base, value) {
-                (ColumnType::String | ColumnType::LowCardinality, Scalar::Bytes(value)) => bytes.push(Box::from(&**value)),
+                (ColumnType::String | ColumnType::LowCardinality, Scalar::Bytes(value)) => {
+                    bytes.push(Box::from(&**value))
+                }
                 (ColumnType::Bool, Scalar::Bool(value)) => bools.push(*value),
                 (ColumnType::Int(_) | ColumnType::UInt(_), Scalar::Int(value)) => integers.push(i128::from(*value)),
                 (ColumnType::Int(_) | ColumnType::UInt(_), Scalar::UInt(value)) => integers.push(i128::from(*value)),
@@ -85,7 +87,11 @@ impl Members {
             ColumnType::Bool => Members::Bools(bools),
             ColumnType::Float32 | ColumnType::Float64 => Members::Floats(floats),
             ColumnType::String | ColumnType::LowCardinality | ColumnType::FixedString(_) | ColumnType::Uuid => {
-                if bytes.len() <= FEW { Members::FewBytes(bytes) } else { Members::ManyBytes(bytes.into_iter().collect()) }
+                if bytes.len() <= FEW {
+                    Members::FewBytes(bytes)
+                } else {
+                    Members::ManyBytes(bytes.into_iter().collect())
+                }
             }
             _ => Members::Integers(integers),
         })

@@ -22,16 +22,46 @@ use crate::error::Error;
 macro_rules! with_number {
     ($data_type:expr, $T:ident => $body:expr, $other:expr) => {
         match $data_type {
-            DataType::Int8 => { type $T = Int8Type; $body }
-            DataType::Int16 => { type $T = Int16Type; $body }
-            DataType::Int32 => { type $T = Int32Type; $body }
-            DataType::Int64 => { type $T = Int64Type; $body }
-            DataType::UInt8 => { type $T = UInt8Type; $body }
-            DataType::UInt16 => { type $T = UInt16Type; $body }
-            DataType::UInt32 => { type $T = UInt32Type; $body }
-            DataType::UInt64 => { type $T = UInt64Type; $body }
-            DataType::Float32 => { type $T = Float32Type; $body }
-            DataType::Float64 => { type $T = Float64Type; $body }
+            DataType::Int8 => {
+                type $T = Int8Type;
+                $body
+            }
+            DataType::Int16 => {
+                type $T = Int16Type;
+                $body
+            }
+            DataType::Int32 => {
+                type $T = Int32Type;
+                $body
+            }
+            DataType::Int64 => {
+                type $T = Int64Type;
+                $body
+            }
+            DataType::UInt8 => {
+                type $T = UInt8Type;
+                $body
+            }
+            DataType::UInt16 => {
+                type $T = UInt16Type;
+                $body
+            }
+            DataType::UInt32 => {
+                type $T = UInt32Type;
+                $body
+            }
+            DataType::UInt64 => {
+                type $T = UInt64Type;
+                $body
+            }
+            DataType::Float32 => {
+                type $T = Float32Type;
+                $body
+            }
+            DataType::Float64 => {
+                type $T = Float64Type;
+                $body
+            }
             _ => $other,
         }
     };
@@ -41,14 +71,38 @@ macro_rules! with_number {
 macro_rules! with_integer {
     ($data_type:expr, $T:ident => $body:expr, $other:expr) => {
         match $data_type {
-            DataType::Int8 => { type $T = Int8Type; $body }
-            DataType::Int16 => { type $T = Int16Type; $body }
-            DataType::Int32 => { type $T = Int32Type; $body }
-            DataType::Int64 => { type $T = Int64Type; $body }
-            DataType::UInt8 => { type $T = UInt8Type; $body }
-            DataType::UInt16 => { type $T = UInt16Type; $body }
-            DataType::UInt32 => { type $T = UInt32Type; $body }
-            DataType::UInt64 => { type $T = UInt64Type; $body }
+            DataType::Int8 => {
+                type $T = Int8Type;
+                $body
+            }
+            DataType::Int16 => {
+                type $T = Int16Type;
+                $body
+            }
+            DataType::Int32 => {
+                type $T = Int32Type;
+                $body
+            }
+            DataType::Int64 => {
+                type $T = Int64Type;
+                $body
+            }
+            DataType::UInt8 => {
+                type $T = UInt8Type;
+                $body
+            }
+            DataType::UInt16 => {
+                type $T = UInt16Type;
+                $body
+            }
+            DataType::UInt32 => {
+                type $T = UInt32Type;
+                $body
+            }
+            DataType::UInt64 => {
+                type $T = UInt64Type;
+                $body
+            }
             _ => $other,
         }
     };
@@ -70,9 +124,16 @@ where
 /// Every number converted as C++ converts it: integers modulo 2^n, to floats by rounding.
 pub(super) fn convert_to<T: ArrowPrimitiveType>(array: &ArrayRef) -> Result<PrimitiveArray<T>, Error>
 where
-    i8: AsPrimitive<T::Native>, i16: AsPrimitive<T::Native>, i32: AsPrimitive<T::Native>, i64: AsPrimitive<T::Native>,
-    u8: AsPrimitive<T::Native>, u16: AsPrimitive<T::Native>, u32: AsPrimitive<T::Native>, u64: AsPrimitive<T::Native>,
-    f32: AsPrimitive<T::Native>, f64: AsPrimitive<T::Native>,
+    i8: AsPrimitive<T::Native>,
+    i16: AsPrimitive<T::Native>,
+    i32: AsPrimitive<T::Native>,
+    i64: AsPrimitive<T::Native>,
+    u8: AsPrimitive<T::Native>,
+    u16: AsPrimitive<T::Native>,
+    u32: AsPrimitive<T::Native>,
+    u64: AsPrimitive<T::Native>,
+    f32: AsPrimitive<T::Native>,
+    f64: AsPrimitive<T::Native>,
 {
     if let Some(same) = array.as_primitive_opt::<T>() {
         return Ok(same.clone());

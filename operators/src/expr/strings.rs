@@ -46,7 +46,8 @@ pub(super) fn concat(call: &Call<'_>) -> Result<ArrayRef, Error> {
                 values.extend_from_slice(part.at(row));
             }
         }
-        offsets.push(i32::try_from(values.len()).map_err(|_| call.expr.failed("more than 2 GiB of text in one batch"))?);
+        offsets
+            .push(i32::try_from(values.len()).map_err(|_| call.expr.failed("more than 2 GiB of text in one batch"))?);
     }
     let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
     Ok(Arc::new(BinaryArray::new(offsets, Buffer::from(values), nulls)))

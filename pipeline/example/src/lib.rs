@@ -65,7 +65,11 @@ pub fn describe(settings: &toml::Table, columns: &[Column]) -> Result<CustomOper
 
 /// The table that it writes.
 fn table() -> Table {
-    let column = |name: &str, column_type, comment: &str| Column { name: name.to_owned(), column_type, comment: comment.to_owned() };
+    let column = |name: &str, column_type, comment: &str| Column {
+        name: name.to_owned(),
+        column_type,
+        comment: comment.to_owned(),
+    };
     let time = || ColumnType::DateTime64(6, Some(Zone::from("UTC")));
     Table {
         name: Arc::from("abandoned_carts"),

@@ -28,7 +28,12 @@ pub(super) fn same(one: &Call, other: &Call) -> bool {
 }
 
 /// Plans an aggregate call over the events.
-pub(super) fn call(function: &ast::Function, scope: &Scope<'_>, problems: &mut Problems<'_>, fallback: Location) -> Option<Call> {
+pub(super) fn call(
+    function: &ast::Function,
+    scope: &Scope<'_>,
+    problems: &mut Problems<'_>,
+    fallback: Location,
+) -> Option<Call> {
     let at = start(function, fallback);
     let name = canonical(function);
     let (base, conditional) = functions::aggregate(&name)?;
@@ -39,7 +44,11 @@ pub(super) fn call(function: &ast::Function, scope: &Scope<'_>, problems: &mut P
     let mut arguments: Vec<Expr> = built.into_iter().collect::<Option<_>>()?;
     let condition = if conditional {
         let Some(condition) = arguments.pop() else {
-            problems.add(at, format!("{name} takes a condition as its last argument"), format!("write {name}(..., condition)"));
+            problems.add(
+                at,
+                format!("{name} takes a condition as its last argument"),
+                format!("write {name}(..., condition)"),
+            );
             return None;
         };
         let place = places.last().copied().unwrap_or(at);
@@ -48,7 +57,10 @@ pub(super) fn call(function: &ast::Function, scope: &Scope<'_>, problems: &mut P
         None
     };
     // count(1) counts rows, as count() does.
-    if base == "count" && arguments.len() == 1 && arguments.iter().all(|argument| matches!(argument, Expr::Literal { .. })) {
+    if base == "count"
+        && arguments.len() == 1
+        && arguments.iter().all(|argument| matches!(argument, Expr::Literal { .. }))
+    {
         arguments.clear();
     }
     let expected = if base == "count" { 0..=1 } else { 1..=1 };
@@ -71,7 +83,12 @@ pub(super) fn call(function: &ast::Function, scope: &Scope<'_>, problems: &mut P
 }
 
 /// The arguments as they are written; `*` of count stands for none.
-fn arguments<'f>(function: &'f ast::Function, base: &str, at: Location, problems: &mut Problems<'_>) -> Option<Vec<&'f ast::Expr>> {
+fn arguments<'f>(
+    function: &'f ast::Function,
+    base: &str,
+    at: Location,
+    problems: &mut Problems<'_>,
+) -> Option<Vec<&'f ast::Expr>> {
     if let FunctionArguments::List(list) = &function.args {
         if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
             problems.add(at, format!("{base}(DISTINCT ...) isn't supported"), "use uniqExact(x)");
@@ -84,7 +101,11 @@ fn arguments<'f>(function: &'f ast::Function, base: &str, at: Location, problems
     let plain = function.over.is_none() && function.filter.is_none() && function.within_group.is_empty();
     let arguments = argument_list(function).filter(|_| plain);
     if arguments.is_none() {
-        problems.add(at, format!("{base} isn't supported in this form"), format!("write {base}(x) or {base}If(x, condition)"));
+        problems.add(
+            at,
+            format!("{base} isn't supported in this form"),
+            format!("write {base}(x) or {base}If(x, condition)"),
+        );
     }
     arguments
 }
@@ -94,7 +115,11 @@ fn check_condition(condition: Expr, name: &str, at: Location, problems: &mut Pro
     if matches!(of.without_null(), ColumnType::Bool | ColumnType::UInt(Width::W8)) {
         return Some(condition);
     }
-    problems.add(at, format!("the condition of {name} is of type {of}"), "compare it with something, as in x != 0 or x != ''");
+    problems.add(
+        at,
+        format!("the condition of {name} is of type {of}"),
+        "compare it with something, as in x != 0 or x != ''",
+    );
     None
 }
 
@@ -116,22 +141,21 @@ fn without_low_cardinality(argument: Expr) -> Expr {
 fn kind(function: &ast::Function, base: &str, at: Location, problems: &mut Problems<'_>) -> Option<(Function, String)> {
     let parameters = match &function.parameters {
         FunctionArguments::None => Vec::new(),
-        FunctionArguments::List(list) => {
-            list.args
-                .iter()
-                .map(|argument| match argument {
-                    FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Value(value))) => match &value.value {
-                        ast::Value::Number(text, _) => super::literals::number(text, false).ok(),
-                        _ => None,
-                    },
+        FunctionArguments::List(list) => list
+            .args
+            .iter()
+            .map(|argument| match argument {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::Value(value))) => match &value.value {
+                    ast::Value::Number(text, _) => super::literals::number(text, false).ok(),
                     _ => None,
-                })
-                .collect::<Option<Vec<_>>>()
-                .or_else(|| {
-                    problems.add(at, format!("the parameters of {base} must be numbers"), "write quantileDD(0.01, 0.5)(x)");
-                    None
-                })?
-        }
+                },
+                _ => None,
+            })
+            .collect::<Option<Vec<_>>>()
+            .or_else(|| {
+                problems.add(at, format!("the parameters of {base} must be numbers"), "write quantileDD(0.01, 0.5)(x)");
+                None
+            })?,
         FunctionArguments::Subquery(_) => {
             problems.add(at, format!("{base} takes no subquery"), "write literals");
             return None;

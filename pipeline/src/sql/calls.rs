@@ -38,7 +38,13 @@ impl Builder<'_, '_, '_> {
                     self.problems.add(at, format!("{written} takes a string and a pattern"), "give it two arguments");
                     return None;
                 };
-                return self.like(value, pattern, written.starts_with("not"), written.to_lowercase().ends_with("ilike"), at);
+                return self.like(
+                    value,
+                    pattern,
+                    written.starts_with("not"),
+                    written.to_lowercase().ends_with("ilike"),
+                    at,
+                );
             }
             "lower" => Function::Lower,
             "upper" => Function::Upper,
@@ -55,8 +61,12 @@ impl Builder<'_, '_, '_> {
             "toFloat64OrZero" => Function::Parse(Target::Float64, OnFailure::Zero),
             "toFloat64OrNull" => Function::Parse(Target::Float64, OnFailure::Null),
             "toDecimal64" => return self.with_scale(Function::Convert, arguments, at),
-            "toDecimal64OrZero" => return self.with_scale(|target| Function::Parse(target, OnFailure::Zero), arguments, at),
-            "toDecimal64OrNull" => return self.with_scale(|target| Function::Parse(target, OnFailure::Null), arguments, at),
+            "toDecimal64OrZero" => {
+                return self.with_scale(|target| Function::Parse(target, OnFailure::Zero), arguments, at);
+            }
+            "toDecimal64OrNull" => {
+                return self.with_scale(|target| Function::Parse(target, OnFailure::Null), arguments, at);
+            }
             "toDate" => return self.to_date(arguments, at),
             "if" | "multiIf" => return self.conditional(written, arguments, at),
             "coalesce" | "ifNull" => return self.coalesce(arguments, at),
@@ -78,7 +88,12 @@ impl Builder<'_, '_, '_> {
     }
 
     /// `toDecimal64(x, scale)`.
-    fn with_scale(&mut self, function: impl Fn(Target) -> Function, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
+    fn with_scale(
+        &mut self,
+        function: impl Fn(Target) -> Function,
+        arguments: &[&ast::Expr],
+        at: Location,
+    ) -> Option<Expr> {
         let [value, scale] = arguments else {
             self.problems.add(at, "toDecimal64 takes a value and a scale", "write toDecimal64(x, 2)");
             return None;
@@ -103,7 +118,11 @@ impl Builder<'_, '_, '_> {
                 };
                 let known = name.map(Zone::from).filter(|name| LocalTime::new(Some(name)).is_some());
                 if known.is_none() {
-                    self.problems.add(place, "this is no time zone", "write an IANA name as a literal, such as 'Europe/Berlin'");
+                    self.problems.add(
+                        place,
+                        "this is no time zone",
+                        "write an IANA name as a literal, such as 'Europe/Berlin'",
+                    );
                     return None;
                 }
                 known
@@ -133,11 +152,16 @@ impl Builder<'_, '_, '_> {
     }
 
     fn conditional(&mut self, written: &str, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
-        let wrong_count = arguments.len() < 3 || arguments.len() % 2 == 0 || (written.eq_ignore_ascii_case("if") && arguments.len() != 3);
+        let wrong_count = arguments.len() < 3
+            || arguments.len() % 2 == 0
+            || (written.eq_ignore_ascii_case("if") && arguments.len() != 3);
         if wrong_count {
             self.problems.add(
                 at,
-                format!("{written} takes conditions and values in turn, and one value at the end, not {} arguments", arguments.len()),
+                format!(
+                    "{written} takes conditions and values in turn, and one value at the end, not {} arguments",
+                    arguments.len()
+                ),
                 "write if(condition, then, otherwise), or multiIf for several conditions",
             );
             return None;
@@ -146,7 +170,12 @@ impl Builder<'_, '_, '_> {
         self.multi_if(pairs, arguments.last().copied(), at)
     }
 
-    pub(super) fn multi_if(&mut self, pairs: Vec<(&ast::Expr, &ast::Expr)>, otherwise: Option<&ast::Expr>, at: Location) -> Option<Expr> {
+    pub(super) fn multi_if(
+        &mut self,
+        pairs: Vec<(&ast::Expr, &ast::Expr)>,
+        otherwise: Option<&ast::Expr>,
+        at: Location,
+    ) -> Option<Expr> {
         let mut conditions = Vec::with_capacity(pairs.len());
         let mut branches = Vec::with_capacity(pairs.len() + 1);
         let mut places = Vec::new();

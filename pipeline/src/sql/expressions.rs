@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sqlparser::ast::{self, AccessExpr, BinaryOperator, FunctionArg, FunctionArgExpr, FunctionArguments, Subscript, UnaryOperator};
+use sqlparser::ast::{
+    self, AccessExpr, BinaryOperator, FunctionArg, FunctionArgExpr, FunctionArguments, Subscript, UnaryOperator,
+};
 use sqlparser::tokenizer::Location;
 use weir_operators::expr::{Comparison, Expr, Function, Members, Pattern, Refusal, Scalar};
 use weir_schemas::types::ColumnType;
@@ -135,7 +137,8 @@ impl Builder<'_, '_, '_> {
         let Scope::Events { aliases, .. } = self.scope else {
             return column.or_else(|| self.unknown_name(name, at));
         };
-        let Some(aliased) = aliases.get(name).copied().filter(|_| !self.within.iter().any(|within| within == name)) else {
+        let Some(aliased) = aliases.get(name).copied().filter(|_| !self.within.iter().any(|within| within == name))
+        else {
             return column.or_else(|| self.unknown_name(name, at));
         };
         let itself = matches!(aliased, ast::Expr::Identifier(column) if column.value == name);
@@ -167,7 +170,9 @@ impl Builder<'_, '_, '_> {
                 format!("`{name}` isn't in the SELECT, and HAVING sees its columns only"),
                 "put the condition into WHERE, or add the column to SELECT and GROUP BY",
             ),
-            Scope::Outputs { .. } => (format!("there is no column `{name}` in this SELECT"), "use an alias of the SELECT"),
+            Scope::Outputs { .. } => {
+                (format!("there is no column `{name}` in this SELECT"), "use an alias of the SELECT")
+            }
         };
         let remedy = match nearest(name, self.scope.names()) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -205,7 +210,12 @@ impl Builder<'_, '_, '_> {
         self.or_add(literal, at, || format!("the literal {value} isn't supported"))
     }
 
-    pub(super) fn or_add<T>(&mut self, result: Result<T, &'static str>, at: Location, message: impl Fn() -> String) -> Option<T> {
+    pub(super) fn or_add<T>(
+        &mut self,
+        result: Result<T, &'static str>,
+        at: Location,
+        message: impl Fn() -> String,
+    ) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(remedy) => {
@@ -257,18 +267,31 @@ impl Builder<'_, '_, '_> {
         // sqlparser and ClickHouse bind these differently, so nobody should have to know how.
         let unclear = |operand: &ast::Expr| match &function {
             Function::Compare(_) => is_comparison(operand),
-            Function::Concat => matches!(operand, ast::Expr::BinaryOp { op, .. } if *op != BinaryOperator::StringConcat),
+            Function::Concat => {
+                matches!(operand, ast::Expr::BinaryOp { op, .. } if *op != BinaryOperator::StringConcat)
+            }
             Function::And | Function::Or => false,
             _ => matches!(operand, ast::Expr::BinaryOp { op: BinaryOperator::StringConcat, .. }),
         };
         if unclear(left) || unclear(right) {
-            self.problems.add(at, format!("which side {op} takes first isn't clear here"), "put parentheses around each side");
+            self.problems.add(
+                at,
+                format!("which side {op} takes first isn't clear here"),
+                "put parentheses around each side",
+            );
             return None;
         }
         self.call_of(function, &[left, right], at)
     }
 
-    fn between(&mut self, value: &ast::Expr, negated: bool, low: &ast::Expr, high: &ast::Expr, at: Location) -> Option<Expr> {
+    fn between(
+        &mut self,
+        value: &ast::Expr,
+        negated: bool,
+        low: &ast::Expr,
+        high: &ast::Expr,
+        at: Location,
+    ) -> Option<Expr> {
         let (value, low, high) = (self.value(value), self.value(low), self.value(high));
         let (value, low, high) = (value?, low?, high?);
         let (above, below, both) = if negated {
@@ -312,7 +335,14 @@ impl Builder<'_, '_, '_> {
         }
     }
 
-    pub(super) fn like(&mut self, value: &ast::Expr, pattern: &ast::Expr, negated: bool, ignore_case: bool, at: Location) -> Option<Expr> {
+    pub(super) fn like(
+        &mut self,
+        value: &ast::Expr,
+        pattern: &ast::Expr,
+        negated: bool,
+        ignore_case: bool,
+        at: Location,
+    ) -> Option<Expr> {
         let place = self.place(pattern);
         let (value, pattern) = (self.value(value), self.value(pattern));
         let (value, pattern) = (value?, pattern?);
@@ -337,7 +367,11 @@ impl Builder<'_, '_, '_> {
         let mut value = self.value(root)?;
         for access in chain {
             let AccessExpr::Subscript(Subscript::Index { index }) = access else {
-                self.problems.add(at, "only map['key'] is supported here", "name a nested field with dots, as in address.city");
+                self.problems.add(
+                    at,
+                    "only map['key'] is supported here",
+                    "name a nested field with dots, as in address.city",
+                );
                 return None;
             };
             let key = self.value(index)?;
@@ -396,7 +430,13 @@ impl Builder<'_, '_, '_> {
         self.call(function, built, &places, at)
     }
 
-    pub(super) fn call(&mut self, function: Function, arguments: Vec<Expr>, places: &[Location], at: Location) -> Option<Expr> {
+    pub(super) fn call(
+        &mut self,
+        function: Function,
+        arguments: Vec<Expr>,
+        places: &[Location],
+        at: Location,
+    ) -> Option<Expr> {
         let call = Expr::call(function, arguments);
         self.or_refuse(call, places, at)
     }

@@ -4,21 +4,68 @@ use crate::problem::nearest;
 
 /// Functions of one event.
 pub(super) const FUNCTIONS: [&str; 52] = [
-    "abs", "and", "coalesce", "concat", "divide", "endsWith", "equals", "greater", "greaterOrEquals", "if", "ifNull", "ilike",
-    "intDiv", "isNotNull", "isNull", "length", "less", "lessOrEquals", "like", "lower", "minus", "modulo", "multiIf", "multiply",
-    "negate", "not", "notEquals", "notILike", "notLike", "or", "plus", "round", "startsWith", "substr", "substring", "toDate",
-    "toDecimal64", "toDecimal64OrNull", "toDecimal64OrZero", "toFloat64", "toFloat64OrNull", "toFloat64OrZero", "toInt64",
-    "toInt64OrNull", "toInt64OrZero", "toString", "upper", "toStartOfInterval", "toStartOfMinute", "toStartOfHour", "toStartOfDay",
+    "abs",
+    "and",
+    "coalesce",
+    "concat",
+    "divide",
+    "endsWith",
+    "equals",
+    "greater",
+    "greaterOrEquals",
+    "if",
+    "ifNull",
+    "ilike",
+    "intDiv",
+    "isNotNull",
+    "isNull",
+    "length",
+    "less",
+    "lessOrEquals",
+    "like",
+    "lower",
+    "minus",
+    "modulo",
+    "multiIf",
+    "multiply",
+    "negate",
+    "not",
+    "notEquals",
+    "notILike",
+    "notLike",
+    "or",
+    "plus",
+    "round",
+    "startsWith",
+    "substr",
+    "substring",
+    "toDate",
+    "toDecimal64",
+    "toDecimal64OrNull",
+    "toDecimal64OrZero",
+    "toFloat64",
+    "toFloat64OrNull",
+    "toFloat64OrZero",
+    "toInt64",
+    "toInt64OrNull",
+    "toInt64OrZero",
+    "toString",
+    "upper",
+    "toStartOfInterval",
+    "toStartOfMinute",
+    "toStartOfHour",
+    "toStartOfDay",
     "toStartOfFiveMinutes",
 ];
 
 /// Aggregate functions, without their `-If` forms.
-pub(super) const AGGREGATES: [&str; 8] = ["count", "sum", "min", "max", "avg", "uniqExact", "uniqCombined64", "quantileDD"];
+pub(super) const AGGREGATES: [&str; 8] =
+    ["count", "sum", "min", "max", "avg", "uniqExact", "uniqCombined64", "quantileDD"];
 
 /// The functions whose names ClickHouse takes in any case.
 const ANY_CASE: [&str; 16] = [
-    "abs", "avg", "coalesce", "concat", "count", "if", "ifNull", "isNull", "length", "lower", "max", "min", "not", "round", "sum",
-    "upper",
+    "abs", "avg", "coalesce", "concat", "count", "if", "ifNull", "isNull", "length", "lower", "max", "min", "not",
+    "round", "sum", "upper",
 ];
 
 /// The name as it is known here: some are the same in any case.

@@ -14,7 +14,9 @@ pub fn render(plan: &ViewPlan) -> String {
     for (column, output) in plan.columns().into_iter().zip(&plan.outputs) {
         let holds = match *output {
             Output::Window => format!("window of {}", width(plan)),
-            Output::Dimension(at) => plan.dimensions.get(at).map_or(String::new(), |dimension| dimension.value.to_string()),
+            Output::Dimension(at) => {
+                plan.dimensions.get(at).map_or(String::new(), |dimension| dimension.value.to_string())
+            }
             Output::Measure(at) => plan.measures.get(at).map_or(String::new(), |measure| {
                 let call = &measure.call;
                 let mut arguments: Vec<String> = call.arguments.iter().map(ToString::to_string).collect();

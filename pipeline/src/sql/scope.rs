@@ -51,9 +51,12 @@ impl Scope<'_> {
     /// Every name that would be known.
     pub(super) fn names(&self) -> Vec<&str> {
         match self {
-            Scope::Events { source, aliases, .. } => {
-                source.columns.iter().map(|column| column.name.as_str()).chain(aliases.keys().map(String::as_str)).collect()
-            }
+            Scope::Events { source, aliases, .. } => source
+                .columns
+                .iter()
+                .map(|column| column.name.as_str())
+                .chain(aliases.keys().map(String::as_str))
+                .collect(),
             Scope::Outputs { columns, .. } => columns.iter().map(|column| column.name.as_str()).collect(),
         }
     }

@@ -26,7 +26,8 @@ pub(super) fn plan(
     sources: &BTreeMap<String, SourceColumns>,
 ) -> Result<ViewPlan, Vec<Problem>> {
     let mut problems = Problems::new(file, text);
-    let plan = parse(text, &mut problems).and_then(|(query, tokens)| plan_query(name, &query, &tokens, sources, &mut problems));
+    let plan = parse(text, &mut problems)
+        .and_then(|(query, tokens)| plan_query(name, &query, &tokens, sources, &mut problems));
     match plan {
         Some(plan) if problems.is_empty() => Ok(plan),
         _ => Err(problems.into_sorted()),
@@ -135,7 +136,10 @@ fn plan_query(
         problems.add(
             BEGINNING,
             "there is no window in the SELECT",
-            format!("add toStartOfInterval({}, INTERVAL 1 MINUTE) AS window_start to SELECT and GROUP BY", source.event_time),
+            format!(
+                "add toStartOfInterval({}, INTERVAL 1 MINUTE) AS window_start to SELECT and GROUP BY",
+                source.event_time
+            ),
         );
     }
     check_grouping(select, &items, &sorted, &events, source, problems);
@@ -170,7 +174,8 @@ fn find_source<'s>(
         let place = start(&join.relation, keyword(tokens, Keyword::JOIN));
         problems.add(place, "JOIN isn't supported in a view", "join in a ClickHouse query over the view");
     }
-    let TableFactor::Table { name, alias, args: None, sample: None, with_ordinality: false, .. } = &table.relation else {
+    let TableFactor::Table { name, alias, args: None, sample: None, with_ordinality: false, .. } = &table.relation
+    else {
         let place = start(&table.relation, place);
         problems.add(place, "a view reads from a source, not from this", "name one source of the pipeline after FROM");
         return None;
@@ -268,7 +273,8 @@ struct Sorted {
 }
 
 fn sort_items(items: &[Item<'_>], scope: &Scope<'_>, source: &SourceColumns, problems: &mut Problems<'_>) -> Sorted {
-    let mut sorted = Sorted { window: None, dimensions: Vec::new(), measures: Vec::new(), outputs: Vec::new(), planned: Vec::new() };
+    let mut sorted =
+        Sorted { window: None, dimensions: Vec::new(), measures: Vec::new(), outputs: Vec::new(), planned: Vec::new() };
     let window = window_item(items, source);
     for (at, item) in items.iter().enumerate() {
         let outputs = sorted.outputs.len();
@@ -285,7 +291,11 @@ fn sort_items(items: &[Item<'_>], scope: &Scope<'_>, source: &SourceColumns, pro
                 sorted.measures.push(Measure { name: item.name.clone(), call });
             }
         } else if function.is_some_and(|function| windows::is_window(&function.name.to_string())) {
-            problems.add(item.at, "a view has one window", "leave one toStartOf... in the SELECT, and write another view");
+            problems.add(
+                item.at,
+                "a view has one window",
+                "leave one toStartOf... in the SELECT, and write another view",
+            );
         } else {
             let mut builder = Builder { scope, problems, within: vec![item.name.clone()], fallback: item.at };
             let value = builder.value(item.expr);
@@ -336,12 +346,15 @@ fn check_grouping(
     source: &SourceColumns,
     problems: &mut Problems<'_>,
 ) {
-    let aggregate = |item: &Item<'_>| {
-        matches!(item.expr, ast::Expr::Function(function) if aggregates::is_aggregate(function))
-    };
+    let aggregate =
+        |item: &Item<'_>| matches!(item.expr, ast::Expr::Function(function) if aggregates::is_aggregate(function));
     let keys = match &select.group_by {
         GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers) if !modifiers.is_empty() => {
-            problems.add(BEGINNING, "GROUP BY with ROLLUP, CUBE or TOTALS isn't supported", "roll up in a query over the view");
+            problems.add(
+                BEGINNING,
+                "GROUP BY with ROLLUP, CUBE or TOTALS isn't supported",
+                "roll up in a query over the view",
+            );
             return;
         }
         GroupByExpr::All(_) => return,
@@ -369,7 +382,11 @@ fn check_grouping(
     }
     for ((item, grouped), planned) in items.iter().zip(grouped).zip(&sorted.planned) {
         if !grouped && *planned && !aggregate(item) {
-            problems.add(item.at, format!("`{}` is neither an aggregate nor in GROUP BY", item.name), "add it to GROUP BY");
+            problems.add(
+                item.at,
+                format!("`{}` is neither an aggregate nor in GROUP BY", item.name),
+                "add it to GROUP BY",
+            );
         }
     }
 }

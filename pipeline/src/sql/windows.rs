@@ -40,7 +40,11 @@ pub(super) fn window(
         match rest.split_first() {
             Some((ast::Expr::Interval(unit), rest)) => (Some(unit), rest),
             _ => {
-                problems.add(at, "toStartOfInterval takes a time and an interval", "write INTERVAL 1 MINUTE as its second argument");
+                problems.add(
+                    at,
+                    "toStartOfInterval takes a time and an interval",
+                    "write INTERVAL 1 MINUTE as its second argument",
+                );
                 return None;
             }
         }
@@ -86,7 +90,12 @@ fn arguments(function: &ast::Function) -> Option<Vec<&ast::Expr>> {
 }
 
 /// The zone of the event time's column, if `time` is that column.
-fn event_time(time: &ast::Expr, source: &SourceColumns, at: Location, problems: &mut Problems<'_>) -> Option<Option<Zone>> {
+fn event_time(
+    time: &ast::Expr,
+    source: &SourceColumns,
+    at: Location,
+    problems: &mut Problems<'_>,
+) -> Option<Option<Zone>> {
     let name = match time {
         ast::Expr::Identifier(name) => name.value.clone(),
         ast::Expr::CompoundIdentifier(parts) => {
@@ -134,7 +143,12 @@ fn zone_literal(zone: &ast::Expr, at: Location, problems: &mut Problems<'_>) -> 
     known
 }
 
-fn interval_width(unit: &ast::Interval, zone: Option<&Zone>, at: Location, problems: &mut Problems<'_>) -> Option<Width> {
+fn interval_width(
+    unit: &ast::Interval,
+    zone: Option<&Zone>,
+    at: Location,
+    problems: &mut Problems<'_>,
+) -> Option<Width> {
     let count = match unit.value.as_ref() {
         ast::Expr::Value(value) => match &value.value {
             ast::Value::Number(text, _) => text.parse::<u32>().ok().filter(|count| *count > 0),
@@ -144,7 +158,11 @@ fn interval_width(unit: &ast::Interval, zone: Option<&Zone>, at: Location, probl
     };
     // A century of seconds; anything beyond is a slip.
     let Some(count) = count.filter(|count| *count <= 100_000) else {
-        problems.add(at, format!("{} is no width of a window", unit.value), "write a whole number from 1 to 100000, as in INTERVAL 5 MINUTE");
+        problems.add(
+            at,
+            format!("{} is no width of a window", unit.value),
+            "write a whole number from 1 to 100000, as in INTERVAL 5 MINUTE",
+        );
         return None;
     };
     let fixed = |seconds: i64| Width::Fixed(Span(i64::from(count) * seconds * 1_000_000));

@@ -148,7 +148,11 @@ pub(super) fn divide(bases: &[ColumnType], arguments: &[Expr]) -> Result<ColumnT
     }
 }
 
-pub(super) fn divide_whole(function: &Function, bases: &[ColumnType], arguments: &[Expr]) -> Result<ColumnType, Refusal> {
+pub(super) fn divide_whole(
+    function: &Function,
+    bases: &[ColumnType],
+    arguments: &[Expr],
+) -> Result<ColumnType, Refusal> {
     let name = function.name();
     for (at, of) in bases.iter().enumerate() {
         if number(of).is_none() {
@@ -217,4 +221,3 @@ pub(super) fn round(of: &ColumnType, digits: i32) -> Result<ColumnType, Refusal>
     }
     Err(Refusal::new(format!("rounding {of} to {digits} decimal places isn't supported"), "round to fewer places"))
 }
-

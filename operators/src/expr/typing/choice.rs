@@ -19,7 +19,10 @@ pub(in crate::expr) fn multi_if(conditions: Vec<Expr>, branches: Vec<Option<Expr
         }
     }
     if branches.len() != conditions.len() + 1 {
-        return Err(Refusal::new("multiIf takes conditions and values in turn, and one value at the end", "add what is missing"));
+        return Err(Refusal::new(
+            "multiIf takes conditions and values in turn, and one value at the end",
+            "add what is missing",
+        ));
     }
     let place = |at: usize| if at == conditions.len() { 2 * at } else { 2 * at + 1 };
     let branches = unify(branches).map_err(|refusal| Refusal { argument: refusal.argument.map(place), ..refusal })?;
@@ -46,7 +49,8 @@ pub(in crate::expr) fn coalesce(arguments: Vec<Expr>) -> Result<Expr, Refusal> {
     let count = last.map_or(arguments.len(), |last| last + 1);
     let used = &arguments[..count];
     if used.iter().all(Expr::is_constant) && !arguments.iter().all(Expr::is_constant) {
-        return Err(Refusal::new(format!("what comes after {} has no effect", used[count - 1]), "leave out coalesce").at(count - 1));
+        return Err(Refusal::new(format!("what comes after {} has no effect", used[count - 1]), "leave out coalesce")
+            .at(count - 1));
     }
     let common = supertype(&used.iter().map(|argument| base(argument.column_type())).collect::<Vec<_>>())?;
     let column_type = dress(common.clone(), last.is_none(), &arguments);
@@ -68,7 +72,8 @@ fn unify(branches: Vec<Option<Expr>>) -> Result<Vec<Expr>, Refusal> {
         return Err(Refusal::new("every branch is NULL", "leave it out"));
     }
     let common = supertype(&bases)?;
-    let nullable = branches.iter().any(|branch| branch.as_ref().is_none_or(|branch| branch.column_type().is_nullable()));
+    let nullable =
+        branches.iter().any(|branch| branch.as_ref().is_none_or(|branch| branch.column_type().is_nullable()));
     let to = if nullable { common.nullable() } else { common };
     Ok(branches
         .into_iter()
@@ -82,8 +87,12 @@ fn unify(branches: Vec<Option<Expr>>) -> Result<Vec<Expr>, Refusal> {
 /// The one type that holds the values of all; ClickHouse's `Variant`, which stands for "none", is refused.
 fn supertype(of: &[ColumnType]) -> Result<ColumnType, Refusal> {
     let first = &of[0];
-    if let Some((at, odd)) = of.iter().enumerate().find(|(_, of)| matches!(of, ColumnType::Array(_) | ColumnType::Map(..))) {
-        return Err(Refusal::new(format!("a branch of type {odd} isn't supported"), "choose between single values").at(at));
+    if let Some((at, odd)) =
+        of.iter().enumerate().find(|(_, of)| matches!(of, ColumnType::Array(_) | ColumnType::Map(..)))
+    {
+        return Err(
+            Refusal::new(format!("a branch of type {odd} isn't supported"), "choose between single values").at(at)
+        );
     }
     if of.iter().all(|other| other == first) {
         return Ok(first.clone());
@@ -96,7 +105,8 @@ fn supertype(of: &[ColumnType]) -> Result<ColumnType, Refusal> {
         return Err(refused(odd, "write true and false, or 1 and 0, throughout"));
     }
     if of.iter().any(|of| matches!(of, ColumnType::Decimal(..))) {
-        return decimal_supertype(of).ok_or_else(|| refused(odd, "convert all with toDecimal64(x, scale) or toFloat64(x)"));
+        return decimal_supertype(of)
+            .ok_or_else(|| refused(odd, "convert all with toDecimal64(x, scale) or toFloat64(x)"));
     }
     let numbers: Option<Vec<Number>> = of.iter().map(number).collect();
     let Some(numbers) = numbers else { return Err(refused(odd, "convert one to the other's type, as with toString")) };

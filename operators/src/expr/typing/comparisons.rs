@@ -26,7 +26,10 @@ pub(super) fn comparable(comparison: Comparison, bases: &[ColumnType], arguments
     let known = match (&a, &b) {
         (ColumnType::String, ColumnType::String) => true,
         (ColumnType::Date, ColumnType::Date) | (ColumnType::Date32, ColumnType::Date32) => true,
-        (ColumnType::DateTime(_) | ColumnType::DateTime64(..), ColumnType::DateTime(_) | ColumnType::DateTime64(..)) => true,
+        (
+            ColumnType::DateTime(_) | ColumnType::DateTime64(..),
+            ColumnType::DateTime(_) | ColumnType::DateTime64(..),
+        ) => true,
         (ColumnType::Uuid, ColumnType::Uuid) => equality,
         (ColumnType::FixedString(n), ColumnType::FixedString(m)) => n == m,
         (ColumnType::Decimal(..), ColumnType::Decimal(..)) => true,
@@ -39,8 +42,12 @@ pub(super) fn comparable(comparison: Comparison, bases: &[ColumnType], arguments
         return Ok(());
     }
     let remedy = match (&a, &b) {
-        (ColumnType::Decimal(..), _) | (_, ColumnType::Decimal(..)) => "convert the other side with toDecimal64(x, scale)",
-        (ColumnType::String, _) | (_, ColumnType::String) => "convert the other side with toString, or the string to its type",
+        (ColumnType::Decimal(..), _) | (_, ColumnType::Decimal(..)) => {
+            "convert the other side with toDecimal64(x, scale)"
+        }
+        (ColumnType::String, _) | (_, ColumnType::String) => {
+            "convert the other side with toString, or the string to its type"
+        }
         _ => "convert one side to the other's type",
     };
     Err(Refusal::new(format!("{a} and {b} don't compare with {}", comparison.name()), remedy))
@@ -129,4 +136,3 @@ fn uuid(text: &[u8]) -> Option<Arc<[u8]>> {
         .collect::<Option<_>>()?;
     Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
-

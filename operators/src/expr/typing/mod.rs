@@ -128,7 +128,13 @@ fn is_low(expr: &Expr) -> bool {
         (Expr::Column { column_type, .. }, _) | (Expr::Call { column_type, .. }, ColumnType::String) => {
             *column_type.without_null() == ColumnType::LowCardinality
         }
-        (Expr::Call { function: Function::MultiIf | Function::And | Function::Or | Function::IsNull | Function::IsNotNull, .. }, _)
+        (
+            Expr::Call {
+                function: Function::MultiIf | Function::And | Function::Or | Function::IsNull | Function::IsNotNull,
+                ..
+            },
+            _,
+        )
         | (Expr::Call { function: Function::MapGet, .. }, _) => false,
         (Expr::Call { arguments, .. }, _) => one_is_low(arguments),
     }
@@ -148,14 +154,19 @@ fn count_arguments(function: &Function, count: usize) -> Result<(), Refusal> {
         Function::Concat => (1, usize::MAX),
         Function::Substring => (2, 3),
         Function::Plus | Function::Minus | Function::Multiply | Function::Divide | Function::IntDiv => (2, 2),
-        Function::Modulo | Function::Compare(_) | Function::StartsWith | Function::EndsWith | Function::MapGet => (2, 2),
+        Function::Modulo | Function::Compare(_) | Function::StartsWith | Function::EndsWith | Function::MapGet => {
+            (2, 2)
+        }
         _ => (1, 1),
     };
     if (least..=most).contains(&count) {
         return Ok(());
     }
     let expected = if least == most { least.to_string() } else { format!("at least {least}") };
-    Err(Refusal::new(format!("{} takes {expected} arguments, not {count}", function.name()), "give it as many as it takes"))
+    Err(Refusal::new(
+        format!("{} takes {expected} arguments, not {count}", function.name()),
+        "give it as many as it takes",
+    ))
 }
 
 /// Arrays, maps and decimals beyond 38 digits travel and are grouped by, but few functions compute with them.
@@ -234,7 +245,9 @@ fn concat(bases: &[ColumnType], arguments: &mut [Expr]) -> Result<ColumnType, Re
             continue;
         }
         if let ColumnType::FixedString(_) = of {
-            return Err(Refusal::new("concat of a FixedString isn't supported", "convert it with toString first").at(at));
+            return Err(
+                Refusal::new("concat of a FixedString isn't supported", "convert it with toString first").at(at)
+            );
         }
         let argument = arguments[at].clone();
         arguments[at] = call(Function::ToString, vec![argument]).map_err(|refusal| refusal.at(at))?;
@@ -311,8 +324,9 @@ fn map_get(bases: &[ColumnType], arguments: &[Expr]) -> Result<ColumnType, Refus
         .at(1));
     }
     if let ColumnType::Map(..) | ColumnType::Array(_) = **value {
-        return Err(Refusal::new("[] of a map of maps or arrays isn't supported", "flatten the field in the schema").at(0));
+        return Err(
+            Refusal::new("[] of a map of maps or arrays isn't supported", "flatten the field in the schema").at(0)
+        );
     }
     Ok((**value).clone())
 }
-

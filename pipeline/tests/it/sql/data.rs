@@ -104,7 +104,9 @@ fn cell(of: &ColumnType, random: &mut Random) -> Cell {
             }
         }
         ColumnType::Bool => Cell::Bool(random.below(2) == 0),
-        ColumnType::Int(width) => Cell::Int(integer(-(1i128 << (*width as u8 - 1)), (1i128 << (*width as u8 - 1)) - 1, random)),
+        ColumnType::Int(width) => {
+            Cell::Int(integer(-(1i128 << (*width as u8 - 1)), (1i128 << (*width as u8 - 1)) - 1, random))
+        }
         ColumnType::UInt(width) => Cell::Int(integer(0, (1i128 << *width as u8) - 1, random)),
         ColumnType::Float32 => Cell::Float(f64::from(float(random) as f32)),
         ColumnType::Float64 => Cell::Float(float(random)),
@@ -115,7 +117,9 @@ fn cell(of: &ColumnType, random: &mut Random) -> Cell {
             Cell::Int(integer(-bound, bound, random))
         }
         ColumnType::String => Cell::Bytes(string(random)),
-        ColumnType::LowCardinality => Cell::Bytes(random.pick(&["", "a", "Ab", "purchase", "view", "x%_y"]).as_bytes().to_vec()),
+        ColumnType::LowCardinality => {
+            Cell::Bytes(random.pick(&["", "a", "Ab", "purchase", "view", "x%_y"]).as_bytes().to_vec())
+        }
         ColumnType::FixedString(size) => {
             let mut bytes = string(random);
             bytes.resize(usize::from(*size), 0);
@@ -147,7 +151,11 @@ fn integer(least: i128, most: i128, random: &mut Random) -> i128 {
         1 => most,
         2 => 0i128.clamp(least, most),
         3 => i128::from(random.next() as i64 % 100).clamp(least, most),
-        _ => least + (i128::from(random.next() >> 1) << 64 | i128::from(random.next())).rem_euclid((most / 2 - least / 2).max(1)),
+        _ => {
+            least
+                + (i128::from(random.next() >> 1) << 64 | i128::from(random.next()))
+                    .rem_euclid((most / 2 - least / 2).max(1))
+        }
     }
 }
 
@@ -170,7 +178,30 @@ fn float(random: &mut Random) -> f64 {
 fn string(random: &mut Random) -> Vec<u8> {
     match random.below(10) {
         0 => Vec::new(),
-        1 => random.pick(&["12", "-7", "+5", "1.5", "007", "9223372036854775808", "1e3", "nan", "-", ".5", "1e", "inf", "--1", "1.2.3", "99999999999999999.99", "15e-3", "0e5", "-0", "5."]).as_bytes().to_vec(),
+        1 => random
+            .pick(&[
+                "12",
+                "-7",
+                "+5",
+                "1.5",
+                "007",
+                "9223372036854775808",
+                "1e3",
+                "nan",
+                "-",
+                ".5",
+                "1e",
+                "inf",
+                "--1",
+                "1.2.3",
+                "99999999999999999.99",
+                "15e-3",
+                "0e5",
+                "-0",
+                "5.",
+            ])
+            .as_bytes()
+            .to_vec(),
         2 => "_ü%".as_bytes().to_vec(),
         3 => "Grüße \u{17f}\u{212a}".as_bytes().to_vec(),
         4 => b"a%b_c\\d".to_vec(),
@@ -205,15 +236,25 @@ fn sql(cell: &Cell, of: &ColumnType) -> String {
         (Cell::Null, of) => format!("CAST(NULL AS {of})"),
         (cell, ColumnType::Nullable(inner)) => format!("CAST({} AS {of})", sql(cell, inner)),
         (Cell::Bool(value), _) => value.to_string(),
-        (Cell::Float(value), ColumnType::Float32) => format!("reinterpretAsFloat32(toUInt32({}))", (*value as f32).to_bits()),
+        (Cell::Float(value), ColumnType::Float32) => {
+            format!("reinterpretAsFloat32(toUInt32({}))", (*value as f32).to_bits())
+        }
         (Cell::Float(value), _) => format!("reinterpretAsFloat64(toUInt64({}))", value.to_bits()),
         (Cell::Int(value), ColumnType::Decimal(precision, scale)) => {
-            let bits = if *precision <= 9 { 32 } else if *precision <= 18 { 64 } else { 128 };
+            let bits = if *precision <= 9 {
+                32
+            } else if *precision <= 18 {
+                64
+            } else {
+                128
+            };
             format!("reinterpret(toInt{bits}('{value}'), 'Decimal({precision}, {scale})')")
         }
         (Cell::Int(value), ColumnType::Date) => format!("toDate(toUInt16({value}))"),
         (Cell::Int(value), ColumnType::DateTime(_)) => format!("CAST(toUInt32({value}) AS {of})"),
-        (Cell::Int(value), ColumnType::DateTime64(..)) => format!("reinterpret(toInt64({value}), '{}')", of.to_string().replace('\'', "\\'")),
+        (Cell::Int(value), ColumnType::DateTime64(..)) => {
+            format!("reinterpret(toInt64({value}), '{}')", of.to_string().replace('\'', "\\'"))
+        }
         (Cell::Int(value), _) => format!("CAST('{value}' AS {of})"),
         (Cell::Bytes(bytes), ColumnType::Uuid) => {
             let text = hex(bytes);
@@ -276,9 +317,9 @@ fn array(of: &ColumnType, cells: &[&Cell]) -> ArrayRef {
             make_array(data)
         }
         DataType::Binary => Arc::new(BinaryArray::from_iter(bytes())),
-        DataType::FixedSizeBinary(size) => Arc::new(
-            FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes(), *size).expect("cells of that size"),
-        ),
+        DataType::FixedSizeBinary(size) => {
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes(), *size).expect("cells of that size"))
+        }
         DataType::Map(entries, _) => {
             let DataType::Struct(fields) = entries.data_type() else { panic!("a map has entries") };
             let names = arrow_array::builder::MapFieldNames {

@@ -4,11 +4,30 @@ use super::data::{Random, columns};
 use super::oracle::{differences, plan};
 
 const NUMBERS: &[&str] = &[
-    "0", "1", "2", "7", "100", "255", "256", "65536", "4294967296", "18446744073709551615", "-1", "-3", "-128", "-129", "-40000", "0.5", "1.25",
-    "-2.5", "1e3", "0.1",
+    "0",
+    "1",
+    "2",
+    "7",
+    "100",
+    "255",
+    "256",
+    "65536",
+    "4294967296",
+    "18446744073709551615",
+    "-1",
+    "-3",
+    "-128",
+    "-129",
+    "-40000",
+    "0.5",
+    "1.25",
+    "-2.5",
+    "1e3",
+    "0.1",
 ];
 const STRINGS: &[&str] = &["''", "'a'", "'Ab'", "'purchase'", "'12'", "'ü'", "'\\xff'", "'a%'", "'DE'"];
-const PATTERNS: &[&str] = &["'%a%'", "'a%'", "'%b'", "'_'", "'%_a'", "'a_%'", "'%'", "''", "'%a%b'", "'p%e'", "'\\\\%'", "'%ü%'", "'_%_%'"];
+const PATTERNS: &[&str] =
+    &["'%a%'", "'a%'", "'%b'", "'_'", "'%_a'", "'a_%'", "'%'", "''", "'%a%b'", "'p%e'", "'\\\\%'", "'%ü%'", "'_%_%'"];
 
 /// Grows an expression; mostly of fitting types, now and then of any.
 struct Grower {
@@ -40,7 +59,8 @@ impl Grower {
             return match self.random.below(3) {
                 0 => self.random.pick(NUMBERS).to_owned(),
                 _ => self.column(&[
-                    "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f32", "f64", "d9", "d10", "d18", "d38", "n64", "nf", "nd", "flag",
+                    "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f32", "f64", "d9", "d10", "d18", "d38",
+                    "n64", "nf", "nd", "flag",
                 ]),
             };
         }
@@ -50,7 +70,12 @@ impl Grower {
                 let operator = self.random.pick(&["+", "-", "*", "/"]);
                 format!("({} {operator} {})", self.number(below), self.number(below))
             }
-            4 => format!("{}({}, {})", self.random.pick(&["intDiv", "modulo"]), self.number(below), self.random.pick(NUMBERS)),
+            4 => format!(
+                "{}({}, {})",
+                self.random.pick(&["intDiv", "modulo"]),
+                self.number(below),
+                self.random.pick(NUMBERS)
+            ),
             5 => format!("abs({})", self.number(below)),
             6 => format!("-({})", self.number(below)),
             7 => format!("round({}, {})", self.number(below), self.random.below(5) as i32 - 2),
@@ -81,7 +106,12 @@ impl Grower {
             1 => format!("concat({}, {})", self.string(below), self.any(below)),
             // Offsets of 64 bits near their ends are errors in ClickHouse, and nowhere else.
             2 => format!("substring({}, {})", self.string(below), self.column(&["i8", "i16", "u32", "i32"])),
-            3 => format!("substring({}, {}, {})", self.string(below), self.random.pick(&["1", "-2", "i8"]), self.column(&["i8", "u8", "i32"])),
+            3 => format!(
+                "substring({}, {}, {})",
+                self.string(below),
+                self.random.pick(&["1", "-2", "i8"]),
+                self.column(&["i8", "u8", "i32"])
+            ),
             4 => format!("if({}, {}, {})", self.condition(below), self.string(below), self.string(below)),
             5 => format!("coalesce({}, {})", self.string(below), self.string(below)),
             _ => format!("toString({})", self.any(below)),
@@ -113,18 +143,34 @@ impl Grower {
             7 if self.random.below(4) == 0 => {
                 format!("({} ilike {})", self.column(&["s", "lc", "nlc"]), self.random.pick(PATTERNS))
             }
-            7 => format!("({} {} {})", self.string(below), self.random.pick(&["like", "not like"]), self.random.pick(PATTERNS)),
+            7 => format!(
+                "({} {} {})",
+                self.string(below),
+                self.random.pick(&["like", "not like"]),
+                self.random.pick(PATTERNS)
+            ),
             8 => {
-                let list = [self.random.pick(NUMBERS), self.random.pick(NUMBERS), self.random.pick(&["NULL", "3"])].join(", ");
+                let list =
+                    [self.random.pick(NUMBERS), self.random.pick(NUMBERS), self.random.pick(&["NULL", "3"])].join(", ");
                 format!("(({}) {} ({list}))", self.number(below), self.random.pick(&["in", "not in"]))
             }
             9 => {
                 let list = [self.random.pick(STRINGS), self.random.pick(STRINGS)].join(", ");
                 format!("({} {} ({list}))", self.string(below), self.random.pick(&["in", "not in"]))
             }
-            10 => format!("{}({}, {})", self.random.pick(&["startsWith", "endsWith"]), self.string(below), self.string(below)),
+            10 => format!(
+                "{}({}, {})",
+                self.random.pick(&["startsWith", "endsWith"]),
+                self.string(below),
+                self.string(below)
+            ),
             // Of constants and of decimals, ClickHouse derives further comparisons, which can fail by themselves.
-            _ => format!("({} between {} and {})", self.column(&["i8", "i64", "u64", "f64", "n64"]), self.random.pick(NUMBERS), self.random.pick(NUMBERS)),
+            _ => format!(
+                "({} between {} and {})",
+                self.column(&["i8", "i64", "u64", "f64", "n64"]),
+                self.random.pick(NUMBERS),
+                self.random.pick(NUMBERS)
+            ),
         }
     }
 

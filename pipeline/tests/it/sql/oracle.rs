@@ -32,7 +32,8 @@ pub(crate) fn table() -> &'static (String, RecordBatch) {
 
 /// The expression as a dimension of a view, so that only the public planner is used.
 pub(crate) fn plan(expression: &str) -> Result<Expr, Vec<Problem>> {
-    let text = format!("SELECT toStartOfMinute(ts) AS w, ({expression}) AS value_, count() AS c FROM t GROUP BY w, value_");
+    let text =
+        format!("SELECT toStartOfMinute(ts) AS w, ({expression}) AS value_, count() AS c FROM t GROUP BY w, value_");
     let sources = BTreeMap::from([("t".to_owned(), data::source())]);
     let mut plan = sql::plan("v", &text, "v.sql", &sources)?;
     Ok(plan.dimensions.remove(0).value)
@@ -55,7 +56,10 @@ pub(crate) fn ours(expr: &Expr, batch: &RecordBatch) -> Result<(String, Vec<Stri
     let value = expr.evaluate(batch).map_err(|error| error.to_string())?;
     assert_eq!(*value.data_type(), expr.column_type().arrow(), "{expr} isn't carried as its type");
     assert_eq!(value.len(), batch.num_rows(), "{expr} has another length");
-    assert!(value.nulls().is_none_or(|nulls| nulls.null_count() == 0) || expr.column_type().is_nullable(), "{expr} has nulls");
+    assert!(
+        value.nulls().is_none_or(|nulls| nulls.null_count() == 0) || expr.column_type().is_nullable(),
+        "{expr} has nulls"
+    );
     let text = match expr.column_type().without_null() {
         ColumnType::String | ColumnType::LowCardinality => value,
         _ => Expr::call(Function::ToString, vec![expr.clone()])
@@ -110,7 +114,9 @@ pub(crate) fn differences(planned: &[(String, Expr)]) -> Vec<String> {
                     if our_type != comparable(&their_type) {
                         found.push(format!("{text}: our type {our_type}, ClickHouse's {their_type}"));
                     }
-                    if let Some(row) = (0..our_values.len()).find(|&row| !same(text, our_values.get(row), their_values.get(row))) {
+                    if let Some(row) =
+                        (0..our_values.len()).find(|&row| !same(text, our_values.get(row), their_values.get(row)))
+                    {
                         found.push(format!(
                             "{text}: row {row}: ours {}, ClickHouse's {:?}",
                             readable(&our_values[row]),
@@ -139,12 +145,14 @@ fn fails_needlessly(text: &str, error: &str) -> bool {
 /// ClickHouse doesn't compute functions of the empty string of a LowCardinality: the result is the type's default, so that
 /// -toFloat64OrZero('') is 0 there, and -0 elsewhere.
 fn same(text: &str, ours: Option<&String>, theirs: Option<&String>) -> bool {
-    let zero = |value: Option<&String>| value.map(|value| if value == "2D30" { "30".to_owned() } else { value.clone() });
+    let zero =
+        |value: Option<&String>| value.map(|value| if value == "2D30" { "30".to_owned() } else { value.clone() });
     if text.contains("lc") { zero(ours) == zero(theirs) } else { ours == theirs }
 }
 
 fn readable(hexed: &str) -> String {
-    let bytes: Vec<u8> = (0..hexed.len() / 2).filter_map(|at| u8::from_str_radix(hexed.get(2 * at..2 * at + 2)?, 16).ok()).collect();
+    let bytes: Vec<u8> =
+        (0..hexed.len() / 2).filter_map(|at| u8::from_str_radix(hexed.get(2 * at..2 * at + 2)?, 16).ok()).collect();
     if hexed == "N" { "NULL".to_owned() } else { format!("{:?}", String::from_utf8_lossy(&bytes)) }
 }
 

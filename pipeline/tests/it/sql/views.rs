@@ -36,7 +36,8 @@ fn a_view_is_planned_and_printed() {
           revenue       Decimal(38, 2)          sumIf(d10, (s = 'purchase'))
           users         UInt64                  uniqExact(ns)
           p95           Float64                 quantileDD(f64)
-    "#]].assert_eq(&render(&plan));
+    "#]]
+    .assert_eq(&render(&plan));
     let used: Vec<usize> = columns_used(&plan).into_iter().map(|index| index - system::COUNT).collect();
     let names: Vec<&str> = used.iter().map(|index| data::columns()[*index].0).collect();
     assert_eq!(names, ["f64", "s", "lc", "d10", "props", "ns"]);
@@ -45,12 +46,57 @@ fn a_view_is_planned_and_printed() {
 #[test]
 fn columns_and_states_have_clickhouses_types() {
     let calls = [
-        "count()", "count(*)", "count(n64)", "count(1)", "sum(i8)", "sum(u8)", "sum(f32)", "sum(d10)", "sum(nd)", "sum(flag)", "sum(nf)", "min(lc)", "min(nlc)",
-        "max(s)", "min(flag)", "max(nts)", "min(d38)", "max(day)", "min(id)", "avg(d10)", "avg(n64)", "avg(f32)", "avg(flag)", "uniqExact(nlc)",
-        "uniqExact(s)", "uniqExact(ts)", "uniqExact(d6)", "uniqCombined64(lc)", "quantileDD(0.01, 0.5)(f64)", "quantileDD(0.01, 0.5)(n64)",
-        "quantileDD(0.01)(f32)", "quantileDD(0.05, 1)(u8)", "quantileDD(0.001, 0.)(i64)", "countIf(flag)", "countIf(n64 > 1)", "countIf(n64, flag)",
-        "sumIf(i64, n64 > 1)", "sumIf(n64, flag)", "maxIf(s, nb)", "avgIf(f64, lc = 'a')", "uniqExactIf(s, nlc = 'a')", "uniqExactIf(ns, u8)",
-        "quantileDDIf(0.01, 0.5)(f64, flag)", "avgIf(nd, n64 > 1)", "uniqCombined64If(ns, flag)", "uniqCombined64(n64)", "uniqCombined64If(s, nb)", "uniqExact(n64)", "COUNT()", "SUM(i8)", "Avg(u8)",
+        "count()",
+        "count(*)",
+        "count(n64)",
+        "count(1)",
+        "sum(i8)",
+        "sum(u8)",
+        "sum(f32)",
+        "sum(d10)",
+        "sum(nd)",
+        "sum(flag)",
+        "sum(nf)",
+        "min(lc)",
+        "min(nlc)",
+        "max(s)",
+        "min(flag)",
+        "max(nts)",
+        "min(d38)",
+        "max(day)",
+        "min(id)",
+        "avg(d10)",
+        "avg(n64)",
+        "avg(f32)",
+        "avg(flag)",
+        "uniqExact(nlc)",
+        "uniqExact(s)",
+        "uniqExact(ts)",
+        "uniqExact(d6)",
+        "uniqCombined64(lc)",
+        "quantileDD(0.01, 0.5)(f64)",
+        "quantileDD(0.01, 0.5)(n64)",
+        "quantileDD(0.01)(f32)",
+        "quantileDD(0.05, 1)(u8)",
+        "quantileDD(0.001, 0.)(i64)",
+        "countIf(flag)",
+        "countIf(n64 > 1)",
+        "countIf(n64, flag)",
+        "sumIf(i64, n64 > 1)",
+        "sumIf(n64, flag)",
+        "maxIf(s, nb)",
+        "avgIf(f64, lc = 'a')",
+        "uniqExactIf(s, nlc = 'a')",
+        "uniqExactIf(ns, u8)",
+        "quantileDDIf(0.01, 0.5)(f64, flag)",
+        "avgIf(nd, n64 > 1)",
+        "uniqCombined64If(ns, flag)",
+        "uniqCombined64(n64)",
+        "uniqCombined64If(s, nb)",
+        "uniqExact(n64)",
+        "COUNT()",
+        "SUM(i8)",
+        "Avg(u8)",
     ];
     let (table, _) = table();
     for call in calls {
@@ -82,10 +128,22 @@ fn columns_and_states_have_clickhouses_types() {
 #[test]
 fn windows_have_clickhouses_types() {
     let windows = [
-        "toStartOfInterval(ts, INTERVAL 1 SECOND)", "toStartOfInterval(ts, INTERVAL 7 MINUTE)", "toStartOfInterval(ts, INTERVAL 5 HOUR)",
-        "toStartOfInterval(ts, INTERVAL 1 DAY)", "toStartOfInterval(ts, INTERVAL 1 DAY, 'Europe/Berlin')", "toStartOfInterval(ts, INTERVAL 15 MINUTE, 'Asia/Kolkata')",
-        "toStartOfMinute(ts)", "toStartOfFiveMinutes(ts)", "toStartOfTenMinutes(ts)", "toStartOfFifteenMinutes(ts)", "toStartOfHour(ts)", "toStartOfDay(ts)",
-        "toStartOfHour(ts, 'Asia/Tokyo')", "toStartOfDay(ts, 'America/New_York')", "toDate(ts)", "toDate(ts, 'Asia/Tokyo')",
+        "toStartOfInterval(ts, INTERVAL 1 SECOND)",
+        "toStartOfInterval(ts, INTERVAL 7 MINUTE)",
+        "toStartOfInterval(ts, INTERVAL 5 HOUR)",
+        "toStartOfInterval(ts, INTERVAL 1 DAY)",
+        "toStartOfInterval(ts, INTERVAL 1 DAY, 'Europe/Berlin')",
+        "toStartOfInterval(ts, INTERVAL 15 MINUTE, 'Asia/Kolkata')",
+        "toStartOfMinute(ts)",
+        "toStartOfFiveMinutes(ts)",
+        "toStartOfTenMinutes(ts)",
+        "toStartOfFifteenMinutes(ts)",
+        "toStartOfHour(ts)",
+        "toStartOfDay(ts)",
+        "toStartOfHour(ts, 'Asia/Tokyo')",
+        "toStartOfDay(ts, 'America/New_York')",
+        "toDate(ts)",
+        "toDate(ts, 'Asia/Tokyo')",
     ];
     let (table, _) = table();
     for window in windows {
