@@ -5,6 +5,8 @@
 //! `cargo bench --profile dev -p weir-operators --bench aggregate`; the dev profile is the optimised one that the
 //! whole workspace uses.
 
+#![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
+
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BinaryArray, Decimal128Array};

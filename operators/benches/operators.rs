@@ -4,6 +4,8 @@
 //! The events: 20 tenants, 5 types, 20,000 users, an amount with two decimals, over ten minutes; the view groups by
 //! minute, tenant and type, with count, sum of the amount and exact distinct users.
 
+#![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

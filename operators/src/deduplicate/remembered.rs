@@ -241,7 +241,7 @@ fn key_of(start: i64, identity: u128) -> [u8; 24] {
 
 fn entries_of(stored: &Stored) -> Result<Vec<(i64, u64)>, Error> {
     let bytes = stored.whole().unwrap_or_default();
-    if bytes.is_empty() || bytes.len() % ENTRY_BYTES != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(ENTRY_BYTES) {
         return Err(Error::State {
             operator: "deduplicate".to_owned(),
             detail: "a remembered id is corrupt: restore the state folder or start again from the log".to_owned(),

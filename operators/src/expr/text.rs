@@ -121,7 +121,7 @@ fn even_out(value: f64, start: usize, least_digits: usize, out: &mut [u8]) {
     let Some(end) = out[start..].iter().position(|&byte| byte == b'e').map(|at| start + at) else { return };
     let digits = out[start..end].iter().filter(|byte| byte.is_ascii_digit()).count();
     let last = out[end - 1];
-    if digits < least_digits || !last.is_ascii_digit() || last % 2 == 0 {
+    if digits < least_digits || !last.is_ascii_digit() || last.is_multiple_of(2) {
         return;
     }
     // The exact value has at most 1074 decimal places; 40 more digits than the candidate tell a tie from a near one.

@@ -248,8 +248,7 @@ fn live(folder: &Path, life: Life, written: &mut Written, broken: &Arc<Broken>) 
             Host { worker: index, peers, store: store.clone(), sink: sink.clone(), failure: failure.clone(), resume };
         let probe = ProbeHandle::new();
         worker.dataflow::<Moment, _, _>(|scope| {
-            let events =
-                source(scope.clone(), (index, peers), first_step..life.until_step, life.log_ends, closed.clone());
+            let events = source(scope, (index, peers), first_step..life.until_step, life.log_ends, closed.clone());
             let ends = operate("count_by_window", events, Route::ByGroup { column: 0 }, &host, |state| {
                 Ok(Box::new(CountByWindow {
                     counts: state.keyed(0, 4000)?,
@@ -284,7 +283,7 @@ fn live(folder: &Path, life: Life, written: &mut Written, broken: &Arc<Broken>) 
             let open = probe.with_frontier(|frontier| Moment::meet(frontier.iter())).map_or(u64::MAX, |m| m.epoch.0);
             sink.open_at[index].store(open, SeqCst);
             looks += 1;
-            if index != 0 || looks % life.commit_every != 0 {
+            if index != 0 || !looks.is_multiple_of(life.commit_every) {
                 continue;
             }
             let all_passed = sink.open_at.iter().map(|open| open.load(SeqCst)).min().unwrap();
@@ -385,7 +384,7 @@ fn run_to_failure(workers: usize, group_column: usize, fail_in: Epoch) -> (Strin
         let probe = ProbeHandle::new();
         let dataflow = worker.next_dataflow_index();
         worker.dataflow::<Moment, _, _>(|scope| {
-            let events = source(scope.clone(), (index, peers), 0..800, false, Arc::default());
+            let events = source(scope, (index, peers), 0..800, false, Arc::default());
             let fail_in = if index == peers - 1 { fail_in } else { Epoch(u64::MAX) };
             let passed = operate("fail", events, Route::ByGroup { column: group_column }, &host, |_| {
                 Ok(Box::new(FailIn(fail_in)))

@@ -1,5 +1,7 @@
 //! Integration tests of the operators, in one binary.
 
+#![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
+
 mod adaptor;
 mod deduplicate;
 mod detect;

@@ -4,6 +4,8 @@
 //! Two million Avro events of nine fields (a map among them) in eight partitions, one-minute windows by tenant and type
 //! with a count, a sum of decimals and exact distinct users, two workers. `WEIR_BENCH_EVENTS` changes the number.
 
+#![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 /// Real-time customer analytics with data quality built in: Kafka in, ClickHouse out.
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, max_term_width = 110, after_help = EXIT_CODES)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -27,7 +27,7 @@ Colours are off where NO_COLOR is set or the output isn't a terminal.";
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Show it working: starts Kafka, a registry and the ClickHouse engine on loopback, events and a pipeline.
     #[command(after_help = "Examples:\n  weir demo\n  weir demo --seconds 60\n  weir demo --kafka broker:9092")]
     Demo(Demo),
@@ -102,7 +102,7 @@ pub enum Command {
 
 /// Arguments of `weir demo`.
 #[derive(Debug, Args)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// End by itself after this many seconds, with a summary and the verdict of `weir verify`.
     #[arg(long)]
     pub seconds: Option<u64>,
@@ -125,7 +125,7 @@ pub struct Demo {
 
 /// Arguments of `weir clickhouse`.
 #[derive(Debug, Args)]
-pub struct Clickhouse {
+pub(crate) struct Clickhouse {
     /// The data folder; one process at a time.
     #[arg(long, default_value = "clickhouse-data")]
     pub path: PathBuf,

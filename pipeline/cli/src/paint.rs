@@ -7,34 +7,34 @@ use comfy_table::{ContentArrangement, Table, presets};
 use console::{Style, Term};
 
 /// Decides once, at start, whether this process paints.
-pub fn decide() {
+pub(crate) fn decide() {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     console::set_colors_enabled(!refused && Term::stdout().is_term());
     console::set_colors_enabled_stderr(!refused && Term::stderr().is_term());
 }
 
 /// What went well.
-pub fn good(text: &str) -> String {
+pub(crate) fn good(text: &str) -> String {
     Style::new().green().apply_to(text).to_string()
 }
 
 /// What went wrong.
-pub fn bad(text: &str) -> String {
+pub(crate) fn bad(text: &str) -> String {
     Style::new().red().bold().apply_to(text).to_string()
 }
 
 /// What to look at.
-pub fn bold(text: &str) -> String {
+pub(crate) fn bold(text: &str) -> String {
     Style::new().bold().apply_to(text).to_string()
 }
 
 /// What explains.
-pub fn dim(text: &str) -> String {
+pub(crate) fn dim(text: &str) -> String {
     Style::new().dim().apply_to(text).to_string()
 }
 
 /// A table without frames whose columns line up.
-pub fn table(header: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().map(|name| bold(name)));
@@ -42,11 +42,11 @@ pub fn table(header: &[&str]) -> Table {
 }
 
 /// A count with its thousands apart: `1 234 567`.
-pub fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(' ');
         }
         text.push(digit);
@@ -55,7 +55,7 @@ pub fn count(number: u64) -> String {
 }
 
 /// Bytes in the largest unit that leaves a whole number before the point.
-pub fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {

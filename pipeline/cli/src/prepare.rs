@@ -10,7 +10,7 @@ use weir_sinks::clickhouse::Client;
 use crate::{Outcome, runtime};
 
 /// A pipeline file, bound, with a client of its ClickHouse.
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// The plans.
     pub bound: Bound,
     /// The client.
@@ -18,7 +18,7 @@ pub struct Prepared {
 }
 
 /// Prepares `pipeline`, read from `file`.
-pub fn prepare(file: &Path, pipeline: &Pipeline) -> Result<Prepared, Outcome> {
+pub(crate) fn prepare(file: &Path, pipeline: &Pipeline) -> Result<Prepared, Outcome> {
     let registry = connect::registry(pipeline).map_err(|error| Outcome::of_error(&error))?;
     let clickhouse = connect::clickhouse(pipeline).map_err(|error| Outcome::of_error(&error))?;
     let readers = runtime()?

@@ -13,7 +13,7 @@ use crate::paint;
 /// Counts of the ledger, over everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// Records fetched.
     pub consumed: u64,
     /// Became events.
@@ -30,7 +30,7 @@ pub struct Ledger {
 
 /// A row of a view, as the screen shows it.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Newest {
+pub(crate) struct Newest {
     window: String,
     tenant: String,
     country: String,
@@ -42,7 +42,7 @@ pub struct Newest {
 
 /// An open alert.
 #[derive(Clone, Debug, Deserialize)]
-pub struct OpenAlert {
+pub(crate) struct OpenAlert {
     tenant: String,
     release: String,
     share: f64,
@@ -53,7 +53,7 @@ pub struct OpenAlert {
 
 /// Everything that one picture shows.
 #[derive(Clone, Debug, Default)]
-pub struct Picture {
+pub(crate) struct Picture {
     /// What the pipeline says of itself.
     pub status: Status,
     /// Records per second since the last picture.
@@ -67,24 +67,24 @@ pub struct Picture {
 }
 
 /// The screen.
-pub struct Screen {
+pub(crate) struct Screen {
     term: Term,
     drawn: usize,
 }
 
 impl Screen {
     /// A screen on standard output.
-    pub fn new() -> Screen {
+    pub(crate) fn new() -> Screen {
         Screen { term: Term::stdout(), drawn: 0 }
     }
 
     /// Whether pictures are redrawn in place.
-    pub fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.term.is_term()
     }
 
     /// Draws a picture over the last one; elsewhere than on a terminal one line.
-    pub fn draw(&mut self, picture: &Picture) {
+    pub(crate) fn draw(&mut self, picture: &Picture) {
         if !self.is_live() {
             println!("{}", one_line(picture));
             return;
@@ -98,7 +98,7 @@ impl Screen {
 }
 
 /// Asks ClickHouse for what the screen shows; what can't be had yet stays empty.
-pub async fn look(client: &Client, picture: &mut Picture) {
+pub(crate) async fn look(client: &Client, picture: &mut Picture) {
     let database = client.database().to_owned();
     let of = |name: &str| client.qualified(name);
     let ledger = format!(

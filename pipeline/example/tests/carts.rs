@@ -1,5 +1,7 @@
 //! The operator on a virtual clock, without a broker: events and watermarks in, rows out.
 
+#![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
+
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array};

@@ -153,7 +153,7 @@ impl Builder<'_, '_, '_> {
 
     fn conditional(&mut self, written: &str, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
         let wrong_count = arguments.len() < 3
-            || arguments.len() % 2 == 0
+            || arguments.len().is_multiple_of(2)
             || (written.eq_ignore_ascii_case("if") && arguments.len() != 3);
         if wrong_count {
             self.problems.add(

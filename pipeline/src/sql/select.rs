@@ -127,10 +127,7 @@ fn plan_query(
     let items = items(select, problems);
     let aliases = items.iter().filter(|item| item.aliased).map(|item| (item.name.clone(), item.expr)).collect();
     let events = Scope::Events { source, qualifiers, aliases };
-    let filter = match &select.selection {
-        Some(node) => Some(filter(node, &events, problems)),
-        None => None,
-    };
+    let filter = select.selection.as_ref().map(|node| filter(node, &events, problems));
     let sorted = sort_items(&items, &events, source, problems);
     if problems.is_empty() && sorted.window.is_none() {
         problems.add(

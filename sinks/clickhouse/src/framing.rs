@@ -55,7 +55,7 @@ impl<R: Read> FramedReader<R> {
         }
         let number = |at: usize| u32::from_le_bytes([start[at], start[at + 1], start[at + 2], start[at + 3]]) as usize;
         let (packed, size) = (number(CHECKSUM_BYTES + 1), number(CHECKSUM_BYTES + 5));
-        if packed < HEADER_BYTES || packed > BLOCK_BYTES_AT_MOST || size > BLOCK_BYTES_AT_MOST {
+        if !(HEADER_BYTES..=BLOCK_BYTES_AT_MOST).contains(&packed) || size > BLOCK_BYTES_AT_MOST {
             return Err(corrupt(format_args!("its sizes are out of range: {packed} bytes packed, {size} bytes")));
         }
         // `take` and growing by reading: nothing is allocated for bytes that never come.

@@ -51,7 +51,7 @@ fn value(of: &ColumnType, random: &mut Random, distinct: u64) -> String {
         if digits == 0 { text } else { format!("{text}.{}", &fraction[..digits]) }
     };
     match of {
-        ColumnType::Bool => (number % 2 == 0).to_string(),
+        ColumnType::Bool => number.is_multiple_of(2).to_string(),
         ColumnType::Int(Width::W8) => (number as i8).to_string(),
         ColumnType::Int(Width::W16) => (number as i16).to_string(),
         ColumnType::Int(Width::W32) => (number as i32).to_string(),

@@ -17,7 +17,7 @@ use crate::{OperatorRegistry, Outcome, counted, paint, runtime};
 const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Checks the pipeline of `file`; with `offline` nothing is asked over the network.
-pub fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> Outcome {
+pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> Outcome {
     let pipeline = match load(file) {
         Ok(pipeline) => pipeline,
         Err(problems) => return Outcome::problems(&problems),

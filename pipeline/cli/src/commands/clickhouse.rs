@@ -6,7 +6,7 @@ use crate::args::Clickhouse;
 use crate::{Outcome, runtime};
 
 /// Serves until it is told to stop.
-pub fn run(arguments: &Clickhouse) -> Outcome {
+pub(crate) fn run(arguments: &Clickhouse) -> Outcome {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(outcome) => return outcome,

@@ -7,7 +7,7 @@ use crate::Outcome;
 use crate::args::Cli;
 
 /// Prints the completions for `shell`.
-pub fn run(shell: Shell) -> Outcome {
+pub(crate) fn run(shell: Shell) -> Outcome {
     clap_complete::generate(shell, &mut Cli::command(), "weir", &mut std::io::stdout());
     Outcome::done()
 }

@@ -37,7 +37,7 @@ const BACKLOG_MS: i64 = 10 * 60_000;
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs the demo.
-pub fn run(arguments: &Demo, operators: OperatorRegistry) -> Outcome {
+pub(crate) fn run(arguments: &Demo, operators: OperatorRegistry) -> Outcome {
     // The screen says what matters; log lines would tear it.
     if std::env::var_os("RUST_LOG").is_some() {
         log(false);

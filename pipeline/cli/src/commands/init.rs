@@ -6,7 +6,7 @@ use crate::Outcome;
 use crate::paint;
 
 /// The files of a new pipeline.
-pub const FILES: &[(&str, &str)] = &[
+pub(crate) const FILES: &[(&str, &str)] = &[
     ("pipeline.toml", include_str!("../../template/pipeline.toml")),
     ("event.avsc", include_str!("../../../../replay/presets/storefront.avsc")),
     ("views/revenue_by_minute.sql", include_str!("../../template/views/revenue_by_minute.sql")),
@@ -15,7 +15,7 @@ pub const FILES: &[(&str, &str)] = &[
 ];
 
 /// Writes the files into `folder`, which must be empty or absent.
-pub fn run(folder: &Path) -> Outcome {
+pub(crate) fn run(folder: &Path) -> Outcome {
     let is_used = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
     if is_used {
         return Outcome::refused(
@@ -37,7 +37,7 @@ pub fn run(folder: &Path) -> Outcome {
 }
 
 /// Writes the files of a new pipeline below `folder`, over what is there.
-pub fn write(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn write(folder: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(folder.join("views"))?;
     FILES.iter().try_for_each(|(name, text)| std::fs::write(folder.join(name), text))
 }

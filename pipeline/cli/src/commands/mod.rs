@@ -1,11 +1,11 @@
 //! One file per subcommand.
 
-pub mod check;
-pub mod clickhouse;
-pub mod completions;
-pub mod demo;
-pub mod init;
-pub mod produce;
-pub mod run;
-pub mod status;
-pub mod verify;
+pub(crate) mod check;
+pub(crate) mod clickhouse;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod init;
+pub(crate) mod produce;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod verify;

@@ -24,7 +24,7 @@ Examples:
   weir produce --topic retail --csv retail.csv.gz --retail --disorder-ms 3600000 --duplicates 0.01
   weir produce --topic clicks --csv clicks.csv --decimal price:10:2 --key user --time at --zone Europe/Berlin
   weir produce --topic events --storefront --count 100000 --rate 2000 --bad 0.001")]
-pub struct Produce {
+pub(crate) struct Produce {
     /// The topic; made when it isn't there.
     #[arg(long)]
     topic: String,
@@ -120,7 +120,7 @@ struct Input {
 }
 
 /// Produces what the arguments say.
-pub fn run(arguments: &Produce) -> Outcome {
+pub(crate) fn run(arguments: &Produce) -> Outcome {
     let rows = match arguments.rows() {
         Ok(rows) => rows,
         Err(outcome) => return outcome,

@@ -13,7 +13,7 @@ use crate::{OperatorRegistry, Outcome, runtime};
 
 /// How it is run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Read to the log's end, close every window, exit.
     pub until_end: bool,
     /// Worker threads, instead of the file's.
@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// Runs the pipeline of `file`.
-pub fn run(file: &Path, options: Options, operators: OperatorRegistry) -> Outcome {
+pub(crate) fn run(file: &Path, options: Options, operators: OperatorRegistry) -> Outcome {
     log(options.log_json);
     let mut pipeline = match load(file) {
         Ok(pipeline) => pipeline,
@@ -52,7 +52,7 @@ pub fn run(file: &Path, options: Options, operators: OperatorRegistry) -> Outcom
 }
 
 /// Log lines to standard error: for people at a terminal, else as JSON when asked. `RUST_LOG` filters them.
-pub fn log(json: bool) {
+pub(crate) fn log(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let lines = lines.with_ansi(console::colors_enabled_stderr());
@@ -61,7 +61,7 @@ pub fn log(json: bool) {
 }
 
 /// The first SIGTERM or Ctrl-C drains, the second ends at once: the next start resumes from the last commit.
-pub async fn stop_on_signal(stop: Arc<AtomicBool>) {
+pub(crate) async fn stop_on_signal(stop: Arc<AtomicBool>) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

@@ -13,7 +13,7 @@ use crate::{Outcome, paint, runtime};
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Asks the pipeline of `file` and prints what it answers.
-pub fn run(file: &Path, json: bool) -> Outcome {
+pub(crate) fn run(file: &Path, json: bool) -> Outcome {
     let pipeline = match load(file) {
         Ok(pipeline) => pipeline,
         Err(problems) => return Outcome::problems(&problems),
@@ -54,7 +54,7 @@ pub fn run(file: &Path, json: bool) -> Outcome {
 }
 
 /// What the page at `url` says.
-pub async fn fetch(url: &str) -> Result<String, String> {
+pub(crate) async fn fetch(url: &str) -> Result<String, String> {
     let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build().map_err(|error| error.to_string())?;
     let answer = client.get(url).send().await.map_err(|error| error.to_string())?;
     answer.text().await.map_err(|error| error.to_string())
@@ -111,7 +111,7 @@ fn print(status: &Status) {
 }
 
 /// An event time for people; `-` where none is known.
-pub fn time(at: Option<EventTime>) -> String {
+pub(crate) fn time(at: Option<EventTime>) -> String {
     match at {
         None | Some(EventTime::MIN) => "-".to_owned(),
         Some(EventTime::MAX) => "the end".to_owned(),

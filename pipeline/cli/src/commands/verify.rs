@@ -10,7 +10,7 @@ use crate::prepare::prepare;
 use crate::{Outcome, runtime};
 
 /// Verifies the views of `file`, all of them or those named in `only`.
-pub fn run(file: &Path, only: &[String], options: Options) -> Outcome {
+pub(crate) fn run(file: &Path, only: &[String], options: Options) -> Outcome {
     let pipeline = match load(file) {
         Ok(pipeline) => pipeline,
         Err(problems) => return Outcome::problems(&problems),
@@ -52,7 +52,7 @@ pub fn run(file: &Path, only: &[String], options: Options) -> Outcome {
 }
 
 /// Prints the verdicts; differences make exit code 5.
-pub fn report(verdicts: &[Verdict]) -> Outcome {
+pub(crate) fn report(verdicts: &[Verdict]) -> Outcome {
     let mut table =
         paint::table(&["view", "closed through", "rows expected", "rows live", "cells", "differing", "verdict"]);
     for verdict in verdicts {

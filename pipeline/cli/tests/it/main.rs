@@ -1,5 +1,7 @@
 //! The program as a user runs it, on real Kafka, registry and ClickHouse engine; and the house's own rules.
 
+#![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
+
 mod program;
 mod refusals;
 mod retail;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use weir_replay::parts::{Parts, PartsOptions};
 
 /// The program under test.
-pub const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+pub(crate) const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 
 /// Real Kafka, registry and ClickHouse engine for all tests of this program, whose front is the program itself.
-pub fn parts() -> &'static Parts {
+pub(crate) fn parts() -> &'static Parts {
     static PARTS: OnceLock<Parts> = OnceLock::new();
     PARTS.get_or_init(|| {
         let options = PartsOptions {
@@ -29,7 +29,7 @@ pub fn parts() -> &'static Parts {
 }
 
 /// A finished command.
-pub struct Done {
+pub(crate) struct Done {
     pub code: i32,
     pub out: String,
     pub err: String,
@@ -46,14 +46,14 @@ impl Done {
 
     /// The command must have ended well.
     #[track_caller]
-    pub fn fine(self) -> Done {
+    pub(crate) fn fine(self) -> Done {
         assert_eq!(self.code, 0, "out:\n{}\nerr:\n{}", self.out, self.err);
         self
     }
 
     /// The command must have ended with `code` and told each of `words`.
     #[track_caller]
-    pub fn refused(self, code: i32, words: &[&str]) {
+    pub(crate) fn refused(self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "out:\n{}\nerr:\n{}", self.out, self.err);
         for word in words {
             assert!(self.err.contains(word), "{word:?} is missing in:\n{}", self.err);
@@ -71,7 +71,7 @@ enum Turn {
 }
 
 /// A folder with a pipeline, and the topic and database of its own that it uses.
-pub struct Bench {
+pub(crate) struct Bench {
     pub folder: tempfile::TempDir,
     pub topic: String,
     pub database: String,
@@ -80,12 +80,12 @@ pub struct Bench {
 
 impl Bench {
     /// A copy of the files below `from`.
-    pub fn of(from: &Path, name: &str) -> Bench {
+    pub(crate) fn of(from: &Path, name: &str) -> Bench {
         Bench::with(from, name, Turn::Shared { _guard: SHARED.read().unwrap_or_else(PoisonError::into_inner) })
     }
 
     /// The same for a test that takes parts away: no other test runs beside it.
-    pub fn alone(from: &Path, name: &str) -> Bench {
+    pub(crate) fn alone(from: &Path, name: &str) -> Bench {
         Bench::with(from, name, Turn::Alone { _guard: SHARED.write().unwrap_or_else(PoisonError::into_inner) })
     }
 
@@ -96,12 +96,12 @@ impl Bench {
         Bench { folder, topic: unique.clone(), database: unique, _turn: turn }
     }
 
-    pub fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.folder.path().join("pipeline.toml")
     }
 
     /// A state folder and database like new, over the same topic.
-    pub fn anew(&mut self, name: &str) {
+    pub(crate) fn anew(&mut self, name: &str) {
         let state = self.folder.path().join("state");
         if state.exists() {
             std::fs::remove_dir_all(state).unwrap();
@@ -109,7 +109,7 @@ impl Bench {
         self.database = weir_replay::parts::unique(name);
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let parts = parts();
         let mut command = Command::new(WEIR);
         command
@@ -128,25 +128,25 @@ impl Bench {
     }
 
     /// Runs a command to its end.
-    pub fn weir(&self, arguments: &[&str]) -> Done {
+    pub(crate) fn weir(&self, arguments: &[&str]) -> Done {
         Done::of(self.command(arguments).output().unwrap())
     }
 
     /// Starts a command and leaves it running.
-    pub fn start(&self, arguments: &[&str]) -> Child {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
     /// Asks ClickHouse in this bench's database; the answer is tab-separated.
     #[track_caller]
-    pub fn ask(&self, sql: &str) -> String {
+    pub(crate) fn ask(&self, sql: &str) -> String {
         clickhouse(&self.database, sql, &[])
     }
 }
 
 /// Sends a statement to ClickHouse, with data behind an INSERT.
 #[track_caller]
-pub fn clickhouse(database: &str, sql: &str, data: &[u8]) -> String {
+pub(crate) fn clickhouse(database: &str, sql: &str, data: &[u8]) -> String {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap());
     let (url, sql, data) = (parts().clickhouse(), sql.to_owned(), data.to_vec());
@@ -167,7 +167,7 @@ fn escaped(text: &str) -> String {
 
 /// Waits until `is_so`, for a minute at most.
 #[track_caller]
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < until, "waited in vain: {what}");

@@ -8,7 +8,7 @@ use weir_replay::parts::Part;
 use crate::program::{Bench, clickhouse, parts, wait_until};
 
 /// The shop's pipeline with a topic and a database of its own.
-pub fn shop(name: &str) -> Bench {
+pub(crate) fn shop(name: &str) -> Bench {
     with_schema(Bench::of(&files(), name))
 }
 
@@ -23,7 +23,7 @@ fn with_schema(bench: Bench) -> Bench {
 }
 
 /// Sends `count` events of virtual time, with faults. A greater seed is a later stretch of the same day.
-pub fn sell(bench: &Bench, count: u64, seed: u64, faults: &[&str]) {
+pub(crate) fn sell(bench: &Bench, count: u64, seed: u64, faults: &[&str]) {
     let from = format!("2026-01-05T{:02}:{:02}:00Z", 6 + seed / 6, seed % 6 * 10);
     let (count, seed) = (count.to_string(), seed.to_string());
     let mut arguments = vec!["produce", "--topic", &bench.topic, "--partitions", "4", "--storefront"];
