@@ -303,7 +303,10 @@ pub fn write_delivered(store: &Store, destination: &str, epoch: Epoch) -> Result
     Ok(store.write(writes, Sync::Later)?)
 }
 
-fn entries(store: &Store, prefix: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+/// What follows `prefix` in a key, and the value.
+type Entry = (Vec<u8>, Vec<u8>);
+
+fn entries(store: &Store, prefix: &str) -> Result<Vec<Entry>, Error> {
     let mut end = prefix.as_bytes().to_vec();
     // Every prefix here ends in '/', and '0' is the byte after it.
     end.pop();

@@ -36,7 +36,7 @@ use crate::connect;
 use crate::custom::{CustomOperator, OperatorRegistry};
 use crate::dataflow::SourceGraph;
 use crate::deliver::LaneKind;
-use crate::engine::{Destination, OpenSource, Plan, Resume, Running, SourcePlan, Summary, execute};
+use crate::engine::{Destination, OpenSource, Plan, PrepareSource, Resume, Running, SourcePlan, Summary, execute};
 use crate::error::Error;
 use crate::problem::{Problem, nearest};
 use crate::progress::Watched;
@@ -241,7 +241,7 @@ fn opener(
     source: &BoundSource,
     schemas: SchemaCache,
     running: &Running,
-) -> Result<Box<dyn FnOnce(Resume) -> Result<OpenSource, Error>>, Error> {
+) -> Result<PrepareSource, Error> {
     let base = connect::kafka(pipeline);
     let group = format!("weir-{}-{}", pipeline.name, source.name);
     let (brokers, until_end, clock) = (pipeline.kafka.brokers.clone(), running.until_end, running.clock.clone());

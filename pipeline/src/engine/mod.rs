@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use plan::{Destination, OpenSource, Plan, Resume, Running, SourcePlan, Summary};
+pub use plan::{Destination, OpenSource, Plan, PrepareSource, Resume, Running, SourcePlan, Summary};
 use timely::WorkerConfig;
 use tokio::task::JoinSet;
 use weir_operators::account::TopicNames;
@@ -395,13 +395,16 @@ fn numbers_of(topics: &[String]) -> HashMap<String, u16> {
     (0..=u16::MAX).zip(topics).map(|(number, name)| (name.clone(), number)).collect()
 }
 
+/// The outbox, what is put into it, and what is sent from it.
+type Mail = (Arc<Outbox>, Arc<Gathered>, Vec<Lane>);
+
 /// Sets up the outbox and both ends of it.
 fn mail(
     destinations: Vec<Destination>,
     recovered: &Recovered,
     outbox_bytes: u64,
     workers: usize,
-) -> Result<(Arc<Outbox>, Arc<Gathered>, Vec<Lane>), Error> {
+) -> Result<Mail, Error> {
     let places = recovered.destinations.values().map(|(id, _)| usize::from(id.0) + 1).max().unwrap_or(0);
     let mut newest = vec![(false, recovered.committed); places];
     let mut routes: HashMap<Arc<str>, Vec<Route>> = HashMap::new();

@@ -54,10 +54,13 @@ pub struct SourcePlan {
     /// Its topics.
     pub topics: Vec<String>,
     /// Called once, when the state is open and before a thread starts.
-    pub prepare: Box<dyn FnOnce(Resume) -> Result<OpenSource, Error>>,
+    pub prepare: PrepareSource,
     /// Makes what follows it, given the topics of all sources by number.
     pub graph: Box<dyn FnOnce(Vec<TopicNames>) -> SourceGraph>,
 }
+
+/// Finds out where a source goes on, and how its shares are opened.
+pub type PrepareSource = Box<dyn FnOnce(Resume) -> Result<OpenSource, Error>>;
 
 /// Opens one worker's share of a source, on the worker's own thread: worker, number of workers.
 pub type OpenSource = Arc<dyn Fn(usize, usize) -> Result<Box<dyn Source>, Error> + Send + Sync>;
