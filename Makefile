@@ -17,11 +17,13 @@ demo: build parts ## Show it working on this machine: Kafka, registry, ClickHous
 test: build parts ## Everything that continuous integration runs
 	$(CARGO) test --workspace
 
-proof: build parts ## The same proofs at full size
-	WEIR_PROOF=full $(CARGO) test --workspace -- --nocapture
+proof: build parts ## The proofs alone, telling what they found: retail, faults, outages, a million mutations
+	$(CARGO) test -p weir --test it -- --nocapture
+	$(CARGO) test -p weir-schemas --test it -- --nocapture mutat
 
+# The profile is named, since cargo's own for benchmarks would compile RocksDB once more.
 bench: build parts ## Measure the speed, with the floor beside it
-	$(CARGO) bench --workspace
+	$(CARGO) bench --profile dev -p weir --bench speed
 
 build: packages ## Compile everything
 	$(BUILD)

@@ -45,7 +45,7 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
         Err(error) => return Outcome::of_error(&error),
     };
     print_plan(&bound);
-    println!("{}", paint::bold("Tables"));
+    println!("{}", paint::bold("tables"));
     match layout.create(&pipeline.clickhouse.database) {
         Ok(statements) => statements.iter().for_each(|statement| println!("{statement};\n")),
         Err(error) => return Outcome::refused(error.to_string(), "rename the column in the SELECT"),
@@ -69,7 +69,7 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
 
 fn print_plan(bound: &Bound) {
     for source in &bound.sources {
-        println!("{} {}", paint::bold("Source"), source.name);
+        println!("{} {}", paint::bold("source"), source.name);
         let mut table = paint::table(&["  column", "type", "read"]);
         for (column, wanted) in source.reader.columns.iter().zip(&source.wanted) {
             let read = if *wanted { "yes" } else { "no" };
@@ -78,7 +78,7 @@ fn print_plan(bound: &Bound) {
         println!("{table}\n");
     }
     for view in &bound.views {
-        println!("{} {}\n{}\n", paint::bold("View"), view.plan.name, sql::render(&view.plan));
+        println!("{}", sql::render(&view.plan));
     }
 }
 
