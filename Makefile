@@ -15,7 +15,7 @@ demo: build parts ## Show it working on this machine: Kafka, registry, ClickHous
 	$(TARGET)/weir demo $(DEMO)
 
 test: build parts ## Everything that continuous integration runs
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-fail-fast
 
 proof: build parts ## The proofs alone, telling what they found: retail, faults, outages, a million mutations
 	$(CARGO) test -p weir --test it -- --nocapture

@@ -6,7 +6,8 @@ use weir_operators::aggregate::{Call, Function};
 use weir_operators::expr::{Expr, Scalar, write_float};
 use weir_schemas::types::{ColumnType, Width};
 
-use super::expressions::{Builder, argument_list};
+use super::calls::argument_list;
+use super::expressions::Builder;
 use super::functions;
 use super::places::{Problems, start};
 use super::scope::Scope;

@@ -1,14 +1,45 @@
 //! Calls of functions by their names: which are known, and which of their arguments must be literals.
 
-use sqlparser::ast;
+use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments};
 use sqlparser::tokenizer::Location;
-use weir_operators::expr::{Comparison, Expr, Function, LocalTime, OnFailure, Scalar, Target};
+use weir_operators::expr::{Comparison, Expr, Function, LocalTime, OnFailure, Refusal, Scalar, Target};
 use weir_schemas::types::Zone;
 
 use super::expressions::{Builder, Operand, nullable};
 use super::functions::{self, canonical};
 
 impl Builder<'_, '_, '_> {
+    /// A call whose arguments still have to be built.
+    pub(super) fn call_of(&mut self, function: Function, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
+        let places: Vec<Location> = arguments.iter().map(|argument| self.place(argument)).collect();
+        // Each argument is built even if one fails, so that all problems are found.
+        let built: Vec<Option<Expr>> = arguments.iter().map(|argument| self.value(argument)).collect();
+        let built: Vec<Expr> = built.into_iter().collect::<Option<_>>()?;
+        self.call(function, built, &places, at)
+    }
+
+    pub(super) fn call(
+        &mut self,
+        function: Function,
+        arguments: Vec<Expr>,
+        places: &[Location],
+        at: Location,
+    ) -> Option<Expr> {
+        let call = Expr::call(function, arguments);
+        self.or_refuse(call, places, at)
+    }
+
+    pub(super) fn or_refuse(&mut self, call: Result<Expr, Refusal>, places: &[Location], at: Location) -> Option<Expr> {
+        match call {
+            Ok(call) => Some(call),
+            Err(refusal) => {
+                let place = refusal.argument.and_then(|argument| places.get(argument).copied());
+                self.problems.refuse(place.unwrap_or(at), refusal);
+                None
+            }
+        }
+    }
+
     /// A call of a function of one event.
     pub(super) fn named(&mut self, written: &str, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
         use Comparison::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
@@ -211,4 +242,19 @@ impl Builder<'_, '_, '_> {
         let operands: Vec<Operand> = operands.into_iter().collect::<Option<_>>()?;
         self.or_refuse(Expr::coalesce(operands.into_iter().filter_map(nullable).collect()), &places, at)
     }
+}
+
+/// The plain arguments of a call; `None` if there is anything else between its parentheses.
+pub(super) fn argument_list(function: &ast::Function) -> Option<Vec<&ast::Expr>> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    if list.duplicate_treatment.is_some() || !list.clauses.is_empty() {
+        return None;
+    }
+    list.args
+        .iter()
+        .map(|argument| match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+            _ => None,
+        })
+        .collect()
 }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use sqlparser::ast::{
-    self, AccessExpr, BinaryOperator, FunctionArg, FunctionArgExpr, FunctionArguments, Subscript, UnaryOperator,
-};
+use sqlparser::ast::{self, AccessExpr, BinaryOperator, FunctionArguments, Subscript, UnaryOperator};
 use sqlparser::tokenizer::Location;
-use weir_operators::expr::{Comparison, Expr, Function, Members, Pattern, Refusal, Scalar};
+use weir_operators::expr::{Comparison, Expr, Function, Members, Pattern, Scalar};
 use weir_schemas::types::ColumnType;
 
+use super::calls::argument_list;
 use super::functions;
 use super::places::{Problems, start};
 use super::scope::Scope;
@@ -421,37 +420,6 @@ impl Builder<'_, '_, '_> {
         }
     }
 
-    /// A call whose arguments still have to be built.
-    pub(super) fn call_of(&mut self, function: Function, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
-        let places: Vec<Location> = arguments.iter().map(|argument| self.place(argument)).collect();
-        // Each argument is built even if one fails, so that all problems are found.
-        let built: Vec<Option<Expr>> = arguments.iter().map(|argument| self.value(argument)).collect();
-        let built: Vec<Expr> = built.into_iter().collect::<Option<_>>()?;
-        self.call(function, built, &places, at)
-    }
-
-    pub(super) fn call(
-        &mut self,
-        function: Function,
-        arguments: Vec<Expr>,
-        places: &[Location],
-        at: Location,
-    ) -> Option<Expr> {
-        let call = Expr::call(function, arguments);
-        self.or_refuse(call, places, at)
-    }
-
-    pub(super) fn or_refuse(&mut self, call: Result<Expr, Refusal>, places: &[Location], at: Location) -> Option<Expr> {
-        match call {
-            Ok(call) => Some(call),
-            Err(refusal) => {
-                let place = refusal.argument.and_then(|argument| places.get(argument).copied());
-                self.problems.refuse(place.unwrap_or(at), refusal);
-                None
-            }
-        }
-    }
-
     fn unsupported(&mut self, node: &ast::Expr, at: Location) {
         let (what, remedy) = match node {
             ast::Expr::Cast { .. } => ("CAST", "use toInt64, toFloat64, toDecimal64, toString or toDate"),
@@ -498,19 +466,4 @@ fn is_comparison(node: &ast::Expr) -> bool {
         ast::Expr::UnaryOp { op: UnaryOperator::Not, .. } => true,
         _ => false,
     }
-}
-
-/// The plain arguments of a call; `None` if there is anything else between its parentheses.
-pub(super) fn argument_list(function: &ast::Function) -> Option<Vec<&ast::Expr>> {
-    let FunctionArguments::List(list) = &function.args else { return None };
-    if list.duplicate_treatment.is_some() || !list.clauses.is_empty() {
-        return None;
-    }
-    list.args
-        .iter()
-        .map(|argument| match argument {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-            _ => None,
-        })
-        .collect()
 }
