@@ -67,7 +67,7 @@ fn a_cart_is_given_up_when_nothing_was_bought_in_time() {
     expect![[r#"
         written to abandoned_carts
             added_at             tenant  user_id  given_up_at
-          + 1970-01-01T00:05:00  acme    bob      1970-01-01T00:35:00
+          + 1970-01-01T00:05:00  'acme'  'bob'    1970-01-01T00:35:00
     "#]]
     .assert_eq(&script.take_output());
 }
@@ -84,7 +84,7 @@ fn carts_and_timers_outlive_a_kill_and_the_lost_epoch_is_as_if_it_never_was() {
     expect![[r#"
         written to abandoned_carts
             added_at             tenant  user_id  given_up_at
-          + 1970-01-01T00:00:00  acme    ann      1970-01-01T00:30:00
+          + 1970-01-01T00:00:00  'acme'  'ann'    1970-01-01T00:30:00
     "#]]
     .assert_eq(&script.take_output());
 }
