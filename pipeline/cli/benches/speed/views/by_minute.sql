@@ -3,7 +3,7 @@ SELECT
     tenant,
     type,
     count() AS events,
-    sum(amount) AS amount,
+    sum(amount) AS turnover,
     uniqExact(user_id) AS users
 FROM events
 GROUP BY window_start, tenant, type
