@@ -98,7 +98,7 @@ impl Builder<'_, '_, '_> {
             "toDecimal64OrNull" => {
                 return self.with_scale(|target| Function::Parse(target, OnFailure::Null), arguments, at);
             }
-            "toDate" => return self.to_date(arguments, at),
+            "toDate" => return self.date_of(arguments, at),
             "if" | "multiIf" => return self.conditional(written, arguments, at),
             "coalesce" | "ifNull" => return self.coalesce(arguments, at),
             _ => {
@@ -138,7 +138,7 @@ impl Builder<'_, '_, '_> {
         self.call_of(function(Target::Decimal64(scale)), &[*value], at)
     }
 
-    fn to_date(&mut self, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
+    fn date_of(&mut self, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
         let zone = match arguments.get(1) {
             None => None,
             Some(zone) => {

@@ -4,27 +4,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// An engine that answers queries.
 pub(crate) struct Engine {
     address: String,
-    /// Ends the front when the test's process ends; the front watches its parent, too.
-    _front: Option<Front>,
-}
-
-struct Front {
-    child: Child,
-    _data: tempfile::TempDir,
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 static ENGINE: OnceLock<Engine> = OnceLock::new();
@@ -35,16 +20,17 @@ pub(crate) fn engine() -> &'static Engine {
 }
 
 impl Engine {
+    #[expect(clippy::zombie_processes, reason = "they live as long as this process")]
     fn start() -> Engine {
         if let Ok(url) = std::env::var("WEIR_TEST_CLICKHOUSE") {
             let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
-            return Engine { address, _front: None };
+            return Engine { address };
         }
         let program = front_program();
-        let data = tempfile::tempdir().expect("a folder for the engine's data");
+        let data = tempfile::tempdir().expect("a folder for the engine's data").keep();
         let mut child = Command::new(&program)
             .args(["--listen", "127.0.0.1:0", "--parent", &std::process::id().to_string(), "--path"])
-            .arg(data.path())
+            .arg(&data)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| {
@@ -56,7 +42,11 @@ impl Engine {
             .expect("the front prints its address: is WEIR_LIBCHDB set to libchdb.so?");
         let address = address.rsplit(['/', ' ']).next().unwrap_or_default().to_owned();
         std::thread::spawn(move || lines.for_each(drop));
-        Engine { address, _front: Some(Front { child, _data: data }) }
+        // The front ends with this process; its folder is removed after it.
+        let after = "while kill -0 \"$0\" 2>/dev/null; do sleep 1; done; rm -rf \"$1\"";
+        let removal = Command::new("sh").args(["-c", after, &child.id().to_string()]).arg(&data).spawn();
+        assert!(removal.is_ok(), "sh doesn't start");
+        Engine { address }
     }
 
     /// Runs one statement; the answer in TabSeparated, or the engine's exception.
