@@ -9,12 +9,24 @@ use serde_json::Value;
 /// The only edges between Weir's crates, dev-dependencies aside.
 const EDGES: &[(&str, &[&str])] = &[
     ("weir-schemas", &[]),
-    ("weir-operators", &["weir-schemas"]),
+    ("weir-judge", &[]),
+    ("weir-operators", &["weir-judge", "weir-schemas"]),
     ("weir-sinks", &["weir-schemas"]),
     ("weir-clickhouse", &[]),
     ("weir-pipeline", &["weir-schemas", "weir-operators", "weir-sinks"]),
     ("weir-replay", &["weir-schemas", "weir-operators", "weir-sinks", "weir-pipeline"]),
-    ("weir", &["weir-schemas", "weir-operators", "weir-sinks", "weir-clickhouse", "weir-pipeline", "weir-replay"]),
+    (
+        "weir",
+        &[
+            "weir-judge",
+            "weir-schemas",
+            "weir-operators",
+            "weir-sinks",
+            "weir-clickhouse",
+            "weir-pipeline",
+            "weir-replay",
+        ],
+    ),
     ("weir-example", &["weir", "weir-schemas", "weir-operators"]),
 ];
 
