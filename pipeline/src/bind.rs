@@ -13,7 +13,6 @@ use std::sync::Arc;
 use weir_operators::expr::Expr;
 use weir_operators::view::ViewPlan;
 use weir_schemas::avro::ReaderSchema;
-use weir_schemas::place::{SourceId, TopicId};
 use weir_schemas::stage::{Column, event_schema, system};
 use weir_schemas::time::Span;
 use weir_schemas::types::ColumnType;
@@ -36,12 +35,8 @@ pub struct Bound {
 /// A source, bound.
 #[derive(Debug)]
 pub struct BoundSource {
-    /// Its number.
-    pub id: SourceId,
     /// Its name.
     pub name: String,
-    /// Its topics with their numbers.
-    pub topics: Vec<(TopicId, String)>,
     /// The reader schema.
     pub reader: Arc<ReaderSchema>,
     /// Which of the reader's columns are read.
@@ -50,8 +45,6 @@ pub struct BoundSource {
     pub columns: Vec<Column>,
     /// What every record must be.
     pub contract: Contract,
-    /// Index of the event id among `columns`.
-    pub event_id: Option<usize>,
 }
 
 /// A view, bound.
@@ -147,8 +140,7 @@ fn bind_to_wanted(
         }
     }
     let mut sources = Vec::new();
-    let mut topics = 0;
-    for (at, (name, source)) in pipeline.sources.iter().enumerate() {
+    for (name, source) in &pipeline.sources {
         let (Some(reader), Some(columns), Some(flags)) = (readers.get(name), narrowed.get(name), wanted.remove(name))
         else {
             continue;
@@ -160,18 +152,11 @@ fn bind_to_wanted(
                 Err(found) => problems.extend(found),
             }
         }
-        let numbered = source.topics.iter().map(|topic| {
-            topics += 1;
-            (TopicId(topics - 1), topic.clone())
-        });
         sources.push(BoundSource {
-            id: SourceId(at as u16),
             name: name.clone(),
-            topics: numbered.collect(),
             reader: Arc::clone(reader),
             wanted: flags,
             contract: contract_of(source, &columns.columns, rules),
-            event_id: source.event_id.as_deref().and_then(|field| index_of(&columns.columns, field)),
             columns: columns.columns.clone(),
         });
     }

@@ -74,6 +74,7 @@ pub fn open(
                 topic: topic.clone(),
                 partition: Partition { topic: *id, number },
                 offset,
+                log_begins_at: low,
                 watermark: position.map_or(EventTime::MIN, |position| position.watermark),
                 end: until_end.then_some(high),
             });
@@ -154,7 +155,8 @@ fn first_offset(
     }
 }
 
-fn unreachable_broker(brokers: &str, error: &KafkaError) -> Error {
+/// The error for a broker that gave no answer, or a wrong one.
+pub fn unreachable_broker(brokers: &str, error: &KafkaError) -> Error {
     Error::Unreachable {
         part: format!("kafka at {brokers}"),
         detail: error.to_string(),
@@ -189,6 +191,7 @@ mod tests {
             topic: "t".to_owned(),
             partition: Partition { topic: TopicId(0), number },
             offset: 0,
+            log_begins_at: 0,
             watermark: EventTime::MIN,
             end: None,
         };

@@ -25,9 +25,6 @@ use super::judgement::{Judgement, Kind};
 use super::{PartitionPosition, PartitionStatus, Polled, Source};
 use crate::error::Error;
 
-/// Bytes that one poll takes at most, so that a worker returns to its dataflow often.
-const POLL_BYTES: u64 = 4 << 20;
-
 /// What all workers of a source share.
 #[derive(Debug)]
 pub struct Plan {
@@ -60,6 +57,8 @@ pub struct Resume {
     pub partition: Partition,
     /// The first offset to read.
     pub offset: i64,
+    /// The log's first offset when it was asked.
+    pub log_begins_at: i64,
     /// The mark before it.
     pub watermark: EventTime,
     /// The end that `--until-end` recorded.
@@ -226,13 +225,12 @@ impl StreamSource {
 impl Source for StreamSource {
     fn poll(&mut self, epoch: Epoch, now_ms: i64, budget_bytes: u64, others: EventTime) -> Result<Polled, Error> {
         let mut bytes = 0;
-        let budget = budget_bytes.min(POLL_BYTES);
-        if budget > 0 {
+        if budget_bytes > 0 {
             for index in self.turns(now_ms, others) {
-                if bytes >= budget {
+                if bytes >= budget_bytes {
                     break;
                 }
-                bytes += self.read(index, epoch, now_ms, budget - bytes)?;
+                bytes += self.read(index, epoch, now_ms, budget_bytes - bytes)?;
             }
         }
         if let Some(error) = self.fetcher.serve() {

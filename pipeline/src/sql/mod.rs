@@ -12,6 +12,7 @@ mod calls;
 mod expressions;
 mod functions;
 mod literals;
+mod names;
 mod places;
 mod render;
 mod scope;

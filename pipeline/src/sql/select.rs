@@ -14,7 +14,7 @@ use weir_schemas::types::{ColumnType, Width};
 use super::expressions::Builder;
 use super::places::{Problems, keyword, start};
 use super::scope::Scope;
-use super::{SourceColumns, aggregates, windows};
+use super::{SourceColumns, aggregates, names, windows};
 use crate::problem::{Problem, nearest};
 
 const BEGINNING: Location = Location { line: 1, column: 1 };
@@ -129,6 +129,7 @@ fn plan_query(
     let events = Scope::Events { source, qualifiers, aliases };
     let filter = select.selection.as_ref().map(|node| filter(node, &events, problems));
     let sorted = sort_items(&items, &events, source, problems);
+    names::refuse_taken(&items, &sorted.measures, problems);
     if problems.is_empty() && sorted.window.is_none() {
         problems.add(
             BEGINNING,
@@ -200,11 +201,13 @@ fn find_source<'s>(
 }
 
 /// A column of the SELECT.
-struct Item<'a> {
-    name: String,
+pub(super) struct Item<'a> {
+    pub(super) name: String,
     aliased: bool,
     expr: &'a ast::Expr,
     at: Location,
+    /// Where its name stands.
+    pub(super) named_at: Location,
 }
 
 fn items<'a>(select: &'a ast::Select, problems: &mut Problems<'_>) -> Vec<Item<'a>> {
@@ -212,17 +215,19 @@ fn items<'a>(select: &'a ast::Select, problems: &mut Problems<'_>) -> Vec<Item<'
     for item in &select.projection {
         let at = start(item, BEGINNING);
         let item = match item {
-            SelectItem::ExprWithAlias { expr, alias } => Item { name: alias.value.clone(), aliased: true, expr, at },
+            SelectItem::ExprWithAlias { expr, alias } => {
+                Item { name: alias.value.clone(), aliased: true, expr, at, named_at: alias.span.start }
+            }
             SelectItem::UnnamedExpr(expr @ ast::Expr::Identifier(name)) => {
-                Item { name: name.value.clone(), aliased: false, expr, at }
+                Item { name: name.value.clone(), aliased: false, expr, at, named_at: at }
             }
             SelectItem::UnnamedExpr(expr @ ast::Expr::CompoundIdentifier(parts)) => {
                 let parts: Vec<&str> = parts.iter().map(|part| part.value.as_str()).collect();
-                Item { name: parts.join("."), aliased: false, expr, at }
+                Item { name: parts.join("."), aliased: false, expr, at, named_at: at }
             }
             SelectItem::UnnamedExpr(expr) => {
                 problems.add(at, format!("the column {expr} has no name"), "write AS and a name after it");
-                Item { name: expr.to_string(), aliased: false, expr, at }
+                Item { name: expr.to_string(), aliased: false, expr, at, named_at: at }
             }
             _ => {
                 problems.add(at, "* isn't supported in a view", "name the columns");

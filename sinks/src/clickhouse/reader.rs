@@ -20,6 +20,13 @@ use super::ddl::{IS_DELETED, MARK, VERSION, physical};
 use super::{base_table, identifier, literal};
 use crate::error::Error;
 
+/// The column of a readers' view that tells whether the window is closed.
+pub const IS_CLOSED: &str = "is_closed";
+/// The column of a readers' view that tells whether the row can change no more by itself.
+pub const IS_FINAL: &str = "is_final";
+/// What stands behind a measure's name where the readers' view shows its state.
+pub const STATE_SUFFIX: &str = "_state";
+
 /// The table of a kept query, and how its readers' view comes from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewTable {
@@ -59,13 +66,13 @@ pub fn create_view(database: &str, view: &ViewTable) -> Result<String, Error> {
         let stored = stored(&column.name);
         if matches!(column.column_type, ColumnType::AggregateState(_)) {
             columns.push((column.name.clone(), format!("finalizeAggregation({stored})")));
-            states.push((format!("{}_state", column.name), stored));
+            states.push((format!("{}{STATE_SUFFIX}", column.name), stored));
         } else {
             columns.push((column.name.clone(), stored));
         }
     }
     columns.extend(states);
-    for (name, through) in [("is_closed", "complete_through"), ("is_final", "final_through")] {
+    for (name, through) in [(IS_CLOSED, "complete_through"), (IS_FINAL, "final_through")] {
         columns.push((name.to_owned(), ends_by(database, view, through)));
     }
     if let Some(name) = first_repeated(&columns) {

@@ -381,6 +381,25 @@ fn clauses_that_belong_in_a_query_over_the_view_are_refused_together() {
 }
 
 #[test]
+fn names_that_every_view_has_already_are_refused_where_they_stand() {
+    for taken in ["revision", "is_closed", "is_final", "_version", "_is_deleted"] {
+        let text = format!("SELECT toStartOfMinute(ts) AS w,\n count() AS {taken} FROM events GROUP BY w");
+        let sources = BTreeMap::from([("events".to_owned(), data::source())]);
+        let problems = sql::plan("v", &text, "v.sql", &sources).expect_err(taken);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].at, Some((2, 13)));
+        assert_eq!(
+            problems[0].message,
+            format!("a column can't be called `{taken}`: every view has a column of that name")
+        );
+    }
+    check(
+        "SELECT toStartOfMinute(ts) AS w, uniqExact(s) AS users, count() AS users_state FROM events GROUP BY w",
+        expect!["1:68 a column can't be called `users_state`: that is the state of `users` -> give it another name"],
+    );
+}
+
+#[test]
 fn a_problem_is_printed_with_a_caret_under_its_place() {
     let sources = BTreeMap::from([("events".to_owned(), data::source())]);
     let text = "SELECT toStartOfMinute(ts) AS w,\n       lowr(s) AS d, count() AS c\nFROM events GROUP BY w, d";

@@ -1,0 +1,70 @@
+//! Where a pipeline's rows go: a destination for each table, and for each topic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_schemas::registry::Registry;
+use weir_schemas::rows::Table;
+use weir_schemas::tables;
+use weir_sinks::clickhouse::{Client, Layout, TableEncoder, TableSink};
+use weir_sinks::kafka::{AlertEncoder, QuarantineEncoder, TopicSettings, TopicSink, alert};
+use weir_sinks::{Deliver, Encode};
+
+use crate::config::Pipeline;
+use crate::connect;
+use crate::deliver::LaneKind;
+use crate::engine::Destination;
+use crate::error::Error;
+
+/// Partitions of a topic that Weir makes.
+const TOPIC_PARTITIONS: i32 = 1;
+
+/// The destinations in ClickHouse.
+pub(super) fn tables_of(pipeline: &Pipeline, layout: &Layout, client: &Client) -> Vec<Destination> {
+    let all = layout.tables.iter().chain(layout.views.iter().map(|view| &view.table));
+    let destination = |table: &Table| Destination {
+        name: table.name.to_string(),
+        tables: vec![table.name.clone()],
+        encode: Arc::new(TableEncoder::new(table.clone())) as Arc<dyn Encode>,
+        sink: Box::new(TableSink::new(client.clone(), table)) as Box<dyn Deliver>,
+        every: Duration::from_millis(pipeline.clickhouse.insert_every_ms),
+        kind: if *table.name == *tables::PROGRESS { LaneKind::Progress } else { LaneKind::Table },
+    };
+    all.map(destination).collect()
+}
+
+/// The destinations in Kafka.
+pub(super) async fn topics_of(pipeline: &Pipeline, registry: &Registry) -> Result<Vec<Destination>, Error> {
+    let mut destinations = Vec::new();
+    let mut add = |table: &'static str, topic: &str, encode: Arc<dyn Encode>| {
+        let name = format!("topic {topic}");
+        let settings = TopicSettings {
+            client: connect::kafka(pipeline),
+            topic: topic.to_owned(),
+            transactional_id: format!("{}/{topic}", pipeline.name),
+            partitions: TOPIC_PARTITIONS,
+            topic_settings: Default::default(),
+        };
+        destinations.push(Destination {
+            name,
+            tables: vec![Arc::from(table)],
+            encode,
+            sink: Box::new(TopicSink::new(settings)),
+            every: Duration::ZERO,
+            kind: LaneKind::Topic,
+        });
+    };
+    if let Some(topic) = &pipeline.quality.quarantine_topic {
+        add(tables::QUARANTINE, topic, Arc::new(QuarantineEncoder));
+    }
+    if let Some(topic) = pipeline.alerts.topic.as_ref().filter(|_| pipeline.alerts.refused_share.is_some()) {
+        let subject = format!("{topic}-value");
+        let id = registry.register(&subject, alert::SCHEMA).await.map_err(|error| Error::Unreachable {
+            part: format!("registry at {}", pipeline.registry.url),
+            detail: format!("the schema of alerts can't be registered as {subject}: {error}"),
+            remedy: "check [registry] and the subject's compatibility, or leave `alerts.topic` out".to_owned(),
+        })?;
+        add(tables::ALERTS_HISTORY, topic, Arc::new(AlertEncoder::new(id)));
+    }
+    Ok(destinations)
+}

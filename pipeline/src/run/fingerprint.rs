@@ -1,0 +1,60 @@
+//! What a state depends on, read from a pipeline file: a restart is held to it.
+
+use sqlparser::dialect::ClickHouseDialect;
+use sqlparser::parser::Parser;
+use weir_operators::view::ViewPlan;
+
+use crate::bind::Bound;
+use crate::config::Pipeline;
+use crate::recovery::{Fingerprint, Part};
+
+/// What the state depends on. A view's query counts as its parsed form prints it, so that space and comments may change.
+pub(super) fn fingerprint(pipeline: &Pipeline, bound: &Bound) -> Fingerprint {
+    let mut fingerprint = Fingerprint { pipeline: pipeline.name.clone(), ..Fingerprint::default() };
+    let or_none = |field: &Option<String>| field.clone().unwrap_or_else(|| "nothing".to_owned());
+    for source in &bound.sources {
+        let Some(config) = pipeline.sources.get(&source.name) else { continue };
+        let mut part = Part::default();
+        for (fact, value) in [
+            ("event_time", config.event_time.clone()),
+            ("event_id", or_none(&config.event_id)),
+            ("tenant", or_none(&config.tenant)),
+            ("allowed_lateness_ms", config.allowed_lateness_ms.to_string()),
+            ("dedup_horizon_ms", config.dedup_horizon_ms.to_string()),
+        ] {
+            part.facts.insert(fact.to_owned(), value);
+        }
+        for topic in &config.topics {
+            part.facts.insert(format!("topic {topic}"), "read".to_owned());
+        }
+        for column in &source.reader.columns {
+            part.facts.insert(format!("column {}", column.name), column.column_type.to_string());
+        }
+        fingerprint.parts.insert(format!("source {}", source.name), part);
+    }
+    for view in &bound.views {
+        let mut part = Part { loses_by_absence: true, ..Part::default() };
+        part.facts.insert("query".to_owned(), canonical(&view.text, &view.plan));
+        fingerprint.parts.insert(format!("view {}", view.plan.name), part);
+    }
+    for (name, custom) in &pipeline.operators {
+        let mut part = Part { loses_by_absence: true, ..Part::default() };
+        part.facts.insert("uses".to_owned(), custom.uses.clone());
+        part.facts.insert("source".to_owned(), custom.source.clone());
+        fingerprint.parts.insert(format!("operator {name}"), part);
+    }
+    if let Some(detector) = &pipeline.alerts.refused_share {
+        let mut part = Part { loses_by_absence: false, ..Part::default() };
+        part.facts.insert("window_ms".to_owned(), detector.window_ms.to_string());
+        fingerprint.parts.insert("detector refused_share".to_owned(), part);
+    }
+    fingerprint
+}
+
+fn canonical(text: &str, plan: &ViewPlan) -> String {
+    match Parser::parse_sql(&ClickHouseDialect {}, text) {
+        Ok(statements) => statements.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        // The planner took it, so the parser does; the plan's source alone still tells two views apart.
+        Err(_) => format!("{} over {}", text.trim(), plan.source),
+    }
+}

@@ -1,0 +1,113 @@
+//! Running a pipeline file: from what it says to an engine's plan, with real sources and real sinks.
+//!
+//! Steps: connect, take the reader schemas, bind, lay out the tables, open the logs where the state left them, execute.
+//! [`layout`] is the pure part that `check` prints as well.
+//!
+//! Not here: any thread or order of steps while it runs (`engine`), and the graph (`dataflow`).
+
+mod destinations;
+mod fingerprint;
+mod operators;
+mod sources;
+mod tables;
+
+use std::time::Duration;
+
+use weir_operators::state::StoreOptions;
+use weir_operators::window::Windows;
+use weir_schemas::registry::SchemaCache;
+use weir_schemas::time::Span;
+use weir_sinks::clickhouse::Layout;
+
+use crate::bind::{Bound, bind};
+use crate::config::Pipeline;
+use crate::connect;
+use crate::custom::OperatorRegistry;
+use crate::engine::{Plan, Running, SourcePlan, Summary, execute};
+use crate::error::Error;
+use crate::progress::Watched;
+use destinations::{tables_of, topics_of};
+use fingerprint::fingerprint;
+use operators::describe;
+use sources::{graph_of, opener};
+use tables::layout_of;
+
+/// Runs the pipeline of `file` until it is at its end, is stopped, or fails.
+///
+/// # Errors
+/// What is wrong with the file, its schemas or its state, which part can't be reached, or what failed first while it ran.
+pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, running: &Running) -> Result<Summary, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("registry")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Worker { detail: format!("a thread for the registry: {error}") })?;
+    let registry = connect::registry(pipeline)?;
+    let client = connect::clickhouse(pipeline)?;
+    let readers = runtime.block_on(connect::readers(pipeline, Some(&registry))).map_err(Error::Config)?;
+    let bound = bind(file, pipeline, &readers).map_err(Error::Config)?;
+    let custom = describe(file, pipeline, &bound, operators)?;
+    let layout = layout_of(pipeline, &bound, &custom);
+    for statement in runtime.block_on(layout.apply(&client))? {
+        tracing::info!(statement, "changed a table");
+    }
+    let mut destinations = tables_of(pipeline, &layout, &client);
+    destinations.extend(runtime.block_on(topics_of(pipeline, &registry))?);
+
+    let schemas = SchemaCache::new(registry, runtime.handle().clone());
+    let mut sources = Vec::new();
+    for source in &bound.sources {
+        let Some(config) = pipeline.sources.get(&source.name) else { continue };
+        sources.push(SourcePlan {
+            name: source.name.clone(),
+            topics: config.topics.clone(),
+            prepare: opener(pipeline, config, source, schemas.clone(), running)?,
+            graph: graph_of(pipeline, config, source, &bound, &custom),
+        });
+    }
+    let plan = Plan {
+        name: pipeline.name.clone(),
+        state: pipeline.state.clone(),
+        store: StoreOptions::default(),
+        workers: pipeline.workers,
+        epoch: Duration::from_millis(pipeline.epoch_ms),
+        in_flight_bytes: pipeline.in_flight_bytes,
+        outbox_bytes: pipeline.outbox_bytes,
+        http: pipeline.http.clone(),
+        fingerprint: fingerprint(pipeline, &bound),
+        sources,
+        destinations,
+        watched: watched(pipeline, &bound)?,
+    };
+    execute(plan, running)
+}
+
+/// The tables that a pipeline needs.
+///
+/// # Errors
+/// [`Error::Config`] with every custom operator that isn't known or refuses its settings.
+pub fn layout(file: &str, pipeline: &Pipeline, bound: &Bound, operators: &OperatorRegistry) -> Result<Layout, Error> {
+    Ok(layout_of(pipeline, bound, &describe(file, pipeline, bound, operators)?))
+}
+
+fn span(ms: u64) -> Span {
+    Span::from_ms(i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
+/// The views whose completeness is told.
+fn watched(pipeline: &Pipeline, bound: &Bound) -> Result<Vec<Watched>, Error> {
+    let mut watched = Vec::new();
+    for view in &bound.views {
+        let plan = &view.plan;
+        let source = bound.sources.iter().position(|source| source.name == plan.source);
+        let (Some(source), Some(config)) = (source, pipeline.sources.get(&plan.source)) else { continue };
+        watched.push(Watched {
+            view: plan.name.clone(),
+            source,
+            windows: Windows::new(&plan.window)?,
+            allowed_lateness: span(config.allowed_lateness_ms),
+        });
+    }
+    Ok(watched)
+}

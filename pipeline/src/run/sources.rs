@@ -1,0 +1,148 @@
+//! A source's two halves: what opens its shares once the state says where, and what follows it in the graph.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use rdkafka::consumer::BaseConsumer;
+use weir_operators::account::TopicNames;
+use weir_operators::deduplicate::Deduplication;
+use weir_operators::detect::{SenderColumns, Thresholds};
+use weir_operators::maintain::Keeping;
+use weir_schemas::place::TopicId;
+use weir_schemas::registry::SchemaCache;
+use weir_schemas::stage::{Column, event_schema, system};
+use weir_schemas::time::EventTime;
+
+use super::operators::Described;
+use super::span;
+use super::tables::kept_events;
+use crate::bind::{Bound, BoundSource, BoundView};
+use crate::config::{self, Pipeline};
+use crate::connect;
+use crate::dataflow::SourceGraph;
+use crate::engine::{OpenSource, PrepareSource, Resume, Running};
+use crate::error::Error;
+use crate::problem::Problem;
+use crate::recovery;
+use crate::source::Source;
+use crate::source::fetch::{Assigned, Fetcher, consumer_config};
+use crate::source::open::{self, Start, unreachable_broker};
+use crate::source::stream::{self, StreamSource};
+
+/// What opens a source's shares, once the state says where.
+pub(super) fn opener(
+    pipeline: &Pipeline,
+    config: &config::Source,
+    source: &BoundSource,
+    schemas: SchemaCache,
+    running: &Running,
+) -> Result<PrepareSource, Error> {
+    let base = connect::kafka(pipeline);
+    let group = format!("weir-{}-{}", pipeline.name, source.name);
+    let (brokers, until_end, clock) = (pipeline.kafka.brokers.clone(), running.until_end, running.clock.clone());
+    let start = Start::parse(&config.start).ok_or_else(|| {
+        Error::Config(vec![Problem::of_file(
+            "the pipeline file",
+            format!("source `{}`: start = {:?} is no word and no time", source.name, config.start),
+            "write earliest, latest, or a time such as 2026-01-31T00:00:00Z",
+        )])
+    })?;
+    let names = config.topics.clone();
+    // Half of what may be in flight may wait in librdkafka's queues besides, shared by the workers.
+    let queue_bytes = pipeline.in_flight_bytes / 2 / pipeline.workers.max(1) as u64;
+    let plan = stream::Plan {
+        name: source.name.clone(),
+        contract: source.contract.clone(),
+        reader: source.reader.clone(),
+        wanted: source.wanted.clone(),
+        grace_ms: pipeline.registry.grace_ms,
+        align_within: span(config.align_within_ms),
+        greatest: AtomicI64::new(i64::MIN),
+        last_record_at_ms: AtomicI64::new(clock.now_ms()),
+        told: EventTime::MIN,
+    };
+    Ok(Box::new(move |resume: Resume| {
+        let consumer: BaseConsumer = base.create().map_err(|error| unreachable_broker(&brokers, &error))?;
+        let topics: Vec<(TopicId, String)> =
+            names.iter().filter_map(|name| Some((number_of(&resume.topics, name)?, name.clone()))).collect();
+        let committed: Vec<_> = resume.positions.values().cloned().collect();
+        let resumes = open::open(&consumer, &brokers, &topics, &committed, start, until_end)?;
+        for of in &resumes {
+            let (topic, number) = (of.partition.topic.0, of.partition.number);
+            recovery::forget_marks(&resume.store, topic, number, of.log_begins_at)?;
+        }
+        let plan = Arc::new(stream::Plan { told: resume.told, ..plan });
+        Ok(Arc::new(move |worker: usize, peers: usize| {
+            let share = open::share(&resumes, worker, peers);
+            let assigned: Vec<Assigned> = share
+                .iter()
+                .map(|of| Assigned { topic: of.topic.clone(), partition: of.partition.number, offset: of.offset })
+                .collect();
+            let config = consumer_config(&base, &group, queue_bytes);
+            let fetcher = Fetcher::new(&config, &assigned).map_err(|error| unreachable_broker(&brokers, &error))?;
+            let source = StreamSource::new(plan.clone(), schemas.clone(), fetcher, share, clock.now_ms());
+            Ok(Box::new(source) as Box<dyn Source>)
+        }) as OpenSource)
+    }))
+}
+
+fn number_of(topics: &[String], name: &str) -> Option<TopicId> {
+    let at = topics.iter().position(|topic| topic == name)?;
+    u16::try_from(at).ok().map(TopicId)
+}
+
+/// What follows a source, once the topics have their numbers.
+pub(super) fn graph_of(
+    pipeline: &Pipeline,
+    config: &config::Source,
+    source: &BoundSource,
+    bound: &Bound,
+    custom: &[Described],
+) -> Box<dyn FnOnce(Vec<TopicNames>) -> SourceGraph> {
+    let index = |field: &Option<String>| field.as_deref().and_then(|field| column_of(&source.columns, field));
+    let allowed_lateness = span(config.allowed_lateness_ms);
+    let tenant = index(&config.tenant);
+    let keeping =
+        |view: &BoundView| Keeping { provisional: view.config.provisional, allowed_lateness, memory_bytes: 0 };
+    let views = bound.views.iter().filter(|view| view.plan.source == source.name);
+    let graph = SourceGraph {
+        name: source.name.clone(),
+        schema: event_schema(&source.columns),
+        topics: Vec::new(),
+        tenant,
+        deduplicate: index(&config.event_id).map(|id| {
+            let horizon = span(config.dedup_horizon_ms);
+            (id, Deduplication { tenant, allowed_lateness, horizon, memory_bytes: 0 })
+        }),
+        keep_events: kept_events(pipeline, source),
+        views: views.map(|view| (Arc::new(view.plan.clone()), keeping(view))).collect(),
+        detect: pipeline.alerts.refused_share.as_ref().map(|detector| {
+            let columns = SenderColumns {
+                tenant,
+                sdk: index(&config.release.sdk),
+                sdk_version: index(&config.release.sdk_version),
+                app_version: index(&config.release.app_version),
+            };
+            let thresholds = Thresholds {
+                source: source.name.clone(),
+                open_at: detector.open_at,
+                resolve_below: detector.resolve_below,
+                min_records: detector.min_records,
+                window: span(detector.window_ms),
+                settle: allowed_lateness,
+            };
+            (columns, thresholds)
+        }),
+        custom: custom
+            .iter()
+            .filter(|described| described.source == source.name)
+            .map(|described| (described.name.clone(), described.operator.clone()))
+            .collect(),
+    };
+    Box::new(move |topics| SourceGraph { topics, ..graph })
+}
+
+/// A column's index in a batch of events.
+fn column_of(columns: &[Column], field: &str) -> Option<usize> {
+    columns.iter().position(|column| column.name == field).map(|at| at + system::COUNT)
+}

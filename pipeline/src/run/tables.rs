@@ -1,0 +1,48 @@
+//! The tables that a pipeline needs.
+
+use weir_operators::account::ledger_table;
+use weir_operators::maintain::view_table;
+use weir_operators::record::events_table;
+use weir_operators::view::Output;
+use weir_schemas::rows::Table;
+use weir_schemas::tables;
+use weir_sinks::clickhouse::{Layout, ViewTable};
+
+use super::operators::Described;
+use crate::bind::{Bound, BoundSource, BoundView};
+use crate::config::Pipeline;
+
+/// The tables of everything that a pipeline writes.
+pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]) -> Layout {
+    let mut plain = vec![tables::progress(), tables::judgements(), tables::quarantine(None), ledger_table()];
+    if pipeline.alerts.refused_share.is_some() {
+        plain.extend([tables::alerts(), tables::alerts_history()]);
+    }
+    for source in &bound.sources {
+        plain.extend(kept_events(pipeline, source));
+    }
+    plain.extend(custom.iter().flat_map(|described| described.operator.tables.clone()));
+    Layout { tables: plain, views: bound.views.iter().map(table_of).collect() }
+}
+
+/// The table of a source's accepted events, where they are kept.
+pub(super) fn kept_events(pipeline: &Pipeline, source: &BoundSource) -> Option<Table> {
+    let days = pipeline.sources.get(&source.name)?.keep_events_days?;
+    Some(events_table(&source.name, &source.columns, Some(days)))
+}
+
+/// A view's table, and where the SELECT's columns stand in it.
+fn table_of(view: &BoundView) -> ViewTable {
+    let plan = &view.plan;
+    let place = |output: &Output| match *output {
+        Output::Window => 0,
+        Output::Dimension(at) => 1 + at,
+        Output::Measure(at) => 1 + plan.dimensions.len() + at,
+    };
+    ViewTable {
+        table: view_table(plan, view.config.retention_days),
+        select: plan.outputs.iter().map(place).collect(),
+        window: 0,
+        zone: plan.window.zone.clone(),
+    }
+}
