@@ -10,7 +10,7 @@
 //! Not here: gathering (`gather`), when epochs open (`epochs`), sending (`deliver`).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use weir_operators::state::Store;
@@ -29,6 +29,26 @@ use crate::source::PartitionPosition;
 
 /// How long the committer sleeps at most before it looks whether it shall leave.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How far each partition is committed: the committer raises it, others look.
+#[derive(Clone, Debug, Default)]
+pub struct Positions(Arc<Mutex<BTreeMap<(String, i32), PartitionPosition>>>);
+
+impl Positions {
+    /// Those of a state at start.
+    pub fn new(positions: BTreeMap<(String, i32), PartitionPosition>) -> Positions {
+        Positions(Arc::new(Mutex::new(positions)))
+    }
+
+    /// Those of `topics`, in the order of names and partitions.
+    pub fn of(&self, topics: &[String]) -> Vec<PartitionPosition> {
+        self.all().values().filter(|of| topics.contains(&of.topic)).cloned().collect()
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<(String, i32), PartitionPosition>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What the committer works with.
 pub struct Committer {
@@ -51,7 +71,7 @@ pub struct Committer {
     /// The views whose completeness is told.
     pub watched: Vec<Watched>,
     /// The positions that the last commit wrote.
-    pub positions: BTreeMap<(String, i32), PartitionPosition>,
+    pub positions: Positions,
     /// Told of every commit.
     pub on_commit: Box<dyn Fn(Epoch, Instant) + Send>,
 }
@@ -110,9 +130,7 @@ impl Committer {
 
         let (row_count, took) = (rows.len(), began.elapsed());
         self.outbox.committed(epoch, rows);
-        for position in positions {
-            self.positions.insert((position.topic.clone(), position.partition), position);
-        }
+        self.positions.all().extend(positions.into_iter().map(|of| ((of.topic.clone(), of.partition), of)));
         self.metrics.committed(took.as_secs_f64());
         self.epochs.commit(epoch, &released);
         (self.on_commit)(epoch, Instant::now());
@@ -134,12 +152,12 @@ impl Committer {
         writes: &mut weir_operators::state::Writes<'_>,
         position: &PartitionPosition,
     ) -> Result<(), Error> {
-        let before = self.positions.get(&(position.topic.clone(), position.partition));
-        if before == Some(position) {
+        let before = self.positions.all().get(&(position.topic.clone(), position.partition)).cloned();
+        if before.as_ref() == Some(position) {
             return Ok(());
         }
-        let has_moved = before.is_none_or(|before| before.next_offset != position.next_offset);
-        let known_mark = before.map_or(EventTime::MIN, |before| before.watermark);
+        let has_moved = before.as_ref().is_none_or(|before| before.next_offset != position.next_offset);
+        let known_mark = before.as_ref().map_or(EventTime::MIN, |before| before.watermark);
         debug_assert!(position.watermark >= known_mark, "a partition's watermark went back");
         let topic = self.topics.get(&position.topic).copied().ok_or_else(|| {
             Error::Stopped(format!("topic {} has a position but belongs to no source", position.topic))

@@ -23,12 +23,10 @@ pub enum Error {
         remedy: String,
     },
     /// The log no longer holds what the state resumes from: offsets expired, or a topic was recreated.
-    #[error("{topic}/{partition}: {detail}; {remedy}")]
+    #[error("{place}: {detail}; {remedy}")]
     Log {
-        /// The topic.
-        topic: String,
-        /// The partition.
-        partition: i32,
+        /// The topic, or `topic/partition`.
+        place: String,
         /// What differs.
         detail: String,
         /// What a person can do.

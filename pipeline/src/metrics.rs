@@ -211,7 +211,7 @@ mod tests {
             detail: String::new(),
         };
         let status = Status {
-            sources: vec![SourceStatus::of("events", Some(EventTime(2_500_000)), vec![(0, partition)])],
+            sources: vec![SourceStatus::of("events", Some(EventTime(2_500_000)), vec![(0, partition)], Vec::new())],
             destinations: vec![DestinationStatus { waiting_rows: 9, ..DestinationStatus::default() }],
             ..Status::default()
         };

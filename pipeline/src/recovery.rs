@@ -5,6 +5,7 @@
 //! run/pipeline                              JSON of the Fingerprint
 //! run/generation                            u32: raised by a restore from an older checkpoint
 //! run/topic/<name>                          u16: the topic's number, which places and the ledger carry
+//! run/topic_id/<name>                       text: the id that the cluster gave the topic
 //! run/destination/<name>                    u16: the destination's number in the outbox
 //! run/delivered/<name>                      u64: the epoch up to which the destination acknowledged
 //! run/position/<topic>\0<partition i32>     next offset i64, watermark i64
@@ -30,6 +31,7 @@ use crate::source::PartitionPosition;
 const PIPELINE: &[u8] = b"run/pipeline";
 const GENERATION: &[u8] = b"run/generation";
 const TOPIC: &str = "run/topic/";
+const TOPIC_ID: &str = "run/topic_id/";
 const DESTINATION: &str = "run/destination/";
 const DELIVERED: &str = "run/delivered/";
 const POSITION: &str = "run/position/";
@@ -292,6 +294,26 @@ pub fn forget_marks(store: &Store, topic: u16, partition: i32, first_offset: i64
         store.write(writes, Sync::Later)?;
     }
     Ok(())
+}
+
+/// The id that `topic` had when it was last opened; `None` where none is known.
+///
+/// # Errors
+/// When the state can't be read.
+pub fn read_topic_id(store: &Store, topic: &str) -> Result<Option<String>, Error> {
+    let key = format!("{TOPIC_ID}{topic}");
+    let Some(id) = store.get(Family::Meta, key.as_bytes())? else { return Ok(None) };
+    String::from_utf8(id).map(Some).map_err(|error| foreign(&key, &error.to_string()))
+}
+
+/// Writes down the id of a topic that is about to be read. Not synced by itself: the first commit is, and takes it along.
+///
+/// # Errors
+/// When the disk fails.
+pub fn write_topic_id(store: &Store, topic: &str, id: &str) -> Result<(), Error> {
+    let mut writes = store.writes();
+    writes.put(Family::Meta, format!("{TOPIC_ID}{topic}").as_bytes(), id.as_bytes());
+    Ok(store.write(writes, Sync::Later)?)
 }
 
 /// Writes down that a destination acknowledged everything up to `epoch`.

@@ -42,6 +42,7 @@ pub struct Shares(Mutex<State>);
 struct State {
     shares: Vec<Share>,
     partitions: Vec<Vec<PartitionStatus>>,
+    notes: Vec<String>,
 }
 
 impl Shares {
@@ -50,6 +51,7 @@ impl Shares {
         Shares(Mutex::new(State {
             shares: vec![Share::Reading(EventTime::MIN); workers],
             partitions: vec![Vec::new(); workers],
+            notes: Vec::new(),
         }))
     }
 
@@ -67,6 +69,16 @@ impl Shares {
         if let Some(told) = self.state().partitions.get_mut(worker) {
             *told = partitions;
         }
+    }
+
+    /// Tells what people should know of the source, instead of what was told before.
+    pub fn tell_notes(&self, notes: Vec<String>) {
+        self.state().notes = notes;
+    }
+
+    /// What people should know of the source.
+    pub fn notes(&self) -> Vec<String> {
+        self.state().notes.clone()
     }
 
     /// Whether every share is at its end.

@@ -43,6 +43,9 @@ pub struct SourceStatus {
     pub watermark: Option<EventTime>,
     /// The partition that holds the watermark back, as `topic/partition`.
     pub held_back_by: Option<String>,
+    /// What people should know of it.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Its partitions.
     pub partitions: Vec<WorkerPartition>,
 }
@@ -83,15 +86,25 @@ pub struct Failing {
     pub error: String,
 }
 
+/// States in which a partition holds nothing back.
+const RESTS: [&str; 2] = ["idle", "done"];
+
 impl SourceStatus {
     /// A source whose workers report `partitions`. The one that holds back is the one with the least watermark among
-    /// those that aren't idle.
-    pub fn of(name: &str, watermark: Option<EventTime>, partitions: Vec<(usize, PartitionStatus)>) -> SourceStatus {
-        let holds = partitions.iter().filter(|(_, of)| of.state != "idle").min_by_key(|(_, of)| of.watermark);
+    /// those that are neither idle nor done.
+    pub fn of(
+        name: &str,
+        watermark: Option<EventTime>,
+        partitions: Vec<(usize, PartitionStatus)>,
+        notes: Vec<String>,
+    ) -> SourceStatus {
+        let holds =
+            partitions.iter().filter(|(_, of)| !RESTS.contains(&of.state.as_str())).min_by_key(|(_, of)| of.watermark);
         SourceStatus {
             name: name.to_owned(),
             watermark,
             held_back_by: holds.map(|(_, of)| format!("{}/{}", of.topic, of.partition)),
+            notes,
             partitions: partitions.into_iter().map(|(worker, status)| WorkerPartition { worker, status }).collect(),
         }
     }
@@ -150,7 +163,13 @@ mod tests {
         let of = SourceStatus::of(
             "events",
             None,
-            vec![partition(0, 1, "idle"), partition(1, 3, "parked"), partition(2, 7, "reading")],
+            vec![
+                partition(0, 1, "idle"),
+                partition(1, 3, "parked"),
+                partition(2, 7, "reading"),
+                partition(3, 2, "done"),
+            ],
+            Vec::new(),
         );
         assert_eq!(of.held_back_by.as_deref(), Some("orders/1"));
     }
@@ -158,7 +177,7 @@ mod tests {
     #[test]
     fn the_status_can_be_read_back_from_its_json() {
         let status = Status {
-            sources: vec![SourceStatus::of("events", Some(EventTime(5)), vec![partition(0, 1, "idle")])],
+            sources: vec![SourceStatus::of("events", Some(EventTime(5)), vec![partition(0, 1, "idle")], Vec::new())],
             destinations: vec![DestinationStatus { failing: Some(Failing::default()), ..DestinationStatus::default() }],
             ..Status::default()
         };

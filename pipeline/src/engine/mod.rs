@@ -3,6 +3,7 @@
 //! ```text
 //! this thread    opens epochs (`epochs::Clock`), watches for failures and for the wish to stop
 //! workers        one timely worker each: feed, operators; tell how far they have passed
+//! attendants     one per source, for what waits for the network beside reading
 //! committer      writes an epoch when every worker has passed it
 //! tokio          one task per destination, and the HTTP address
 //! ```
@@ -11,6 +12,7 @@
 //!
 //! Not here: what a pipeline file means (`run`), and how the parts are reached: sources and sinks are handed in.
 
+mod attending;
 mod plan;
 mod reporting;
 mod workers;
@@ -21,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use plan::{Destination, OpenSource, Plan, PrepareSource, Resume, Running, SourcePlan, Summary};
+pub use plan::{Destination, OpenSource, Plan, PrepareSource, Prepared, Resume, Running, SourcePlan, Summary};
 use timely::WorkerConfig;
 use tokio::task::JoinSet;
 use weir_operators::account::TopicNames;
@@ -29,7 +31,7 @@ use weir_operators::adaptor::Failure;
 use weir_schemas::time::{Epoch, EventTime};
 
 use crate::clock::Clock;
-use crate::commit::Committer;
+use crate::commit::{Committer, Positions};
 use crate::dataflow::OPERATOR_BYTES;
 use crate::deliver::{Lane, LaneKind, Post};
 use crate::epochs::{self, Decision, Epochs, Facts, Why};
@@ -41,6 +43,7 @@ use crate::outbox::Outbox;
 use crate::recovery::{self, Recovered};
 use crate::shares::Shares;
 use crate::source::PartitionPosition;
+use attending::{Attendants, Attended};
 use reporting::{Reporting, reporter};
 use workers::{WorkerSource, Workforce};
 
@@ -98,6 +101,7 @@ struct Engine {
     committer: JoinHandle<Result<(), Error>>,
     workers: timely::communication::WorkerGuards<()>,
     lanes: JoinSet<Result<(), Error>>,
+    attendants: Attendants,
 }
 
 /// What the threads share.
@@ -139,18 +143,31 @@ impl Core {
         Ok((core, lanes))
     }
 
-    /// The sources' shares, ready to be opened by the workers.
-    fn sources(&self, sources: Vec<SourcePlan>, recovered: &Recovered) -> Result<Vec<WorkerSource>, Error> {
+    /// The sources' shares, ready to be opened by the workers, and what is done beside reading them.
+    fn sources(
+        &self,
+        sources: Vec<SourcePlan>,
+        recovered: &Recovered,
+    ) -> Result<(Vec<WorkerSource>, Vec<Attended>), Error> {
+        let mut attended = Vec::new();
         let topics = names_of(&recovered.topics, &sources);
-        let open = |(source, shares): (SourcePlan, &Arc<Shares>)| {
+        let mut open = |(source, shares): (SourcePlan, &Arc<Shares>)| {
             let told = recovered.watermarks.get(&source.name).copied().unwrap_or(EventTime::MIN);
             let positions = positions_of(recovered, &source.topics);
             let store = recovered.store.clone();
-            let open = (source.prepare)(Resume { positions, told, topics: recovered.topics.clone(), store })?;
+            let Prepared { open, attend } =
+                (source.prepare)(Resume { positions, told, topics: recovered.topics.clone(), store })?;
             let graph = (source.graph)(topics.clone());
+            attended.extend(attend.map(|attend| Attended {
+                name: source.name,
+                topics: source.topics,
+                shares: shares.clone(),
+                attend,
+            }));
             Ok(WorkerSource { graph, open, told, shares: shares.clone() })
         };
-        sources.into_iter().zip(&self.shares).map(open).collect()
+        let opened = sources.into_iter().zip(&self.shares).map(&mut open).collect::<Result<_, Error>>()?;
+        Ok((opened, attended))
     }
 
     fn workforce(&self, plan: &Plan, sources: Vec<WorkerSource>, recovered: &Recovered) -> Workforce {
@@ -170,7 +187,7 @@ impl Core {
         }
     }
 
-    fn committer(&self, plan: &mut Plan, names: Vec<String>, recovered: Recovered) -> Committer {
+    fn committer(&self, plan: &mut Plan, names: Vec<String>, recovered: Recovered, positions: Positions) -> Committer {
         let post = self.post.clone();
         Committer {
             store: recovered.store,
@@ -182,7 +199,7 @@ impl Core {
             topics: numbers_of(&recovered.topics),
             sources: names,
             watched: std::mem::take(&mut plan.watched),
-            positions: recovered.positions,
+            positions,
             on_commit: Box::new(move |epoch, at| post.committed(epoch, at)),
         }
     }
@@ -222,10 +239,12 @@ impl Engine {
         let first = recovered.committed;
         let (core, lanes) = Core::new(&mut plan, &recovered, running.clock.clone())?;
         let names: Vec<String> = plan.sources.iter().map(|source| source.name.clone()).collect();
-        let sources = core.sources(std::mem::take(&mut plan.sources), &recovered)?;
+        let (sources, attended) = core.sources(std::mem::take(&mut plan.sources), &recovered)?;
+        let positions = Positions::new(recovered.positions.clone());
         let pages = Arc::new(core.pages(&plan, names.clone(), &lanes));
         let workforce = Arc::new(core.workforce(&plan, sources, &recovered));
-        let committer = core.committer(&mut plan, names, recovered);
+        let committer = core.committer(&mut plan, names, recovered, positions.clone());
+        let attendants = Attendants::start(attended, &positions, &core)?;
 
         let mut config = timely::Config::process(plan.workers);
         // Threads that spin while they wait would take a third of a small machine.
@@ -245,7 +264,7 @@ impl Engine {
             runtime.spawn(http::serve(listener, pages.clone()));
         }
         let (epoch, outbox_bytes) = (plan.epoch, plan.outbox_bytes);
-        Ok(Engine { first, epoch, outbox_bytes, core, pages, committer, workers, lanes: tasks })
+        Ok(Engine { first, epoch, outbox_bytes, core, pages, committer, workers, lanes: tasks, attendants })
     }
 
     /// Opens epochs until the last one is committed, then sees everybody off.
@@ -266,6 +285,7 @@ impl Engine {
         if let Some(failed) = self.core.failure.get() {
             self.core.error.set(Error::Stopped(failed.to_string()));
         }
+        self.attendants.see_off();
         if has_finished && !self.core.error.is_set() {
             self.core.post.finish();
             let within = if running.until_end { None } else { Some(STOP_WITHIN) };

@@ -17,7 +17,7 @@ use crate::deliver::LaneKind;
 use crate::error::Error;
 use crate::progress::Watched;
 use crate::recovery::Fingerprint;
-use crate::source::{PartitionPosition, Source};
+use crate::source::{Attend, PartitionPosition, Source};
 
 /// A pipeline, with everything decided before a thread starts.
 pub struct Plan {
@@ -60,7 +60,15 @@ pub struct SourcePlan {
 }
 
 /// Finds out where a source goes on, and how its shares are opened.
-pub type PrepareSource = Box<dyn FnOnce(Resume) -> Result<OpenSource, Error>>;
+pub type PrepareSource = Box<dyn FnOnce(Resume) -> Result<Prepared, Error>>;
+
+/// A source that knows where it goes on.
+pub struct Prepared {
+    /// Opens its shares.
+    pub open: OpenSource,
+    /// What it does beside reading, if anything.
+    pub attend: Option<Box<dyn Attend>>,
+}
 
 /// Opens one worker's share of a source, on the worker's own thread: worker, number of workers.
 pub type OpenSource = Arc<dyn Fn(usize, usize) -> Result<Box<dyn Source>, Error> + Send + Sync>;
@@ -74,7 +82,7 @@ pub struct Resume {
     pub told: EventTime,
     /// The topics' names by number.
     pub topics: Vec<String>,
-    /// The state, to forget marks that the log has left behind.
+    /// The state: what it knows of the topics, and marks that the log has left behind.
     pub store: Arc<Store>,
 }
 

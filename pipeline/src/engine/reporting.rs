@@ -35,7 +35,7 @@ pub(super) fn reporter(of: Reporting) -> impl Fn() -> Status + Send + Sync {
         sources: of
             .sources
             .iter()
-            .map(|(name, shares)| SourceStatus::of(name, shares.watermark(), shares.partitions()))
+            .map(|(name, shares)| SourceStatus::of(name, shares.watermark(), shares.partitions(), shares.notes()))
             .collect(),
         destinations: of
             .destinations

@@ -20,11 +20,13 @@ use crate::bind::{Bound, BoundSource, BoundView};
 use crate::config::{self, Pipeline};
 use crate::connect;
 use crate::dataflow::SourceGraph;
-use crate::engine::{OpenSource, PrepareSource, Resume, Running};
+use crate::engine::{OpenSource, PrepareSource, Prepared, Resume, Running};
 use crate::error::Error;
 use crate::problem::Problem;
 use crate::recovery;
 use crate::source::Source;
+use crate::source::attend::Attendant;
+use crate::source::describe::Topic;
 use crate::source::fetch::{Assigned, Fetcher, consumer_config};
 use crate::source::open::{self, Start, unreachable_broker};
 use crate::source::stream::{self, StreamSource};
@@ -63,16 +65,22 @@ pub(super) fn opener(
     };
     Ok(Box::new(move |resume: Resume| {
         let consumer: BaseConsumer = base.create().map_err(|error| unreachable_broker(&brokers, &error))?;
-        let topics: Vec<(TopicId, String)> =
-            names.iter().filter_map(|name| Some((number_of(&resume.topics, name)?, name.clone()))).collect();
+        let described = open::topics_of(&consumer, &brokers, &names)?;
+        check_identities(&described, &resume)?;
+        let topics: Vec<(TopicId, Topic)> = described
+            .iter()
+            .filter_map(|topic| Some((number_of(&resume.topics, &topic.name)?, topic.clone())))
+            .collect();
         let committed: Vec<_> = resume.positions.values().cloned().collect();
         let resumes = open::open(&consumer, &brokers, &topics, &committed, start, until_end)?;
         for of in &resumes {
             let (topic, number) = (of.partition.topic.0, of.partition.number);
             recovery::forget_marks(&resume.store, topic, number, of.log_begins_at)?;
         }
+        let attend = Attendant::new(&consumer_config(&base, &group, 0), &plan.name, described)
+            .map_err(|error| unreachable_broker(&brokers, &error))?;
         let plan = Arc::new(stream::Plan { told: resume.told, ..plan });
-        Ok(Arc::new(move |worker: usize, peers: usize| {
+        let open: OpenSource = Arc::new(move |worker: usize, peers: usize| {
             let share = open::share(&resumes, worker, peers);
             let assigned: Vec<Assigned> = share
                 .iter()
@@ -82,8 +90,24 @@ pub(super) fn opener(
             let fetcher = Fetcher::new(&config, &assigned).map_err(|error| unreachable_broker(&brokers, &error))?;
             let source = StreamSource::new(plan.clone(), schemas.clone(), fetcher, share, clock.now_ms());
             Ok(Box::new(source) as Box<dyn Source>)
-        }) as OpenSource)
+        });
+        Ok(Prepared { open, attend: Some(Box::new(attend)) })
     }))
+}
+
+/// Holds the topics to the ids that the state has of them, and keeps the ids of those that it hasn't read yet.
+fn check_identities(topics: &[Topic], resume: &Resume) -> Result<(), Error> {
+    for topic in topics {
+        let is_known = resume.positions.keys().any(|(name, _)| *name == topic.name);
+        let known = recovery::read_topic_id(&resume.store, &topic.name)?;
+        if is_known {
+            open::check_identity(topic, known.as_deref())?;
+        }
+        if let Some(id) = topic.id.as_ref().filter(|id| known.as_ref() != Some(id)) {
+            recovery::write_topic_id(&resume.store, &topic.name, id)?;
+        }
+    }
+    Ok(())
 }
 
 fn number_of(topics: &[String], name: &str) -> Option<TopicId> {

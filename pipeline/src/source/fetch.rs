@@ -8,7 +8,7 @@
 //! from here; an offset that the log no longer holds is an error, not a reset; messages are read in librdkafka's own
 //! memory and freed when the batch is dropped.
 //!
-//! This is the one file with calls into librdkafka's C interface.
+//! These calls stand in librdkafka's C interface only.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::NonNull;

@@ -6,6 +6,8 @@
 //! Invariants: a watermark never goes back; positions are those of everything that was polled, so that a commit of
 //! them together with what became of the records is exact; `poll` never waits for the network.
 
+pub mod attend;
+pub mod describe;
 pub mod fetch;
 pub mod intake;
 pub mod judge;
@@ -82,7 +84,7 @@ pub struct PartitionStatus {
     pub end_offset: i64,
     /// The partition's own watermark.
     pub watermark: EventTime,
-    /// What it is doing: `reading`, `idle`, `parked`, `paused`.
+    /// What it is doing: `reading`, `idle`, `waiting`, `parked`, `done`.
     pub state: String,
     /// Why, where it waits.
     pub detail: String,
@@ -106,4 +108,16 @@ pub trait Source {
 
     /// The partitions, for people.
     fn status(&self) -> Vec<PartitionStatus>;
+}
+
+/// What a source does beside reading, on a thread of its own that may wait for the network.
+pub trait Attend: Send {
+    /// Tells others how far its partitions are committed. Best effort: nothing reads it back.
+    fn tell(&mut self, committed: Vec<PartitionPosition>);
+
+    /// Looks at the log, and returns what people should know of it.
+    ///
+    /// # Errors
+    /// When the log is no longer the one that is being read.
+    fn look(&mut self) -> Result<Vec<String>, Error>;
 }

@@ -13,11 +13,15 @@ use weir_schemas::place::{Partition, TopicId};
 use weir_schemas::time::EventTime;
 
 use super::PartitionPosition;
+use super::describe::{Topic, describe};
 use super::stream::Resume;
 use crate::error::Error;
 
 /// How long a broker may take to answer one question at start.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// What helps when a topic was made anew.
+const ANEW: &str = "check that this is the right cluster; to read the new topic, use a new state folder";
 
 /// Where a source begins that has no position yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,15 +45,14 @@ impl Start {
     }
 }
 
-/// Where every partition of `topics` is resumed, in the order of topics and partitions. `committed` holds the
-/// positions of the state; with `until_end` the ends of now are recorded.
+/// Where every partition of `topics` is resumed, in their order. `committed` holds the positions of the state; with `until_end` the ends of now are recorded.
 ///
 /// # Errors
 /// When the broker can't be asked, a topic isn't there, or the log no longer has what the state resumes from.
 pub fn open(
     consumer: &BaseConsumer,
     brokers: &str,
-    topics: &[(TopicId, String)],
+    topics: &[(TopicId, Topic)],
     committed: &[PartitionPosition],
     start: Start,
     until_end: bool,
@@ -57,9 +60,9 @@ pub fn open(
     let known: HashMap<(&str, i32), &PartitionPosition> =
         committed.iter().map(|position| ((position.topic.as_str(), position.partition), position)).collect();
     let mut resumes = Vec::new();
-    for (id, topic) in topics {
+    for (id, Topic { name: topic, partitions, .. }) in topics {
         let is_new = !committed.iter().any(|position| position.topic == *topic);
-        for number in partitions_of(consumer, brokers, topic)? {
+        for &number in partitions {
             let (low, high) = consumer
                 .fetch_watermarks(topic, number, ANSWER_WITHIN)
                 .map_err(|error| unreachable_broker(brokers, &error))?;
@@ -88,30 +91,42 @@ pub fn share(resumes: &[Resume], worker: usize, peers: usize) -> Vec<Resume> {
     resumes.iter().enumerate().filter(|(at, _)| at % peers.max(1) == worker).map(|(_, resume)| resume.clone()).collect()
 }
 
-fn partitions_of(consumer: &BaseConsumer, brokers: &str, topic: &str) -> Result<Vec<i32>, Error> {
-    let metadata =
-        consumer.fetch_metadata(Some(topic), ANSWER_WITHIN).map_err(|error| unreachable_broker(brokers, &error))?;
-    let mut numbers: Vec<i32> = metadata
-        .topics()
-        .iter()
-        .filter(|found| found.name() == topic && found.error().is_none())
-        .flat_map(|found| found.partitions().iter().map(|partition| partition.id()))
-        .collect();
-    numbers.sort_unstable();
-    if numbers.is_empty() {
-        return Err(Error::Unreachable {
+/// The topics of `names` as the cluster describes them.
+///
+/// # Errors
+/// When the cluster can't be asked, or one of them isn't there.
+pub fn topics_of(consumer: &BaseConsumer, brokers: &str, names: &[String]) -> Result<Vec<Topic>, Error> {
+    let topics = describe(consumer, names, ANSWER_WITHIN).map_err(|error| unreachable_broker(brokers, &error))?;
+    match topics.iter().find(|topic| topic.partitions.is_empty()) {
+        None => Ok(topics),
+        Some(missing) => Err(Error::Unreachable {
             part: format!("kafka at {brokers}"),
-            detail: format!("there is no topic `{topic}`"),
+            detail: format!("there is no topic `{}`", missing.name),
             remedy: "make the topic, or correct `topics` in the pipeline file".to_owned(),
-        });
+        }),
     }
-    Ok(numbers)
+}
+
+/// Whether `topic` is still the one that was read, whose id was `known`. Where either id is unknown, offsets have to
+/// tell.
+///
+/// # Errors
+/// [`Error::Log`] when it was deleted and made again.
+pub fn check_identity(topic: &Topic, known: Option<&str>) -> Result<(), Error> {
+    match (known, topic.id.as_deref()) {
+        (Some(known), Some(now)) if known != now => Err(Error::Log {
+            place: topic.name.clone(),
+            detail: format!("the topic was made anew: what was read of it had the id {known}, and now it is {now}"),
+            remedy: ANEW.to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The committed offset, if the log `low..=high` can still give it.
 fn resumable(topic: &str, partition: i32, next_offset: i64, low: i64, high: i64) -> Result<i64, Error> {
     let lost = |detail: String, remedy: &str| {
-        Err(Error::Log { topic: topic.to_owned(), partition, detail, remedy: remedy.to_owned() })
+        Err(Error::Log { place: format!("{topic}/{partition}"), detail, remedy: remedy.to_owned() })
     };
     if next_offset < low {
         return lost(
@@ -125,7 +140,7 @@ fn resumable(topic: &str, partition: i32, next_offset: i64, low: i64, high: i64)
     if next_offset > high {
         return lost(
             format!("the state resumes at offset {next_offset}, and the log ends at {high}: the topic was made anew"),
-            "check that this is the right cluster; to read the new topic, use a new state folder",
+            ANEW,
         );
     }
     Ok(next_offset)
@@ -183,6 +198,17 @@ mod tests {
         assert!(expired.contains("1 records expired unread"), "{expired}");
         let anew = resumable("t", 0, 10, 5, 9).unwrap_err().to_string();
         assert!(anew.contains("made anew"), "{anew}");
+    }
+
+    #[test]
+    fn another_id_is_another_topic_and_an_unknown_one_says_nothing() {
+        let topic = |id: Option<&str>| Topic { name: "t".to_owned(), id: id.map(str::to_owned), partitions: vec![0] };
+        for (known, now) in [(Some("a"), Some("a")), (None, Some("a")), (Some("a"), None)] {
+            assert!(check_identity(&topic(now), known).is_ok());
+        }
+        let anew = check_identity(&topic(Some("b")), Some("a")).unwrap_err();
+        assert_eq!(anew.exit_code(), 4);
+        assert!(anew.to_string().starts_with("t: the topic was made anew"), "{anew}");
     }
 
     #[test]

@@ -290,8 +290,9 @@ impl PartitionState {
     fn status(&self, fetcher: &Fetcher) -> PartitionStatus {
         let (state, detail) = match &self.parked {
             Some(why) => ("parked", why.clone()),
+            None if self.resume.end.is_some_and(|end| self.next_offset >= end) => ("done", String::new()),
             None if self.was_idle => ("idle", String::new()),
-            None if self.aligned => ("paused", "too far ahead of the watermark".to_owned()),
+            None if self.aligned => ("waiting", "too far ahead of the watermark".to_owned()),
             None => ("reading", String::new()),
         };
         let end = fetcher.end_offset(&self.resume.topic, self.resume.partition.number);
@@ -399,8 +400,7 @@ fn take_unframed(run: &Run<'_>, messages: &[Message], sheets: &mut Sheets) {
 
 fn lost_log(resume: &Resume, next_offset: i64, failure: String) -> Error {
     Error::Log {
-        topic: resume.topic.clone(),
-        partition: resume.partition.number,
+        place: format!("{}/{}", resume.topic, resume.partition.number),
         detail: format!("offset {next_offset} can't be read: {failure}"),
         remedy: "the records expired or the topic was made anew; to go on from what is there, use a new state folder"
             .to_owned(),

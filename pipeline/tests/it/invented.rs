@@ -25,7 +25,7 @@ use weir_operators::window::Windows;
 use weir_pipeline::custom::CustomOperator;
 use weir_pipeline::dataflow::SourceGraph;
 use weir_pipeline::deliver::LaneKind;
-use weir_pipeline::engine::{Destination, Plan, Resume, SourcePlan};
+use weir_pipeline::engine::{Destination, OpenSource, Plan, Prepared, Resume, SourcePlan};
 use weir_pipeline::error::Error;
 use weir_pipeline::progress::Watched;
 use weir_pipeline::recovery::{Fingerprint, Part};
@@ -522,7 +522,9 @@ impl World {
             name: "events".to_owned(),
             topics: vec!["orders".to_owned()],
             prepare: Box::new(move |resume: Resume| {
-                Ok(Arc::new(move |worker, peers| Ok(Box::new(world.share(&resume, worker, peers)) as Box<dyn Source>)))
+                let open: OpenSource =
+                    Arc::new(move |worker, peers| Ok(Box::new(world.share(&resume, worker, peers)) as Box<dyn Source>));
+                Ok(Prepared { open, attend: None })
             }),
             graph: Box::new(move |topics| SourceGraph {
                 name: "events".to_owned(),

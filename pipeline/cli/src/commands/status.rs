@@ -96,6 +96,9 @@ fn print(status: &Status) {
             ]);
         }
         println!("{table}\n");
+        for note in &source.notes {
+            println!("{} {note}\n", paint::bad("note:"));
+        }
     }
     let mut table = paint::table(&["destination", "delivered epoch", "waiting rows", "waiting bytes", ""]);
     for destination in &status.destinations {

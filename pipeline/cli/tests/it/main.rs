@@ -7,3 +7,4 @@ mod refusals;
 mod retail;
 mod shop;
 mod tidy;
+mod topics;

@@ -153,7 +153,7 @@ fn outages_and_kills_lose_nothing_and_double_nothing() {
 }
 
 /// Records that the ledger in ClickHouse knows; 0 while there is none.
-fn consumed(bench: &Bench) -> u64 {
+pub(crate) fn consumed(bench: &Bench) -> u64 {
     let there = format!("SELECT count() FROM tables WHERE database = '{}' AND name = 'weir_ledger'", bench.database);
     if clickhouse("system", &there, &[]) == "0" {
         return 0;
@@ -163,7 +163,7 @@ fn consumed(bench: &Bench) -> u64 {
 
 /// SIGTERM, and the end with exit code 0.
 #[track_caller]
-fn terminate(running: &mut Child) {
+pub(crate) fn terminate(running: &mut Child) {
     Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap();
     let mut code = None;
     wait_until("it stops", || {
