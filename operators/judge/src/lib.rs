@@ -5,3 +5,6 @@
 //! online and in one pass, with constant memory per series, so that the same log gives the same judgements.
 //!
 //! Not here: how counts are taken from events (`weir-operators`), where state is kept, where alerts go.
+
+pub mod series;
+mod tails;
