@@ -4,7 +4,34 @@
 //! week) and a *share* (so many of so many, of a release against the other releases at the same time). Everything is
 //! online and in one pass, with constant memory per series, so that the same log gives the same judgements.
 //!
+//! ```text
+//! Tally (a closed window of a tenant) ─▶ judge ─▶ Signals (series out of order) ─▶ causes ─▶ alerts
+//!                                          │▲
+//!                                          ▼│ Store: series by key
+//! ```
+//!
 //! Not here: how counts are taken from events (`weir-operators`), where state is kept, where alerts go.
 
+pub mod alert;
+mod block;
+pub mod book;
+pub mod cause;
+mod cell;
+mod compare;
+mod evidence;
+mod facts;
+mod judge;
+mod math;
+mod rounds;
+mod season;
 pub mod series;
+pub mod settings;
+pub mod signal;
+pub mod store;
 mod tails;
+pub mod tally;
+mod verdict;
+pub mod version;
+mod volume;
+
+pub use judge::{Judged, Known, judge};

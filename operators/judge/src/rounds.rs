@@ -1,0 +1,326 @@
+//! The three rounds of judging one indicator in one window: each release against the others, SDK and app versions as a
+//! whole, and the platform against its own season.
+
+use crate::block::Block;
+use crate::cell::{PoolCell, Trial};
+use crate::compare::{Common, Observation, common};
+use crate::evidence::Seen;
+use crate::facts::{between_min, excess_users, learn_offset, learn_per_user, seen_by, summed};
+use crate::math::{logit, share_at};
+use crate::signal::{Scope, Signal, State};
+use crate::tally::{Family, Indicator, Row};
+use crate::verdict::{Bar, Outcome, judge};
+
+/// Effective trials of the others below which no release is compared with them.
+const OTHERS_MIN: f64 = 10.0;
+/// Variance by which platforms may differ when a platform has too few releases and others stand in.
+const BETWEEN_PLATFORMS: f64 = 0.09;
+
+/// A judged series, to be told of.
+struct Told<'a> {
+    scope: Scope,
+    platform: usize,
+    /// Position in the platform's pool.
+    pool_at: usize,
+    trial: &'a Trial,
+    outcome: Outcome,
+    seen: &'a Seen,
+    members: &'a [usize],
+    rows: &'a [Option<&'a Row>],
+    users: f64,
+    ln_threshold: f64,
+}
+
+impl Block<'_> {
+    /// What the observations outside of some members lead these to expect, and its variance without the members' own.
+    fn reference(
+        &self,
+        platform: usize,
+        pool: &PoolCell,
+        observations: &[Observation],
+        order: &[usize],
+        inside: &dyn Fn(usize) -> bool,
+    ) -> Option<Common> {
+        let prior = f64::from(pool.season.variance).max(0.05);
+        let same = |o: &Observation| f64::from(o.platform == platform && !o.at_fault && !inside(o.member));
+        let mut others = common(observations, order, prior, same);
+        if others.trials < OTHERS_MIN {
+            // Too few on this platform: the other platforms stand in, with what platforms differ by added.
+            let any = |o: &Observation| {
+                let abroad = 1.0 / (1.0 + o.vote * BETWEEN_PLATFORMS);
+                if o.at_fault || inside(o.member) {
+                    0.0
+                } else if o.platform == platform {
+                    1.0
+                } else {
+                    abroad
+                }
+            };
+            others = common(observations, order, prior, any);
+            others.variance += BETWEEN_PLATFORMS;
+        }
+        let follow = self.frame.settings.follow_differently * others.shift;
+        others.variance += follow * follow;
+        (others.trials >= OTHERS_MIN).then_some(others)
+    }
+
+    pub(crate) fn judge_releases(
+        &mut self,
+        indicator: Indicator,
+        pool_at: &[Option<usize>],
+        observations: &mut [Observation],
+        order: &[usize],
+        rows: &[Option<&Row>],
+    ) {
+        let settings = self.frame.settings;
+        let mut wander: Vec<(f64, f64)> = vec![(0.0, 0.0); self.platforms.len()];
+        let mut found = Vec::new();
+        for at in 0..observations.len() {
+            let own = observations[at];
+            let Some(pool_at) = pool_at[own.platform] else { continue };
+            let pool = &self.pools[own.platform];
+            let mature = pool.windows >= settings.learn_windows;
+            let cell = &pool.cells[pool_at];
+            let others = self.reference(own.platform, cell, observations, order, &|member| member == own.member);
+            let row = rows[self.members[own.member].release];
+            let seen = seen_by(&own, others, cell, settings);
+            let users = excess_users(row, &own, seen.expected, cell);
+            let between = f64::from(cell.between);
+            if let Some(others) = others
+                && own.information > 20.0
+                && !own.at_fault
+            {
+                let left_over = own.shift - others.shift;
+                let known = 1.0 / own.information + own.offset_variance + others.variance;
+                let sum = &mut wander[own.platform];
+                sum.0 += (left_over * left_over - known).clamp(-known, 9.0 * own.within);
+                sum.1 += 1.0;
+            }
+            let bar = self.bar(indicator.family, others, &own, mature);
+            let member = &mut self.members[own.member];
+            let series = member.strand.find(indicator, between);
+            let outcome =
+                judge(&mut series.trial, self.frame.window, &seen, users, row.map(|row| row.first), &bar, settings);
+            if let Outcome::Calm(segment) = &outcome {
+                learn_offset(&mut series.offset, &mut series.offset_variance, segment, own.within, between);
+            }
+            if matches!(outcome, Outcome::Bad | Outcome::Recovered) {
+                found.push(at);
+                let trial = series.trial.clone();
+                let scope = Scope::release(&self.frame.tally.releases[member.release]);
+                self.say(Told {
+                    scope,
+                    platform: own.platform,
+                    pool_at,
+                    trial: &trial,
+                    outcome,
+                    seen: &seen,
+                    members: &[own.member],
+                    rows: &[row],
+                    users,
+                    ln_threshold: bar.ln_threshold,
+                });
+            }
+        }
+        for at in found {
+            observations[at].at_fault = true;
+        }
+        self.learn_spread(indicator, pool_at, &wander);
+    }
+
+    /// How a family is judged for one release. Without others nothing is blamed on a release.
+    fn bar(&self, family: Family, others: Option<Common>, seen: &Observation, mature: bool) -> Bar {
+        let (shift_min, difference_min) = self.frame.settings.release.of(family);
+        let judged = others.is_some() && mature;
+        // A new release brings its own schema and its own new types: no fault. A known one that changes them is looked at.
+        let new = seen.offset_variance > 0.05;
+        let brings = matches!(family, Family::Schema) || (family == Family::TypeShare && seen.expected < 0.01);
+        Bar {
+            ln_threshold: self.frame.ln_threshold,
+            shift_min,
+            difference_min,
+            up: judged && !(new && brings),
+            down: judged && family.is_mix() && !(new && family == Family::Schema),
+            windows_min: 1,
+        }
+    }
+
+    fn learn_spread(&mut self, indicator: Indicator, pool_at: &[Option<usize>], wander: &[(f64, f64)]) {
+        let settings = self.frame.settings;
+        for (platform, at) in pool_at.iter().enumerate() {
+            let Some(at) = *at else { continue };
+            let (mut sum, mut count) = (0.0, 0.0);
+            for member in self.members.iter_mut().filter(|member| member.platform == platform) {
+                if let Ok(found) = member.strand.cells.binary_search_by(|cell| cell.indicator.cmp(&indicator)) {
+                    let cell = &member.strand.cells[found];
+                    if cell.offset_variance < 0.02 && cell.trial.fault.is_none() {
+                        sum += f64::from(cell.offset * cell.offset).min(1.0);
+                        count += 1.0;
+                    }
+                }
+            }
+            let cell = &mut self.pools[platform].cells[at];
+            if count >= 2.0 {
+                let between = (sum / count).max(between_min(settings, indicator.family));
+                cell.between += ((between - f64::from(cell.between)) * 0.01) as f32;
+            }
+            if wander[platform].1 > 0.0 {
+                let within = f64::from(cell.within) + 0.02 * (wander[platform].0 / wander[platform].1);
+                cell.within = within.clamp(settings.within_min * settings.within_min, 1.0) as f32;
+            }
+        }
+    }
+
+    pub(crate) fn judge_groups(
+        &mut self,
+        indicator: Indicator,
+        pool_at: &[Option<usize>],
+        observations: &[Observation],
+        order: &[usize],
+        rows: &[Option<&Row>],
+    ) {
+        let settings = self.frame.settings;
+        for at in 0..self.groups.len() {
+            let group = &self.groups[at];
+            let platform = group.platform;
+            let Some(pool_at) = pool_at[platform] else { continue };
+            let inside = |member: usize| group.members.contains(&member);
+            let own: Vec<&Observation> = observations.iter().filter(|o| inside(o.member) && !o.at_fault).collect();
+            if own.len() < 2 {
+                continue;
+            }
+            let cell = &self.pools[platform].cells[pool_at];
+            let mature = self.pools[platform].windows >= settings.learn_windows;
+            let others = self.reference(platform, cell, observations, order, &inside);
+            let sum = summed(&own);
+            let seen = seen_by(&sum, others, cell, settings);
+            let group_rows: Vec<Option<&Row>> = own.iter().map(|o| rows[self.members[o.member].release]).collect();
+            let users =
+                own.iter().zip(&group_rows).map(|(o, row)| excess_users(*row, o, seen.expected, cell)).sum::<f64>();
+            let members: Vec<usize> = own.iter().map(|o| o.member).collect();
+            let bar = self.bar(indicator.family, others, &sum, mature);
+            let first = group_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
+            let scope = group.scope.clone();
+            let series = self.groups[at].strand.find(indicator, 0.0);
+            let outcome = judge(&mut series.trial, self.frame.window, &seen, users, first, &bar, settings);
+            let trial = series.trial.clone();
+            self.say(Told {
+                scope,
+                platform,
+                pool_at,
+                trial: &trial,
+                outcome,
+                seen: &seen,
+                members: &members,
+                rows: &group_rows,
+                users,
+                ln_threshold: bar.ln_threshold,
+            });
+        }
+    }
+
+    pub(crate) fn judge_platform(
+        &mut self,
+        indicator: Indicator,
+        platform: usize,
+        at: usize,
+        observations: &[Observation],
+        order: &[usize],
+        rows: &[Option<&Row>],
+    ) {
+        let settings = self.frame.settings;
+        let mature = self.pools[platform].windows >= settings.learn_windows;
+        let own: Vec<&Observation> = observations.iter().filter(|o| o.platform == platform && !o.at_fault).collect();
+        if own.is_empty() {
+            return;
+        }
+        let whole = common(observations, order, 1e6, |o| f64::from(o.platform == platform && !o.at_fault));
+        let mut sum = summed(&own);
+        sum.offset_variance = 0.0;
+        let cell = &self.pools[platform].cells[at];
+        let seen = seen_by(&sum, None, cell, settings);
+        let own_rows: Vec<Option<&Row>> = own.iter().map(|o| rows[self.members[o.member].release]).collect();
+        let users: f64 = own.iter().zip(&own_rows).map(|(o, row)| excess_users(*row, o, o.expected, cell)).sum();
+        let members: Vec<usize> = own.iter().map(|o| o.member).collect();
+        let (shift_min, difference_min) = settings.platform.of(indicator.family);
+        // One release among several that moved isn't all of them.
+        let together = whole.voters < 2 || whole.agreement >= 0.7;
+        let mix = indicator.family.is_mix();
+        let bar = Bar {
+            ln_threshold: self.frame.ln_threshold,
+            shift_min,
+            difference_min,
+            up: mature && together && !mix,
+            down: mature && together && mix && indicator.family != Family::Schema,
+            windows_min: if mix { 2 } else { 1 },
+        };
+        let first = own_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
+        let at_us = self.frame.tally.window.start_us;
+        let cell = &mut self.pools[platform].cells[at];
+        let outcome = judge(&mut cell.trial, self.frame.window, &seen, users, first, &bar, settings);
+        if !matches!(outcome, Outcome::Bad) {
+            let information = 1.0 / whole.variance.max(1e-6);
+            cell.season.learn(at_us, whole.shift, information / (information + 4.0));
+            learn_per_user(cell, &own_rows);
+        }
+        let trial = cell.trial.clone();
+        let scope = Scope::platform(self.platforms[platform]);
+        self.say(Told {
+            scope,
+            platform,
+            pool_at: at,
+            trial: &trial,
+            outcome,
+            seen: &seen,
+            members: &members,
+            rows: &own_rows,
+            users,
+            ln_threshold: bar.ln_threshold,
+        });
+    }
+
+    fn say(&mut self, told: Told<'_>) {
+        if !matches!(told.outcome, Outcome::Bad | Outcome::Recovered) {
+            return;
+        }
+        let pool = &self.pools[told.platform].cells[told.pool_at];
+        let tally = self.frame.tally;
+        let came = || told.rows.iter().flatten().filter(|row| row.hits > 0);
+        let mut examples = [None; 3];
+        let places = came().flat_map(|row| row.examples.iter().flatten());
+        for (seat, place) in examples.iter_mut().zip(places) {
+            *seat = Some(*place);
+        }
+        let family = pool.indicator.family as usize;
+        let releases = || told.members.iter().map(|&member| &self.members[member]);
+        let all = releases().map(|member| tally.release_users.get(member.release).copied().unwrap_or(0));
+        let seen = told.seen;
+        let fault = told.trial.fault;
+        let deviation = 1.96 * seen.variance.sqrt();
+        self.signals.push(Signal {
+            tenant: tally.tenant.clone(),
+            scope: told.scope,
+            event_type: self.event_type.to_owned(),
+            field: self.field.to_owned(),
+            indicator: pool.indicator,
+            label: pool.label.clone(),
+            state: if told.outcome == Outcome::Bad { State::Bad } else { State::Recovered },
+            since: fault.map_or(self.frame.window, |fault| fault.since),
+            window: self.frame.window,
+            ln_e: fault.map_or(0.0, |fault| f64::from(fault.ln_e)),
+            ln_threshold: told.ln_threshold,
+            share_now: seen.hits / seen.trials.max(f64::MIN_POSITIVE),
+            share_seen: fault.map_or(0.0, |fault| f64::from(fault.share)),
+            expected: seen.expected,
+            lower: share_at(logit(seen.expected) - deviation),
+            upper: share_at(logit(seen.expected) + deviation),
+            hits: came().map(|row| row.hits).sum(),
+            trials: releases().map(|member| member.trials[family]).sum(),
+            users: told.users,
+            users_all: all.map(f64::from).sum(),
+            first: told.trial.first.or_else(|| came().map(|row| row.first).min()),
+            last: came().map(|row| row.last).max(),
+            examples,
+        });
+    }
+}

@@ -1,0 +1,136 @@
+//! The usual level of a number by hour of week, learned online in constant memory.
+//!
+//! The number (a logit or a logarithm) is a level, plus an effect of the hour of day on working days or weekend days, plus
+//! an effect of the day of week. Each part follows what is left over of the others with a gain that falls from 1/visits to
+//! a floor, and what is left over is clipped at three deviations before it is learned, so that an incident moves little.
+
+use crate::store::{Reader, Writer};
+
+const SLOTS: usize = 48;
+const DAYS: usize = 7;
+/// Thousandths of a logit (or of a natural logarithm) in one step of a stored effect.
+const STEP: f64 = 1e-3;
+/// Least gains: of the level per window, of an effect per visit.
+const GAIN_OF_LEVEL: f64 = 0.01;
+const GAIN_OF_EFFECT: f64 = 0.15;
+const GAIN_OF_VARIANCE: f64 = 0.01;
+
+/// A learned season; [`Season::BYTES`] bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Season {
+    pub(crate) level: f32,
+    /// What is left over, squared and meaned.
+    pub(crate) variance: f32,
+    /// Windows that were learned.
+    pub(crate) windows: u32,
+    hours: [i16; SLOTS],
+    days: [i16; DAYS],
+}
+
+/// Slot of the hour and of the day for a moment. 1970-01-01 was a Thursday.
+fn slots(at_us: i64) -> (usize, usize) {
+    let hours = at_us.div_euclid(3_600_000_000);
+    let day = (hours.div_euclid(24) + 3).rem_euclid(7) as usize;
+    let hour = hours.rem_euclid(24) as usize;
+    (if day >= 5 { 24 + hour } else { hour }, day)
+}
+
+impl Season {
+    pub(crate) const BYTES: usize = 12 + 2 * (SLOTS + DAYS);
+
+    pub(crate) fn new(level: f64, variance: f64) -> Season {
+        Season { level: level as f32, variance: variance as f32, windows: 0, hours: [0; SLOTS], days: [0; DAYS] }
+    }
+
+    /// What is expected at a moment, from what was learned before.
+    pub(crate) fn expected(&self, at_us: i64) -> f64 {
+        let (hour, day) = slots(at_us);
+        f64::from(self.level) + STEP * (f64::from(self.hours[hour]) + f64::from(self.days[day]))
+    }
+
+    /// Learns what was left over at a moment: seen less expected. `weight` (0 to 1) is how much the number is to be trusted.
+    pub(crate) fn learn(&mut self, at_us: i64, left_over: f64, weight: f64) {
+        let (hour, day) = slots(at_us);
+        let deviation = f64::from(self.variance).max(1e-6).sqrt();
+        let young = self.windows < 48;
+        let clipped = if young { left_over } else { left_over.clamp(-3.0 * deviation, 3.0 * deviation) };
+        self.windows = self.windows.saturating_add(1);
+        let visits = f64::from(self.windows);
+        self.level += (clipped * weight * (1.0 / visits).max(GAIN_OF_LEVEL)) as f32;
+        // Hours take what the level leaves; a slot is seen five times a week or twice.
+        let of_hour = (1.0 / (1.0 + visits / 33.6)).max(GAIN_OF_EFFECT) * weight;
+        let of_day = (0.2 / (1.0 + visits / 168.0)).max(GAIN_OF_EFFECT / 24.0) * weight;
+        let step = |effect: &mut i16, by: f64| {
+            *effect = (f64::from(*effect) + by / STEP).round().clamp(-30_000.0, 30_000.0) as i16;
+        };
+        step(&mut self.hours[hour], clipped * of_hour);
+        step(&mut self.days[day], clipped * of_day);
+        let wide = left_over.clamp(-4.0 * deviation - 0.1, 4.0 * deviation + 0.1);
+        let gain = (1.0 / (visits + 8.0)).max(GAIN_OF_VARIANCE) * weight;
+        self.variance += ((wide * wide - f64::from(self.variance)) * gain) as f32;
+    }
+
+    pub(crate) fn write(&self, out: &mut Writer) {
+        out.f32(self.level);
+        out.f32(self.variance);
+        out.u32(self.windows);
+        self.hours.iter().chain(&self.days).for_each(|effect| out.i16(*effect));
+    }
+
+    pub(crate) fn read(from: &mut Reader<'_>) -> Option<Season> {
+        let mut season = Season::new(0.0, 0.0);
+        season.level = from.f32()?;
+        season.variance = from.f32()?;
+        season.windows = from.u32()?;
+        for effect in season.hours.iter_mut().chain(&mut season.days) {
+            *effect = from.i16()?;
+        }
+        Some(season)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_US: i64 = 3_600_000_000;
+
+    #[test]
+    fn learns_the_hour_and_the_weekend() {
+        let truth = |hour: i64| {
+            let weekend = (hour / 24 + 3) % 7 >= 5;
+            let daily = ((hour % 24) as f64 / 24.0 * std::f64::consts::TAU).sin();
+            2.0 + if weekend { 0.7 - 0.5 * daily } else { daily }
+        };
+        let mut season = Season::new(truth(0), 0.25);
+        for hour in 0..24 * 28 {
+            let left_over = truth(hour) - season.expected(hour * HOUR_US);
+            season.learn(hour * HOUR_US, left_over, 1.0);
+        }
+        for hour in 24 * 28..24 * 35 {
+            let off = (truth(hour) - season.expected(hour * HOUR_US)).abs();
+            assert!(off < 0.25, "hour {hour}: {off}");
+        }
+    }
+
+    #[test]
+    fn an_incident_of_a_day_moves_little() {
+        let mut season = Season::new(0.0, 0.01);
+        for hour in 0..24 * 28 {
+            season.learn(hour * HOUR_US, -season.expected(hour * HOUR_US), 1.0);
+        }
+        for hour in 24 * 28..24 * 29 {
+            season.learn(hour * HOUR_US, 5.0 - season.expected(hour * HOUR_US), 1.0);
+        }
+        assert!(season.expected(24 * 29 * HOUR_US).abs() < 0.5);
+        assert_eq!(
+            Season::read(&mut Reader(&{
+                let mut out = Writer::default();
+                season.write(&mut out);
+                assert_eq!(out.0.len(), Season::BYTES);
+                out.0
+            })),
+            Some(season)
+        );
+    }
+}
