@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use weir_operators::state::Store;
 use weir_schemas::time::{Epoch, EventTime};
+use weir_sinks::OutRow;
+use weir_sinks::clickhouse::partitions;
 
 use crate::clock::Clock;
 use crate::crash::{self, CrashPoint};
@@ -22,10 +24,14 @@ use crate::epochs::Epochs;
 use crate::error::Error;
 use crate::gather::{Gathered, Parts};
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{DestinationId, Outbox};
 use crate::progress::{self, Left, Watched};
 use crate::recovery;
+use crate::shares::Shares;
 use crate::source::PartitionPosition;
+
+/// Least time between two tellings of where the partitions are.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the committer sleeps at most before it looks whether it shall leave.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -66,8 +72,10 @@ pub struct Committer {
     pub clock: Clock,
     /// The numbers of topics.
     pub topics: HashMap<String, u16>,
-    /// The names of the sources, by index.
-    pub sources: Vec<String>,
+    /// The sources by index: their names, and what their workers say of the partitions.
+    pub sources: Vec<(String, Arc<Shares>)>,
+    /// When it was last told where the partitions are.
+    pub told_at: Option<Instant>,
     /// The views whose completeness is told.
     pub watched: Vec<Watched>,
     /// The positions that the last commit wrote.
@@ -103,12 +111,13 @@ impl Committer {
         crash::pass(CrashPoint::BeforeCommit);
         let began = Instant::now();
         let parts = self.gathered.take(epoch)?;
-        let mut writes = self.store.writes();
+        let store = Arc::clone(&self.store);
+        let mut writes = store.writes();
         for changes in parts.iter().flat_map(|parts| &parts.state) {
             changes.write_into(&mut writes);
         }
         let left = self.left(&parts);
-        for (source, left) in self.sources.iter().zip(&left) {
+        for ((source, _), left) in self.sources.iter().zip(&left) {
             if let Some(left) = left {
                 recovery::write_watermark(&mut writes, source, left.watermark);
             }
@@ -120,12 +129,13 @@ impl Committer {
         }
         let told = progress::rows(&self.watched, &left, epoch, self.clock.now())?;
         let mut rows = self.gathered.encode_all(epoch, &told)?;
+        rows.extend(self.partitions(epoch, &positions)?);
         let released: Vec<u64> = parts.iter().map(|parts| parts.bytes).collect();
         let positions: Vec<PartitionPosition> = positions.into_iter().cloned().collect();
         rows.extend(parts.into_iter().flat_map(|parts| parts.rows));
         self.outbox.stage(&mut writes, epoch, &rows);
         let bytes = writes.bytes();
-        self.store.commit(writes, epoch)?;
+        store.commit(writes, epoch)?;
         crash::pass(CrashPoint::AfterCommit);
 
         let (row_count, took) = (rows.len(), began.elapsed());
@@ -136,6 +146,23 @@ impl Committer {
         (self.on_commit)(epoch, Instant::now());
         tracing::debug!(epoch = epoch.0, rows = row_count, bytes, took_ms = took.as_millis() as u64, "committed");
         Ok(())
+    }
+
+    /// Rows of where the partitions are, if it is time to tell them; with the last epoch always.
+    fn partitions(
+        &mut self,
+        epoch: Epoch,
+        positions: &[&PartitionPosition],
+    ) -> Result<Vec<(DestinationId, OutRow)>, Error> {
+        let is_due = self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        if !is_due && !self.epochs.is_closed() {
+            return Ok(Vec::new());
+        }
+        self.told_at = Some(Instant::now());
+        let positions = positions.iter().map(|of| ((of.topic.as_str(), of.partition), *of)).collect();
+        let of = |(source, shares): &(String, Arc<Shares>)| progress::partitions_of(source, shares, &positions);
+        let rows: Vec<_> = self.sources.iter().flat_map(of).collect();
+        self.gathered.encode_all(epoch, &partitions::changes(&rows, epoch, self.clock.now())?)
     }
 
     /// Where the workers left the epoch, by source.

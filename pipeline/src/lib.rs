@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod outbox;
 pub mod problem;
 pub mod progress;
+pub mod readers;
 pub mod recovery;
 pub mod run;
 pub mod shares;

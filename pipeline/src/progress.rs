@@ -1,15 +1,21 @@
-//! What readers are told of completeness: the rows of `weir_progress`.
+//! What readers are told of completeness and of partitions: the rows of `weir_progress` and `weir_partitions`.
 //!
 //! Invariants: a view's `complete_through` is the least watermark at which the workers left the epoch, so every
 //! window that ends there or before was closed in that epoch or an earlier one; it is told after all rows of the
-//! epoch were acknowledged (`deliver` sees to that).
+//! epoch were acknowledged (`deliver` sees to that). Offsets and watermarks of partitions are committed ones; what a
+//! partition is doing and the end of its log are what its worker said last.
+
+use std::collections::HashMap;
 
 use weir_operators::window::Windows;
 use weir_schemas::rows::Changes;
 use weir_schemas::time::{Epoch, EventTime, Span};
+use weir_sinks::clickhouse::partitions::Partition;
 use weir_sinks::clickhouse::progress::{Progress, changes};
 
+use crate::shares::Shares;
 use crate::source::PartitionPosition;
+use crate::status::{SourceStatus, WorkerPartition};
 
 /// A view, as far as its completeness goes.
 #[derive(Clone, Debug)]
@@ -70,6 +76,34 @@ pub fn rows(
     changes(&watched.iter().filter_map(row).collect::<Vec<_>>())
 }
 
+/// The rows that tell where the partitions of a source are after `epoch`, which `positions` were committed with; a
+/// partition of which its worker has said nothing yet has none.
+pub fn partitions_of(
+    source: &str,
+    shares: &Shares,
+    positions: &HashMap<(&str, i32), &PartitionPosition>,
+) -> Vec<Partition> {
+    let status = SourceStatus::of(source, None, shares.partitions(), Vec::new());
+    let row = |of: &WorkerPartition| {
+        let said = &of.status;
+        let committed = positions.get(&(said.topic.as_str(), said.partition))?;
+        let name = format!("{}/{}", said.topic, said.partition);
+        Some(Partition {
+            source: source.to_owned(),
+            topic: said.topic.clone(),
+            partition: said.partition,
+            next_offset: committed.next_offset,
+            end_offset: said.end_offset.max(committed.next_offset),
+            watermark: committed.watermark,
+            state: said.state.clone(),
+            detail: said.detail.clone(),
+            holds_back: status.held_back_by.as_ref() == Some(&name),
+            worker: u32::try_from(of.worker).unwrap_or(u32::MAX),
+        })
+    };
+    status.partitions.iter().filter_map(row).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use arrow_array::cast::AsArray;
@@ -79,6 +113,7 @@ mod tests {
     use weir_sinks::clickhouse::progress::LATEST;
 
     use super::*;
+    use crate::source::PartitionStatus;
 
     const MINUTE: i64 = 60_000_000;
 
@@ -92,6 +127,29 @@ mod tests {
         let left = combine([(EventTime(300), &a[..]), (EventTime(250), &b[..]), (EventTime(900), &[])].into_iter());
         assert_eq!(left, Some(Left { watermark: EventTime(250), held_back_by: "orders/1".to_owned() }));
         assert_eq!(combine(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn a_partition_is_told_as_it_was_committed_with_what_its_worker_said_last() {
+        let shares = Shares::of(2);
+        let said = |partition, state: &str, watermark| PartitionStatus {
+            topic: "orders".to_owned(),
+            partition,
+            next_offset: 70,
+            end_offset: 90,
+            watermark: EventTime(watermark),
+            state: state.to_owned(),
+            detail: String::new(),
+        };
+        shares.tell_partitions(0, vec![said(0, "idle", 1), said(2, "reading", 9)]);
+        shares.tell_partitions(1, vec![said(1, "parked", 8), said(7, "reading", 10)]);
+        let committed = [position(0, 1), position(1, 3), position(2, 4)];
+        let committed = committed.iter().map(|of| ((of.topic.as_str(), of.partition), of)).collect();
+        let rows = partitions_of("events", &shares, &committed);
+        let told: Vec<_> = rows.iter().map(|of| (of.partition, of.worker, of.state.as_str(), of.watermark.0)).collect();
+        assert_eq!(told, [(0, 0, "idle", 1), (2, 0, "reading", 4), (1, 1, "parked", 3)]);
+        assert!(rows.iter().all(|of| of.next_offset == 0 && of.end_offset == 90));
+        assert_eq!(rows.iter().map(|of| of.holds_back).collect::<Vec<_>>(), [false, false, true]);
     }
 
     #[test]

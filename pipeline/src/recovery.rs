@@ -26,6 +26,7 @@ use weir_schemas::time::{Epoch, EventTime};
 
 use crate::error::Error;
 use crate::outbox::DestinationId;
+use crate::readers::KeptReader;
 use crate::source::PartitionPosition;
 
 const PIPELINE: &[u8] = b"run/pipeline";
@@ -37,6 +38,9 @@ const DELIVERED: &str = "run/delivered/";
 const POSITION: &str = "run/position/";
 const WATERMARK: &str = "run/watermark/";
 const MARK: &str = "run/mark/";
+
+/// How the names of sources' parts begin.
+pub const SOURCE_PART: &str = "source ";
 
 /// The parts of a pipeline that its state depends on, each with the facts that may not change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,9 +58,24 @@ pub struct Part {
     pub facts: BTreeMap<String, String>,
     /// Whether its state is worthless once it was taken out for a while: it missed what came meanwhile.
     pub loses_by_absence: bool,
+    /// The reader schema of a source. Not held to: what may not change of it stands among the facts.
+    #[serde(default)]
+    pub reader: Option<KeptReader>,
     /// It is in the state, but no longer in the pipeline file.
     #[serde(default)]
     pub is_absent: bool,
+}
+
+/// The reader schemas that the state in `folder` was last run with, by source. A running pipeline isn't disturbed.
+///
+/// # Errors
+/// When the state can't be read, or was written by another version.
+pub fn kept_readers(folder: &Path) -> Result<BTreeMap<String, KeptReader>, Error> {
+    let Some(json) = Store::peek(folder, PIPELINE)? else { return Ok(BTreeMap::new()) };
+    let kept: Fingerprint =
+        serde_json::from_slice(&json).map_err(|error| foreign("run/pipeline", &error.to_string()))?;
+    let reader = |(name, part): (String, Part)| Some((name.strip_prefix(SOURCE_PART)?.to_owned(), part.reader?));
+    Ok(kept.parts.into_iter().filter_map(reader).collect())
 }
 
 impl Fingerprint {

@@ -14,6 +14,8 @@ use crate::types::{ColumnType, Width, Zone};
 
 /// The name of [`progress`].
 pub const PROGRESS: &str = "weir_progress";
+/// The name of [`partitions`].
+pub const PARTITIONS: &str = "weir_partitions";
 /// The name of [`judgements`].
 pub const JUDGEMENTS: &str = "weir_judgements";
 /// The name of [`quarantine`].
@@ -38,6 +40,37 @@ pub fn progress() -> Table {
             column("committed_at", time(), "when the epoch was committed, by Weir's clock"),
         ],
         key_columns: 1,
+        partition_by: None,
+        kind: TableKind::Keyed,
+        retention_days: None,
+    }
+}
+
+/// Where each partition is: one row per partition, rewritten about once a second. A partition that isn't read any more
+/// keeps its last row.
+pub fn partitions() -> Table {
+    Table {
+        name: Arc::from(PARTITIONS),
+        comment: "Where each partition is read; rewritten about once a second".to_owned(),
+        columns: vec![
+            column("source", ColumnType::LowCardinality, "the source's name"),
+            column("topic", ColumnType::LowCardinality, "the topic"),
+            column("partition", ColumnType::Int(Width::W32), "the partition"),
+            column("next_offset", ColumnType::Int(Width::W64), "every record before this offset is committed"),
+            column(
+                "end_offset",
+                ColumnType::Int(Width::W64),
+                "the log's end; less next_offset it is the lag, in offsets",
+            ),
+            column("watermark", time(), "no event older than this is expected of the partition; 1900 while none came"),
+            column("state", ColumnType::LowCardinality, "reading, idle, waiting, parked or done"),
+            column("detail", ColumnType::String, "why it waits or is parked"),
+            column("holds_back", ColumnType::Bool, "whether it is the one that holds the source's watermark back"),
+            column("worker", ColumnType::UInt(Width::W32), "the worker that reads it"),
+            column("epoch", ColumnType::UInt(Width::W64), "the committed epoch this speaks of"),
+            column("committed_at", time(), "when the epoch was committed, by Weir's clock"),
+        ],
+        key_columns: 3,
         partition_by: None,
         kind: TableKind::Keyed,
         retention_days: None,
@@ -182,7 +215,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_partition_columns_belong_to_the_key() {
-        for table in [progress(), judgements(), quarantine(Some(30)), alerts(), alerts_history()] {
+        for table in [progress(), partitions(), judgements(), quarantine(Some(30)), alerts(), alerts_history()] {
             let mut names: Vec<_> = table.columns.iter().map(|column| &column.name).collect();
             names.sort();
             names.dedup();

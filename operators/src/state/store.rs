@@ -146,6 +146,22 @@ impl Store {
         Ok(store)
     }
 
+    /// Reads one key of [`Family::Meta`] in a folder that another process may have open; `None` where there is no such
+    /// key, or no store yet. What that process commits meanwhile may be missed.
+    pub fn peek(path: &Path, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let options = Options::default();
+        let families = DB::list_cf(&options, path).unwrap_or_default();
+        if !families.iter().any(|family| family == Family::Meta.name()) {
+            return Ok(None);
+        }
+        // The other families stay closed: they may be large, and nothing of them is read.
+        let names = ["default", Family::Meta.name()];
+        let failed = |error| StoreError::of(path, &error);
+        let db = DB::open_cf_for_read_only(&options, path, names, false).map_err(failed)?;
+        let Some(meta) = db.cf_handle(Family::Meta.name()) else { return Ok(None) };
+        db.get_cf(meta, key).map_err(failed)
+    }
+
     fn check_format(&self) -> Result<(), StoreError> {
         match self.get(Family::Meta, FORMAT_KEY)? {
             Some(found) if found == FORMAT.to_be_bytes() => Ok(()),

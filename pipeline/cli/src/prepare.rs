@@ -4,7 +4,7 @@ use std::path::Path;
 
 use weir_pipeline::bind::{Bound, bind};
 use weir_pipeline::config::Pipeline;
-use weir_pipeline::connect;
+use weir_pipeline::{connect, readers};
 use weir_sinks::clickhouse::Client;
 
 use crate::{Outcome, runtime};
@@ -21,10 +21,9 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(file: &Path, pipeline: &Pipeline) -> Result<Prepared, Outcome> {
     let registry = connect::registry(pipeline).map_err(|error| Outcome::of_error(&error))?;
     let clickhouse = connect::clickhouse(pipeline).map_err(|error| Outcome::of_error(&error))?;
-    let readers = runtime()?
-        .block_on(connect::readers(pipeline, Some(&registry)))
+    let readers =
+        runtime()?.block_on(readers::choose(pipeline, Some(&registry))).map_err(|error| Outcome::of_error(&error))?;
+    let bound = bind(&file.display().to_string(), pipeline, &readers.schemas)
         .map_err(|problems| Outcome::problems(&problems))?;
-    let bound =
-        bind(&file.display().to_string(), pipeline, &readers).map_err(|problems| Outcome::problems(&problems))?;
     Ok(Prepared { bound, clickhouse })
 }

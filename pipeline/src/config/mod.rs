@@ -117,6 +117,8 @@ pub struct Source {
     pub start: String,
     /// The reader schema: a file of Avro JSON; absent, the subject's newest version at first start, kept in the state.
     pub schema_file: Option<PathBuf>,
+    /// The reader schema: this version of the subject, instead of the one that the state keeps.
+    pub schema_version: Option<u32>,
     /// The registry subject; absent, `<first topic>-value`.
     pub subject: Option<String>,
     /// Field of the event time (a timestamp).

@@ -129,6 +129,13 @@ fn references(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Probl
                 "name at least one topic",
             ));
         }
+        if stream.schema_file.is_some() && stream.schema_version.is_some() {
+            problems.push(source.problem(
+                &["sources", name, "schema_version"],
+                format!("source `{name}` has a `schema_file` and a `schema_version`"),
+                "leave one of them out: each is the whole reader schema",
+            ));
+        }
         if !matches!(stream.start.as_str(), "earliest" | "latest")
             && chrono::DateTime::parse_from_rfc3339(&stream.start).is_err()
         {

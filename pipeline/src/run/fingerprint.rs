@@ -6,15 +6,16 @@ use weir_operators::view::ViewPlan;
 
 use crate::bind::Bound;
 use crate::config::Pipeline;
-use crate::recovery::{Fingerprint, Part};
+use crate::readers::Readers;
+use crate::recovery::{Fingerprint, Part, SOURCE_PART};
 
 /// What the state depends on. A view's query counts as its parsed form prints it, so that space and comments may change.
-pub(super) fn fingerprint(pipeline: &Pipeline, bound: &Bound) -> Fingerprint {
+pub(super) fn fingerprint(pipeline: &Pipeline, bound: &Bound, readers: &Readers) -> Fingerprint {
     let mut fingerprint = Fingerprint { pipeline: pipeline.name.clone(), ..Fingerprint::default() };
     let or_none = |field: &Option<String>| field.clone().unwrap_or_else(|| "nothing".to_owned());
     for source in &bound.sources {
         let Some(config) = pipeline.sources.get(&source.name) else { continue };
-        let mut part = Part::default();
+        let mut part = Part { reader: readers.kept.get(&source.name).cloned(), ..Part::default() };
         for (fact, value) in [
             ("event_time", config.event_time.clone()),
             ("event_id", or_none(&config.event_id)),
@@ -30,7 +31,7 @@ pub(super) fn fingerprint(pipeline: &Pipeline, bound: &Bound) -> Fingerprint {
         for column in &source.reader.columns {
             part.facts.insert(format!("column {}", column.name), column.column_type.to_string());
         }
-        fingerprint.parts.insert(format!("source {}", source.name), part);
+        fingerprint.parts.insert(format!("{SOURCE_PART}{}", source.name), part);
     }
     for view in &bound.views {
         let mut part = Part { loses_by_absence: true, ..Part::default() };

@@ -26,10 +26,11 @@ use crate::custom::OperatorRegistry;
 use crate::engine::{Plan, Running, SourcePlan, Summary, execute};
 use crate::error::Error;
 use crate::progress::Watched;
+use crate::readers;
 use destinations::{tables_of, topics_of};
 use fingerprint::fingerprint;
 use operators::describe;
-use sources::{graph_of, opener};
+use sources::{graph_of, opener, schema_news, unreadable};
 use tables::layout_of;
 
 /// Runs the pipeline of `file` until it is at its end, is stopped, or fails.
@@ -45,8 +46,8 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
         .map_err(|error| Error::Worker { detail: format!("a thread for the registry: {error}") })?;
     let registry = connect::registry(pipeline)?;
     let client = connect::clickhouse(pipeline)?;
-    let readers = runtime.block_on(connect::readers(pipeline, Some(&registry))).map_err(Error::Config)?;
-    let bound = bind(file, pipeline, &readers).map_err(Error::Config)?;
+    let readers = runtime.block_on(readers::choose(pipeline, Some(&registry)))?;
+    let bound = bind(file, pipeline, &readers.schemas).map_err(Error::Config)?;
     let custom = describe(file, pipeline, &bound, operators)?;
     let layout = layout_of(pipeline, &bound, &custom);
     for statement in runtime.block_on(layout.apply(&client))? {
@@ -55,14 +56,18 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
     let mut destinations = tables_of(pipeline, &layout, &client);
     destinations.extend(runtime.block_on(topics_of(pipeline, &registry))?);
 
-    let schemas = SchemaCache::new(registry, runtime.handle().clone());
+    let schemas = SchemaCache::new(registry.clone(), runtime.handle().clone());
     let mut sources = Vec::new();
     for source in &bound.sources {
-        let Some(config) = pipeline.sources.get(&source.name) else { continue };
+        let (Some(config), Some(kept)) = (pipeline.sources.get(&source.name), readers.kept.get(&source.name)) else {
+            continue;
+        };
+        let unreadable = runtime.block_on(unreadable(config, source, kept, &registry));
+        let news = schema_news(config, source, kept, unreadable, &registry, runtime.handle());
         sources.push(SourcePlan {
             name: source.name.clone(),
             topics: config.topics.clone(),
-            prepare: opener(pipeline, config, source, schemas.clone(), running)?,
+            prepare: opener(pipeline, config, source, schemas.clone(), news, running)?,
             graph: graph_of(pipeline, config, source, &bound, &custom),
         });
     }
@@ -75,7 +80,7 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
         in_flight_bytes: pipeline.in_flight_bytes,
         outbox_bytes: pipeline.outbox_bytes,
         http: pipeline.http.clone(),
-        fingerprint: fingerprint(pipeline, &bound),
+        fingerprint: fingerprint(pipeline, &bound, &readers),
         sources,
         destinations,
         watched: watched(pipeline, &bound)?,

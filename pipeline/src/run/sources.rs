@@ -9,7 +9,7 @@ use weir_operators::deduplicate::Deduplication;
 use weir_operators::detect::{SenderColumns, Thresholds};
 use weir_operators::maintain::Keeping;
 use weir_schemas::place::TopicId;
-use weir_schemas::registry::SchemaCache;
+use weir_schemas::registry::{Registry, SchemaCache};
 use weir_schemas::stage::{Column, event_schema, system};
 use weir_schemas::time::EventTime;
 
@@ -23,20 +23,56 @@ use crate::dataflow::SourceGraph;
 use crate::engine::{OpenSource, PrepareSource, Prepared, Resume, Running};
 use crate::error::Error;
 use crate::problem::Problem;
+use crate::readers::{self, KeptReader};
 use crate::recovery;
 use crate::source::Source;
-use crate::source::attend::Attendant;
+use crate::source::attend::{Attendant, News};
 use crate::source::describe::Topic;
 use crate::source::fetch::{Assigned, Fetcher, consumer_config};
 use crate::source::open::{self, Start, unreachable_broker};
 use crate::source::stream::{self, StreamSource};
 
-/// What opens a source's shares, once the state says where.
+/// The versions of a source's subject whose records it would refuse. A start goes on in any case, as a running pipeline
+/// would: each record is judged by itself.
+pub(super) async fn unreadable(
+    config: &config::Source,
+    source: &BoundSource,
+    kept: &KeptReader,
+    registry: &Registry,
+) -> Vec<String> {
+    match readers::compare(&source.name, config, &source.reader, kept, registry).await {
+        Ok(found) => found.unreadable,
+        Err(error) => {
+            tracing::warn!(source = source.name, %error, "the subject's versions aren't compared");
+            Vec::new()
+        }
+    }
+}
+
+/// What is to be told of a source's schemas, each time that somebody looks.
+pub(super) fn schema_news(
+    config: &config::Source,
+    source: &BoundSource,
+    kept: &KeptReader,
+    unreadable: Vec<String>,
+    registry: &Registry,
+    handle: &tokio::runtime::Handle,
+) -> News {
+    let (name, subject) = (source.name.clone(), readers::subject_of(config));
+    let (kept, registry, handle) = (kept.clone(), registry.clone(), handle.clone());
+    Box::new(move || {
+        let newer = handle.block_on(readers::look_for_newer(&name, &subject, &kept, &registry));
+        unreadable.iter().cloned().chain(newer).collect()
+    })
+}
+
+/// What opens a source's shares, once the state says where. `news` is told beside what the log itself tells.
 pub(super) fn opener(
     pipeline: &Pipeline,
     config: &config::Source,
     source: &BoundSource,
     schemas: SchemaCache,
+    news: News,
     running: &Running,
 ) -> Result<PrepareSource, Error> {
     let base = connect::kafka(pipeline);
@@ -77,7 +113,7 @@ pub(super) fn opener(
             let (topic, number) = (of.partition.topic.0, of.partition.number);
             recovery::forget_marks(&resume.store, topic, number, of.log_begins_at)?;
         }
-        let attend = Attendant::new(&consumer_config(&base, &group, 0), &plan.name, described)
+        let attend = Attendant::new(&consumer_config(&base, &group, 0), &plan.name, described, news)
             .map_err(|error| unreachable_broker(&brokers, &error))?;
         let plan = Arc::new(stream::Plan { told: resume.told, ..plan });
         let open: OpenSource = Arc::new(move |worker: usize, peers: usize| {

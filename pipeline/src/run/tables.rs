@@ -14,7 +14,8 @@ use crate::config::Pipeline;
 
 /// The tables of everything that a pipeline writes.
 pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]) -> Layout {
-    let mut plain = vec![tables::progress(), tables::judgements(), tables::quarantine(None), ledger_table()];
+    let mut plain =
+        vec![tables::progress(), tables::partitions(), tables::judgements(), tables::quarantine(None), ledger_table()];
     if pipeline.alerts.refused_share.is_some() {
         plain.extend([tables::alerts(), tables::alerts_history()]);
     }

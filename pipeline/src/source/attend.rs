@@ -31,6 +31,9 @@ const LOOK_WITHIN: Duration = Duration::from_millis(50);
 /// After how long unchanged positions are told again: a cluster forgets a group that is silent for days.
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(3_600);
 
+/// What else people should know of a source, asked whenever its log is looked at. It may wait for a few seconds.
+pub type News = Box<dyn FnMut() -> Vec<String> + Send>;
+
 /// Attends one stream.
 pub struct Attendant {
     source: String,
@@ -41,6 +44,7 @@ pub struct Attendant {
     told: Vec<PartitionPosition>,
     told_at: Option<Instant>,
     is_failing: bool,
+    news: News,
     notes: Vec<String>,
 }
 
@@ -63,7 +67,7 @@ impl Attendant {
     ///
     /// # Errors
     /// What librdkafka says of wrong settings.
-    pub fn new(config: &ClientConfig, source: &str, topics: Vec<Topic>) -> Result<Attendant, KafkaError> {
+    pub fn new(config: &ClientConfig, source: &str, topics: Vec<Topic>, news: News) -> Result<Attendant, KafkaError> {
         Ok(Attendant {
             source: source.to_owned(),
             group: config.get("group.id").unwrap_or_default().to_owned(),
@@ -72,6 +76,7 @@ impl Attendant {
             told: Vec::new(),
             told_at: None,
             is_failing: false,
+            news,
             notes: Vec::new(),
         })
     }
@@ -99,7 +104,7 @@ impl Attendant {
     }
 
     /// Partitions that a topic has beyond those that are read.
-    fn news(&self, now: &[Topic]) -> Vec<String> {
+    fn added(&self, now: &[Topic]) -> Vec<String> {
         let added = |(before, now): (&Topic, &Topic)| {
             let new = now.partitions.iter().filter(|number| !before.partitions.contains(number)).count();
             (new > 0).then(|| {
@@ -133,12 +138,14 @@ impl Attend for Attendant {
 
     fn look(&mut self) -> Result<Vec<String>, Error> {
         let names: Vec<String> = self.topics.iter().map(|topic| topic.name.clone()).collect();
+        let mut notes = (self.news)();
         // A cluster that doesn't answer now is asked again; reading tells of it.
-        let Ok(now) = describe(&self.consumer, &names, ANSWER_WITHIN) else { return Ok(self.notes.clone()) };
-        for (before, now) in self.topics.iter().zip(&now) {
-            check_identity(now, before.id.as_deref())?;
+        if let Ok(now) = describe(&self.consumer, &names, ANSWER_WITHIN) {
+            for (before, now) in self.topics.iter().zip(&now) {
+                check_identity(now, before.id.as_deref())?;
+            }
+            notes.extend(self.added(&now));
         }
-        let notes = self.news(&now);
         for note in notes.iter().filter(|note| !self.notes.contains(note)) {
             tracing::warn!(source = self.source, "{note}");
         }

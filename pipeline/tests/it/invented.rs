@@ -465,7 +465,7 @@ impl World {
         let part = |fact: &str, value: &str, loses_by_absence| Part {
             facts: [(fact.to_owned(), value.to_owned())].into(),
             loses_by_absence,
-            is_absent: false,
+            ..Part::default()
         };
         let fingerprint = Fingerprint {
             pipeline: "invented".to_owned(),

@@ -22,7 +22,7 @@ fn start(folder: &Path, fingerprint: Fingerprint, topics: &[&str], destinations:
 fn fingerprint(parts: &[(&str, &[(&str, &str)], bool)]) -> Fingerprint {
     let part = |(name, facts, loses_by_absence): &(&str, &[(&str, &str)], bool)| {
         let facts = facts.iter().map(|(fact, value)| ((*fact).to_owned(), (*value).to_owned())).collect();
-        ((*name).to_owned(), Part { facts, loses_by_absence: *loses_by_absence, is_absent: false })
+        ((*name).to_owned(), Part { facts, loses_by_absence: *loses_by_absence, ..Part::default() })
     };
     Fingerprint { pipeline: "shop".to_owned(), parts: parts.iter().map(part).collect() }
 }

@@ -187,6 +187,21 @@ impl Registry {
         self.parsed(get_schema_by_subject_and_version(&self.calls, subject, None).await).await
     }
 
+    /// The numbers of a subject's versions, deleted ones left out.
+    ///
+    /// # Errors
+    /// [`Failure::Unknown`] when there is no such subject, and the others.
+    pub async fn versions(&self, subject: &str) -> Result<Vec<u32>, Failure> {
+        let path = format!("/subjects/{}/versions", escape(subject));
+        let answer = self.call(&path, None).await?;
+        serde_json::from_value(answer).map_err(|_| not_a_registry(&path))
+    }
+
+    /// One version of a subject.
+    pub async fn version(&self, subject: &str, version: u32) -> Lookup<ParsedSchema> {
+        self.parsed(get_schema_by_subject_and_version(&self.calls, subject, Some(version)).await).await
+    }
+
     /// Registers an Avro schema and tells its id; one that is there already keeps its id.
     ///
     /// # Errors

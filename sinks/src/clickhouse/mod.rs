@@ -17,6 +17,7 @@ pub mod ddl;
 mod encode;
 pub mod evolve;
 mod insert;
+pub mod partitions;
 pub mod progress;
 pub mod reader;
 

@@ -56,6 +56,6 @@ pub fn changes(rows: &[Progress]) -> Result<Changes, Error> {
 }
 
 /// A time as ClickHouse can show it.
-fn shown(time: EventTime) -> i64 {
+pub(super) fn shown(time: EventTime) -> i64 {
     time.clamp(EARLIEST, LATEST).0
 }

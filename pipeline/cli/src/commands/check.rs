@@ -7,9 +7,9 @@ use weir_pipeline::bind::{Bound, bind};
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
 use weir_pipeline::problem::Problem;
+use weir_pipeline::readers::{self, Readers};
 use weir_pipeline::{connect, run, sql};
-use weir_schemas::avro::{Schema, can_read};
-use weir_schemas::registry::{Lookup, Registry};
+use weir_schemas::registry::Registry;
 
 use crate::{OperatorRegistry, Outcome, counted, paint, runtime};
 
@@ -31,12 +31,12 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
         Err(outcome) => return outcome,
     };
     let asked = (!offline).then_some(&registry);
-    let readers = match runtime.block_on(connect::readers(&pipeline, asked)) {
+    let readers = match runtime.block_on(readers::choose(&pipeline, asked)) {
         Ok(readers) => readers,
-        Err(problems) => return Outcome::problems(&problems),
+        Err(error) => return Outcome::of_error(&error),
     };
     let name = file.display().to_string();
-    let bound = match bind(&name, &pipeline, &readers) {
+    let bound = match bind(&name, &pipeline, &readers.schemas) {
         Ok(bound) => bound,
         Err(problems) => return Outcome::problems(&problems),
     };
@@ -52,7 +52,7 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
     }
     let mut problems = Vec::new();
     if !offline {
-        runtime.block_on(check_registry(&pipeline, &bound, &registry, &mut problems));
+        runtime.block_on(check_subjects(&pipeline, &bound, &readers, &registry, &mut problems));
         check_topics(&name, &pipeline, &mut problems);
         let needed = connect::clickhouse(&pipeline).and_then(|client| Ok(runtime.block_on(layout.needed(&client))?));
         if let Err(error) = needed {
@@ -82,32 +82,32 @@ fn print_plan(bound: &Bound) {
     }
 }
 
-/// Whether every schema that the subject has can be read.
-async fn check_registry(pipeline: &Pipeline, bound: &Bound, registry: &Registry, problems: &mut Vec<Problem>) {
+/// Whether every version that the sources' subjects have can be read; says where a newer one than the reader is there.
+async fn check_subjects(
+    pipeline: &Pipeline,
+    bound: &Bound,
+    readers: &Readers,
+    registry: &Registry,
+    problems: &mut Vec<Problem>,
+) {
     for source in &bound.sources {
-        let Some(config) = pipeline.sources.get(&source.name) else { continue };
-        let subject = connect::subject_of(config);
-        let place = format!("subject {subject}");
-        let writer: std::sync::Arc<Schema> = match registry.latest(&subject).await {
-            Lookup::Found(found) => found.schema,
-            Lookup::Unknown => continue,
-            Lookup::Unusable(why) | Lookup::Unavailable(why) | Lookup::Refused(why) => {
-                problems.push(Problem::of_file(
-                    &place,
-                    why,
-                    "correct [registry], or start it; --offline leaves it out",
-                ));
-                continue;
-            }
+        let (Some(config), Some(kept)) = (pipeline.sources.get(&source.name), readers.kept.get(&source.name)) else {
+            continue;
         };
-        if let Err(found) = can_read(source.reader.schema(), &writer) {
-            problems.extend(found.iter().map(|incompatibility| {
-                Problem::of_file(
-                    &place,
-                    format!("source `{}` can't read its newest schema: {incompatibility}", source.name),
-                    "change the reader schema: give the field a default, or the type that was written",
-                )
-            }));
+        let place = format!("subject {}", readers::subject_of(config));
+        match readers::compare(&source.name, config, &source.reader, kept, registry).await {
+            Ok(found) => {
+                if let Some(newer) = found.newer {
+                    println!("{} {newer}\n", paint::bold("note:"));
+                }
+                let remedy = "change the reader schema: give the field a default, or the type that was written; where no \
+                              record of that version is left, delete the version from the subject";
+                problems.extend(found.unreadable.iter().map(|what| Problem::of_file(&place, what, remedy)));
+            }
+            Err(error) => {
+                let remedy = "correct [registry], or start it; --offline leaves it out";
+                problems.push(Problem::of_file(&place, error.to_string(), remedy));
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 mod program;
 mod refusals;
 mod retail;
+mod schema;
 mod shop;
 mod tidy;
 mod topics;

@@ -10,7 +10,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::program::{Bench, clickhouse, parts, wait_until};
 use crate::shop::{sell, shop};
 
-fn edit(bench: &Bench, from: &str, to: &str) {
+/// Changes `from` into `to` in the pipeline file.
+pub(crate) fn edit(bench: &Bench, from: &str, to: &str) {
     let text = std::fs::read_to_string(bench.file()).unwrap();
     assert!(text.contains(from), "{from}");
     std::fs::write(bench.file(), text.replace(from, to)).unwrap();

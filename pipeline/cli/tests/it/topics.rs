@@ -29,6 +29,13 @@ fn delete(bench: &Bench) {
     });
 }
 
+/// Gives the pipeline an address of its own for its status.
+pub(crate) fn serve_status(bench: &Bench) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = std::fs::read_to_string(bench.file()).unwrap();
+    std::fs::write(bench.file(), format!("http = \"127.0.0.1:{port}\"\n{text}")).unwrap();
+}
+
 /// The ends of the first `partitions` logs.
 fn ends(bench: &Bench, partitions: i32) -> Vec<i64> {
     let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", parts().kafka()).create().unwrap();
@@ -57,7 +64,12 @@ fn displays_of_lag_see_how_far_the_topic_is_committed() {
     let bench = shop("topics_lag");
     sell(&bench, 5_000, 1, &[]);
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
-    assert_eq!(told(&bench, 4), ends(&bench, 4));
+    let ends = ends(&bench, 4);
+    assert_eq!(told(&bench, 4), ends);
+    // Readers of ClickHouse see the same.
+    let rows: Vec<String> = (0..).zip(&ends).map(|(number, end)| format!("{number}\t{end}\t{end}\tdone")).collect();
+    let asked = "SELECT partition, next_offset, end_offset, state FROM weir_partitions ORDER BY partition";
+    assert_eq!(bench.ask(asked), rows.join("\n"));
 }
 
 #[test]
@@ -98,9 +110,7 @@ fn a_topic_made_anew_under_a_running_pipeline_stops_it() {
 #[test]
 fn new_partitions_are_noticed_and_a_restart_reads_them_from_their_beginning() {
     let bench = shop("topics_grow");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let text = std::fs::read_to_string(bench.file()).unwrap();
-    std::fs::write(bench.file(), format!("http = \"127.0.0.1:{port}\"\n{text}")).unwrap();
+    serve_status(&bench);
     sell(&bench, 2_000, 1, &[]);
     let mut running = bench.start(&["run", "pipeline.toml"]);
     wait_until("everything is read", || consumed(&bench) == 2_000);
