@@ -64,7 +64,8 @@ fn a_newer_version_changes_nothing_until_the_pipeline_file_takes_it() {
     edit(&bench, "topics = ", "schema_version = 9\ntopics = ");
     bench.weir(&["run", "pipeline.toml"]).refused(2, &["schema_version", "name one of 1, 2"]);
     edit(&bench, "schema_version = 9\n", "schema_version = 1\n");
-    bench.weir(&["run", "pipeline.toml"]).refused(2, &["loyalty"]);
+    // The way back would lose a column that the table has.
+    bench.weir(&["run", "pipeline.toml"]).refused(3, &["column loyalty is there"]);
 }
 
 #[test]
@@ -73,7 +74,7 @@ fn every_version_that_cannot_be_read_is_named_not_the_newest_alone() {
     sell(&bench, 2_000, 1, &[]);
     register(&bench, |fields| {
         let amount = fields.iter_mut().find(|field| field["name"] == "amount").unwrap();
-        *amount = json!({ "name": "amount", "type": "string" });
+        *amount = json!({ "name": "amount", "type": "boolean" });
     });
     register(&bench, with_loyalty);
     bench.weir(&["check", "pipeline.toml"]).refused(2, &["can't read version 2", "amount", "1 problem found"]);
