@@ -7,7 +7,7 @@ use super::combined::Combined;
 use super::count::Count;
 use super::extreme::Extreme;
 use super::extreme_bytes::ExtremeBytes;
-use super::lane::{Truth, Uuid, by_lane, layout};
+use super::lane::{Truth, Uuid, by_lane, by_number, layout};
 use super::nullable::Nullable;
 use super::quantile::Quantile;
 use super::sketch::Mapping;
@@ -71,35 +71,13 @@ fn refused(call: &Call, detail: &str) -> Error {
     }
 }
 
-/// Calls `$build!(type)` with the type of a number that can be added up, or gives `None`.
-macro_rules! by_summand {
-    ($column_type:expr, $build:ident) => {
-        match $column_type {
-            ColumnType::Bool => $build!(Truth),
-            ColumnType::Int(Width::W8) => $build!(i8),
-            ColumnType::Int(Width::W16) => $build!(i16),
-            ColumnType::Int(Width::W32) => $build!(i32),
-            ColumnType::Int(Width::W64) => $build!(i64),
-            ColumnType::UInt(Width::W8) => $build!(u8),
-            ColumnType::UInt(Width::W16) => $build!(u16),
-            ColumnType::UInt(Width::W32) => $build!(u32),
-            ColumnType::UInt(Width::W64) => $build!(u64),
-            ColumnType::Float32 => $build!(f32),
-            ColumnType::Float64 => $build!(f64),
-            ColumnType::Decimal(..=38, _) => $build!(i128),
-            ColumnType::Decimal(..) => $build!(i256),
-            _ => None,
-        }
-    };
-}
-
 fn sum(argument: &ColumnType, result: &ColumnType) -> Option<Box<dyn Accumulator>> {
     macro_rules! build {
         ($native:ty) => {
             Some(Box::new(Sum::<$native>::new(argument.arrow(), result.arrow())))
         };
     }
-    by_summand!(argument, build)
+    by_number!(argument, build, None)
 }
 
 fn avg(argument: &ColumnType) -> Option<Box<dyn Accumulator>> {
@@ -109,7 +87,7 @@ fn avg(argument: &ColumnType) -> Option<Box<dyn Accumulator>> {
             Some(Box::new(Avg::<$native>::new(argument.arrow(), scale)))
         };
     }
-    by_summand!(argument, build)
+    by_number!(argument, build, None)
 }
 
 fn quantile(argument: &ColumnType, mapping: Mapping, level: f64) -> Option<Box<dyn Accumulator>> {
@@ -122,7 +100,7 @@ fn quantile(argument: &ColumnType, mapping: Mapping, level: f64) -> Option<Box<d
     if matches!(argument, ColumnType::Decimal(..)) {
         return None;
     }
-    by_summand!(argument, build)
+    by_number!(argument, build, None)
 }
 
 fn extreme(side: Side, argument: &ColumnType) -> Option<Box<dyn Accumulator>> {

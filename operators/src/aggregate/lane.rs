@@ -209,17 +209,15 @@ impl Lane for Uuid {
     }
 }
 
-/// Calls `$build!(lane)` with the lane of a type whose values have a fixed width, or gives `$otherwise`.
-macro_rules! by_lane {
+/// Calls `$build!(lane)` with the lane of a number's type, or gives `$otherwise`.
+macro_rules! by_number {
     ($column_type:expr, $build:ident, $otherwise:expr) => {
         match $column_type {
             ColumnType::Bool => $build!(Truth),
             ColumnType::Int(Width::W8) => $build!(i8),
             ColumnType::Int(Width::W16) => $build!(i16),
-            ColumnType::Int(Width::W32) | ColumnType::Date | ColumnType::Date32 => $build!(i32),
-            ColumnType::Int(Width::W64) | ColumnType::DateTime(_) | ColumnType::DateTime64(..) => {
-                $build!(i64)
-            }
+            ColumnType::Int(Width::W32) => $build!(i32),
+            ColumnType::Int(Width::W64) => $build!(i64),
             ColumnType::UInt(Width::W8) => $build!(u8),
             ColumnType::UInt(Width::W16) => $build!(u16),
             ColumnType::UInt(Width::W32) => $build!(u32),
@@ -228,8 +226,20 @@ macro_rules! by_lane {
             ColumnType::Float64 => $build!(f64),
             ColumnType::Decimal(..=38, _) => $build!(i128),
             ColumnType::Decimal(..) => $build!(i256),
-            ColumnType::Uuid => $build!(Uuid),
             _ => $otherwise,
+        }
+    };
+}
+pub(super) use by_number;
+
+/// Calls `$build!(lane)` with the lane of a type whose values have a fixed width, or gives `$otherwise`.
+macro_rules! by_lane {
+    ($column_type:expr, $build:ident, $otherwise:expr) => {
+        match $column_type {
+            ColumnType::Date | ColumnType::Date32 => $build!(i32),
+            ColumnType::DateTime(_) | ColumnType::DateTime64(..) => $build!(i64),
+            ColumnType::Uuid => $build!(Uuid),
+            number => by_number!(number, $build, $otherwise),
         }
     };
 }

@@ -22,38 +22,6 @@ use crate::error::Error;
 macro_rules! with_number {
     ($data_type:expr, $T:ident => $body:expr, $other:expr) => {
         match $data_type {
-            DataType::Int8 => {
-                type $T = Int8Type;
-                $body
-            }
-            DataType::Int16 => {
-                type $T = Int16Type;
-                $body
-            }
-            DataType::Int32 => {
-                type $T = Int32Type;
-                $body
-            }
-            DataType::Int64 => {
-                type $T = Int64Type;
-                $body
-            }
-            DataType::UInt8 => {
-                type $T = UInt8Type;
-                $body
-            }
-            DataType::UInt16 => {
-                type $T = UInt16Type;
-                $body
-            }
-            DataType::UInt32 => {
-                type $T = UInt32Type;
-                $body
-            }
-            DataType::UInt64 => {
-                type $T = UInt64Type;
-                $body
-            }
             DataType::Float32 => {
                 type $T = Float32Type;
                 $body
@@ -62,7 +30,7 @@ macro_rules! with_number {
                 type $T = Float64Type;
                 $body
             }
-            _ => $other,
+            integer => with_integer!(integer, $T => $body, $other),
         }
     };
 }

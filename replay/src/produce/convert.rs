@@ -108,11 +108,11 @@ impl Kind {
     ///
     /// # Errors
     /// Why the text isn't one.
-    pub(crate) fn from_text(&self, text: &str, times: &TimeText) -> Result<Value, String> {
+    pub(crate) fn value_of_text(&self, text: &str, times: &TimeText) -> Result<Value, String> {
         let wrong = |what: &str| format!("{text:?} is no {what}");
         Ok(match self {
             Kind::Nullable { null, .. } if text.is_empty() => Value::Union(*null, Box::new(Value::Null)),
-            Kind::Nullable { other, kind, .. } => Value::Union(*other, Box::new(kind.from_text(text, times)?)),
+            Kind::Nullable { other, kind, .. } => Value::Union(*other, Box::new(kind.value_of_text(text, times)?)),
             Kind::Null => Value::Null,
             Kind::Boolean => match text {
                 "true" | "1" => Value::Boolean(true),
@@ -139,26 +139,28 @@ impl Kind {
     ///
     /// # Errors
     /// Why it isn't one, with the names of the fields on the way.
-    pub(crate) fn from_json(&self, json: &serde_json::Value, times: &TimeText) -> Result<Value, String> {
+    pub(crate) fn value_of_json(&self, json: &serde_json::Value, times: &TimeText) -> Result<Value, String> {
         use serde_json::Value as Json;
         Ok(match (self, json) {
             (Kind::Nullable { null, .. }, Json::Null) => Value::Union(*null, Box::new(Value::Null)),
-            (Kind::Nullable { other, kind, .. }, json) => Value::Union(*other, Box::new(kind.from_json(json, times)?)),
+            (Kind::Nullable { other, kind, .. }, json) => {
+                Value::Union(*other, Box::new(kind.value_of_json(json, times)?))
+            }
             (Kind::Null, Json::Null) => Value::Null,
             (Kind::Record(fields), Json::Object(object)) => {
                 let values = fields.iter().map(|(name, kind, default)| {
                     let json = object.get(name).or(default.as_ref()).unwrap_or(&Json::Null);
-                    let value = kind.from_json(json, times).map_err(|why| format!("{name}: {why}"))?;
+                    let value = kind.value_of_json(json, times).map_err(|why| format!("{name}: {why}"))?;
                     Ok((name.clone(), value))
                 });
                 Value::Record(values.collect::<Result<_, String>>()?)
             }
             (Kind::Map(kind), Json::Object(object)) => {
-                let entries = object.iter().map(|(name, json)| Ok((name.clone(), kind.from_json(json, times)?)));
+                let entries = object.iter().map(|(name, json)| Ok((name.clone(), kind.value_of_json(json, times)?)));
                 Value::Map(entries.collect::<Result<HashMap<_, _>, String>>()?)
             }
             (Kind::Array(kind), Json::Array(items)) => {
-                Value::Array(items.iter().map(|json| kind.from_json(json, times)).collect::<Result<_, String>>()?)
+                Value::Array(items.iter().map(|json| kind.value_of_json(json, times)).collect::<Result<_, String>>()?)
             }
             (Kind::Boolean, Json::Bool(value)) => Value::Boolean(*value),
             (Kind::Time(unit), Json::Number(number)) => {
@@ -168,8 +170,8 @@ impl Kind {
             (Kind::Map(_) | Kind::Array(_) | Kind::Record(_), json) => {
                 return Err(format!("{json} is not what the schema has there"));
             }
-            (_, Json::String(text)) => self.from_text(text, times)?,
-            (_, Json::Number(number)) => self.from_text(&number.to_string(), times)?,
+            (_, Json::String(text)) => self.value_of_text(text, times)?,
+            (_, Json::Number(number)) => self.value_of_text(&number.to_string(), times)?,
             (Kind::String, json @ (Json::Object(_) | Json::Array(_))) => Value::String(json.to_string()),
             (_, json) => return Err(format!("{json} is not what the schema has there")),
         })
@@ -316,20 +318,20 @@ mod tests {
     fn times_have_a_format_and_a_zone() {
         let london = TimeText { format: Some("%d/%m/%Y %H:%M".to_owned()), zone: Tz::Europe__London };
         assert_eq!(
-            Kind::Time(Unit::Millis).from_text("01/07/2011 12:00", &london),
+            Kind::Time(Unit::Millis).value_of_text("01/07/2011 12:00", &london),
             Ok(Value::TimestampMillis(1_309_518_000_000))
         );
         let utc = TimeText::default();
         assert_eq!(
-            Kind::Time(Unit::Millis).from_text("2010-12-01 08:26:00", &utc),
+            Kind::Time(Unit::Millis).value_of_text("2010-12-01 08:26:00", &utc),
             Ok(Value::TimestampMillis(1_291_191_960_000))
         );
         assert_eq!(
-            Kind::Time(Unit::Micros).from_text("2010-12-01T09:26:00.5+01:00", &utc),
+            Kind::Time(Unit::Micros).value_of_text("2010-12-01T09:26:00.5+01:00", &utc),
             Ok(Value::TimestampMicros(1_291_191_960_500_000))
         );
-        assert!(Kind::Time(Unit::Millis).from_text("27/03/2011 01:30", &london).is_err());
-        assert_eq!(Kind::Date.from_text("1970-01-02", &utc), Ok(Value::Date(1)));
+        assert!(Kind::Time(Unit::Millis).value_of_text("27/03/2011 01:30", &london).is_err());
+        assert_eq!(Kind::Date.value_of_text("1970-01-02", &utc), Ok(Value::Date(1)));
     }
 
     #[test]
@@ -339,11 +341,11 @@ mod tests {
             {"name": "e", "type": {"type": "enum", "name": "E", "symbols": ["x", "y"]}}, {"name": "l", "type": {"type": "array", "items": "double"}}]}"#;
         let kind = kind_of(&Schema::parse_str(schema).expect("a schema")).expect("a kind");
         let json = serde_json::json!({"m": {"k": "v"}, "e": "y", "l": [1, 2.5]});
-        let value = kind.from_json(&json, &TimeText::default()).expect("a value");
+        let value = kind.value_of_json(&json, &TimeText::default()).expect("a value");
         let Value::Record(fields) = value else { panic!("a record") };
         assert_eq!(fields[0].1, Value::Union(0, Box::new(Value::Null)));
         assert_eq!(fields[3].1, Value::Array(vec![Value::Double(1.0), Value::Double(2.5)]));
-        let wrong = kind.from_json(&serde_json::json!({"m": {}, "e": "z", "l": []}), &TimeText::default());
+        let wrong = kind.value_of_json(&serde_json::json!({"m": {}, "e": "z", "l": []}), &TimeText::default());
         assert_eq!(wrong, Err("e: \"z\" is none of x, y".to_owned()));
     }
 }

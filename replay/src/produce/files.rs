@@ -128,7 +128,7 @@ impl Layout {
     }
 
     fn row_number(&self, at: usize, number: u64) -> Result<Value, String> {
-        self.fields[at].1.from_text(&number.to_string(), &self.times)
+        self.fields[at].1.value_of_text(&number.to_string(), &self.times)
     }
 
     fn row(&self, value: Vec<(String, Value)>) -> Row {
@@ -208,9 +208,11 @@ impl Rows for CsvRows {
         let mut values = Vec::with_capacity(layout.fields.len());
         for (at, ((name, kind, default), origin)) in layout.fields.iter().zip(&self.origins).enumerate() {
             let value = match origin {
-                Origin::Column(column) => kind.from_text(self.record.get(*column).unwrap_or(""), &layout.times),
+                Origin::Column(column) => kind.value_of_text(self.record.get(*column).unwrap_or(""), &layout.times),
                 Origin::RowNumber => layout.row_number(at, self.number),
-                Origin::Absent => kind.from_json(default.as_ref().unwrap_or(&serde_json::Value::Null), &layout.times),
+                Origin::Absent => {
+                    kind.value_of_json(default.as_ref().unwrap_or(&serde_json::Value::Null), &layout.times)
+                }
             };
             values.push((name.clone(), value.map_err(|why| layout.wrong(line, name, why))?));
         }
@@ -271,8 +273,10 @@ impl Rows for JsonRows {
         }
         let json: serde_json::Value =
             serde_json::from_slice(&self.line).map_err(|error| layout.wrong(self.number, "JSON", error))?;
-        let value =
-            self.kind.from_json(&json, &layout.times).map_err(|why| layout.wrong(self.number, "the object", why))?;
+        let value = self
+            .kind
+            .value_of_json(&json, &layout.times)
+            .map_err(|why| layout.wrong(self.number, "the object", why))?;
         let Value::Record(mut fields) = value else { return Err(layout.wrong(self.number, "JSON", "not an object")) };
         if let Some(at) = layout.id {
             let id =

@@ -70,7 +70,7 @@ fn look(seen: &mut Seen, text: &str) {
     let is_name = digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.");
     seen.is_long = seen.is_long && !is_name && text.parse::<i64>().is_ok();
     seen.is_double = seen.is_double && !is_name && text.parse::<f64>().is_ok_and(f64::is_finite);
-    seen.is_time = seen.is_time && Kind::Time(Unit::Millis).from_text(text, &TimeText::default()).is_ok();
+    seen.is_time = seen.is_time && Kind::Time(Unit::Millis).value_of_text(text, &TimeText::default()).is_ok();
 }
 
 fn type_of(seen: &Seen) -> Value {

@@ -12,7 +12,9 @@ use std::ffi::c_char;
 use std::io::Read;
 use std::sync::Arc;
 
-use crate::engine::{Analysis, ConnectionPointer, Engine, RawConnection, RawInsert, RawResult, owned_text};
+use crate::engine::{
+    Analysis, ConnectionPointer, Engine, QueryFunction, RawConnection, RawInsert, RawResult, owned_text,
+};
 use crate::exception::Exception;
 
 /// How much of an insert's data is handed to the engine in one call.
@@ -151,12 +153,10 @@ impl Connection {
         (class, analysis.statement_count)
     }
 
-    /// Runs one statement and holds its whole result.
-    ///
-    /// # Errors
-    /// The engine's exception.
-    pub(crate) fn query(
-        &mut self,
+    /// Calls one of the engine's functions that take a statement with parameters and have a result.
+    fn ask(
+        &self,
+        function: QueryFunction,
         statement: &[u8],
         format: &str,
         parameters: &[(String, String)],
@@ -164,7 +164,7 @@ impl Connection {
         let bound = Bound::new(parameters);
         // SAFETY: all texts are passed with their lengths and live through the call.
         let result = unsafe {
-            (self.engine.chdb_query_with_params_n)(
+            function(
                 self.raw(),
                 statement.as_ptr().cast(),
                 statement.len(),
@@ -177,7 +177,20 @@ impl Connection {
                 parameters.len(),
             )
         };
-        let output = finish(&self.engine, result);
+        finish(&self.engine, result)
+    }
+
+    /// Runs one statement and holds its whole result.
+    ///
+    /// # Errors
+    /// The engine's exception.
+    pub(crate) fn query(
+        &mut self,
+        statement: &[u8],
+        format: &str,
+        parameters: &[(String, String)],
+    ) -> Result<Output, Exception> {
+        let output = self.ask(self.engine.chdb_query_with_params_n, statement, format, parameters);
         if output.is_err() && statement != DRAIN {
             let _ = self.query(DRAIN, "Null", &[]);
         }
@@ -194,23 +207,8 @@ impl Connection {
         format: &str,
         parameters: &[(String, String)],
     ) -> Result<Rows<'_>, Exception> {
-        let bound = Bound::new(parameters);
-        // SAFETY: as in `query`; the engine captures the parameters before it returns.
-        let stream = unsafe {
-            (self.engine.chdb_stream_query_with_params_n)(
-                self.raw(),
-                statement.as_ptr().cast(),
-                statement.len(),
-                format.as_ptr().cast(),
-                format.len(),
-                bound.names.as_ptr(),
-                bound.name_lengths.as_ptr(),
-                bound.values.as_ptr(),
-                bound.value_lengths.as_ptr(),
-                parameters.len(),
-            )
-        };
-        let stream = finish(&self.engine, stream)?;
+        // The engine captures the parameters before it returns.
+        let stream = self.ask(self.engine.chdb_stream_query_with_params_n, statement, format, parameters)?;
         Ok(Rows { connection: self, stream, ended: false })
     }
 
@@ -229,7 +227,7 @@ impl Connection {
         data: &mut dyn Read,
     ) -> Result<Output, Exception> {
         let bound = Bound::new(parameters);
-        // SAFETY: as in `query`; the handle is never null and is destroyed by `InsertHandle`.
+        // SAFETY: as in `ask`; the handle is never null and is destroyed by `InsertHandle`.
         let handle = InsertHandle {
             engine: &self.engine,
             handle: unsafe {

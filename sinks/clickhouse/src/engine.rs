@@ -38,6 +38,20 @@ pub(crate) struct Analysis {
     pub(crate) query_class: u32,
 }
 
+/// A function that takes a statement, a format and parameters, each as texts with their lengths, and has a result.
+pub(crate) type QueryFunction = unsafe extern "C" fn(
+    RawConnection,
+    *const c_char,
+    usize,
+    *const c_char,
+    usize,
+    Texts,
+    Lengths,
+    Texts,
+    Lengths,
+    usize,
+) -> RawResult;
+
 macro_rules! symbols {
     ($($name:ident: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
         /// libchdb, loaded. Lives until the process ends: the engine keeps threads of its own,

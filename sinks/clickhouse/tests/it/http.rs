@@ -280,13 +280,11 @@ async fn values_and_split_statements() {
 #[tokio::test]
 async fn get_is_read_only() {
     let server = Server::shared();
+    let folder = tempfile::tempdir().unwrap();
+    let forbidden = folder.path().join("forbidden");
+    let into_file = format!("SELECT 1 INTO OUTFILE '{}'", forbidden.display());
     assert_eq!(server.get(&[("query", "SELECT 1")]).await.text(), "1\n");
-    for statement in [
-        "CREATE DATABASE forbidden",
-        "INSERT INTO t VALUES (1)",
-        "KILL QUERY WHERE 1",
-        "SELECT 1 INTO OUTFILE '/tmp/weir-front-forbidden'",
-    ] {
+    for statement in ["CREATE DATABASE forbidden", "INSERT INTO t VALUES (1)", "KILL QUERY WHERE 1", &into_file] {
         let answer = server.get(&[("query", statement)]).await;
         assert_eq!(
             (answer.header("x-clickhouse-exception-code"), answer.status),
@@ -295,6 +293,7 @@ async fn get_is_read_only() {
             answer.text()
         );
     }
+    assert!(!forbidden.exists(), "it was written all the same");
 }
 
 #[tokio::test]
