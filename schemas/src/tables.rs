@@ -177,7 +177,7 @@ fn alert_columns() -> Vec<Column> {
         column("sdk", few(), "the SDK, empty where unknown"),
         column("sdk_version", few(), "the SDK's version"),
         column("app_version", few(), "the app's version"),
-        column("reason", few(), "the commonest reason among the refused records"),
+        column("reason", few(), "the commonest reason among the refused records; silent where too few came to go on"),
         column("detail", ColumnType::String, "the field, rule or wrong bytes of that reason"),
         column("refused", count(), "refused records in the window"),
         column("total", count(), "all records in the window"),

@@ -38,6 +38,36 @@ impl Status {
     }
 }
 
+/// What an alert's step is about.
+pub(super) enum Cause {
+    /// The commonest reason's number and detail.
+    Refused(u8, Vec<u8>),
+    /// Nothing was refused.
+    Nothing,
+    /// So many windows in a row had fewer records than are needed to go by.
+    Silent { windows: u32, min_records: u64 },
+}
+
+impl Cause {
+    fn reason(&self) -> Result<Vec<u8>, Error> {
+        Ok(match self {
+            Cause::Refused(number, _) => reason_of(*number)?.name().into(),
+            Cause::Nothing => Vec::new(),
+            Cause::Silent { .. } => b"silent".to_vec(),
+        })
+    }
+
+    fn detail(&self) -> Vec<u8> {
+        match self {
+            Cause::Refused(_, detail) => detail.clone(),
+            Cause::Nothing => Vec::new(),
+            Cause::Silent { windows, min_records } => {
+                format!("fewer than {min_records} records in each of {windows} windows").into_bytes()
+            }
+        }
+    }
+}
+
 /// What a window made of an alert.
 pub(super) struct Judgement {
     pub(super) status: Status,
@@ -46,8 +76,7 @@ pub(super) struct Judgement {
     pub(super) window_start: i64,
     pub(super) window_end: i64,
     pub(super) sender: Sender,
-    /// The commonest reason's number and detail; none when nothing was refused.
-    pub(super) reason: Option<(u8, Vec<u8>)>,
+    pub(super) cause: Cause,
     pub(super) refused: u64,
     pub(super) total: u64,
     pub(super) share: f64,
@@ -117,11 +146,8 @@ impl AlertRows {
         for part in 0..4 {
             columns.push(texts(&|row| Ok(row.sender.0[part].clone()))?);
         }
-        columns.push(texts(&|row| match &row.reason {
-            Some((number, _)) => Ok(reason_of(*number)?.name().into()),
-            None => Ok(Vec::new()),
-        })?);
-        columns.push(texts(&|row| Ok(row.reason.clone().map(|(_, detail)| detail).unwrap_or_default()))?);
+        columns.push(texts(&|row| row.cause.reason())?);
+        columns.push(texts(&|row| Ok(row.cause.detail()))?);
         columns.push(counts(|row| row.refused));
         columns.push(counts(|row| row.total));
         columns.push(Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.share))));

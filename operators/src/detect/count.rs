@@ -41,6 +41,18 @@ impl Sender {
         }
         key
     }
+
+    /// The sender that a key names; parts that are cut short are empty.
+    pub(super) fn of_key(mut key: &[u8]) -> Sender {
+        let mut sender = Sender::default();
+        for part in &mut sender.0 {
+            let Some((length, rest)) = key.split_first_chunk::<4>() else { break };
+            let Some((text, rest)) = rest.split_at_checked(u32::from_le_bytes(*length) as usize) else { break };
+            *part = text.to_vec();
+            key = rest;
+        }
+        sender
+    }
 }
 
 /// A place by the topic's number.

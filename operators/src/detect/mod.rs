@@ -4,10 +4,12 @@
 //! allowed lateness as `settle` nothing of the window can come any more, so the same log makes the same alerts; with less
 //! they come sooner and count what had come by then. What comes for a window that was judged is not looked at.
 //!
-//! An alert *opens* at a share of `open_at` or more, is *updated* by every later window that has enough records, and is
-//! *resolved* by one whose share is below `resolve_below`; between the two thresholds nothing changes hands, so a share
-//! that hovers about one of them does not flap. A window with fewer than `min_records` records says nothing, and so
-//! a release that falls silent keeps its alert.
+//! An alert *opens* at a share of `open_at` or more, is *updated* by a later window whose commonest reason or whose share in
+//! whole per cent is another than was told last, and is *resolved* by one whose share is below `resolve_below`; between
+//! the two thresholds nothing changes hands, so a share that hovers about one of them does not flap. A window with
+//! fewer than `min_records` records says nothing. After `silent_windows` of them in a row the alert is resolved with
+//! `silent` as its reason: the release is gone, or nobody uses it any more. The end of the log is not silence: when
+//! the watermark goes to its end, only windows up to the last one with records count.
 //!
 //! Rows go to two tables: each step to the history, the newest step of each alert to the current one.
 //! Bound: counts of the windows that are open, one entry per window and release, in keyed state.
@@ -15,7 +17,7 @@
 mod alerts;
 mod count;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
 use arrow_array::RecordBatch;
@@ -27,7 +29,7 @@ use crate::group_key::{decode_start, encode_start};
 use crate::operator::{Context, Operator};
 use crate::route::key_group;
 use crate::state::{ByteTable, Codec, CodecError, KeyedTable, StateRegistry, Stored};
-use alerts::{AlertRows, Judgement, Status};
+use alerts::{AlertRows, Cause, Judgement, Status};
 use count::{ACCEPTED, Sender, Spot, read_counts};
 
 pub use count::{CountAccepted, CountRefused, SenderColumns};
@@ -50,6 +52,8 @@ pub struct Thresholds {
     pub resolve_below: f64,
     /// Windows with fewer records than this say nothing.
     pub min_records: u64,
+    /// Resolves after this many windows in a row that say nothing; at least 1.
+    pub silent_windows: u32,
     /// The window's width.
     pub window: Span,
     /// How long after its end a window is judged.
@@ -62,6 +66,8 @@ pub struct Detect {
     rows: AlertRows,
     counts: KeyedTable<(i64, Vec<u8>), Counted>,
     open: KeyedTable<Vec<u8>, OpenAlert>,
+    /// The open alerts by the window that spoke last, with their key groups and keys.
+    spoke: BTreeSet<(i64, u16, Vec<u8>)>,
     /// Windows that have counts, with their key groups.
     windows: BTreeMap<i64, Vec<u16>>,
     /// Every window that ends here or before was judged.
@@ -82,10 +88,14 @@ struct Counted {
 }
 
 /// An alert that is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct OpenAlert {
     revision: u32,
     opened_at: i64,
+    /// The start of the last window with enough records.
+    spoke_at: i64,
+    /// The commonest reason's number and detail, and the share in whole per cent, as they were told last.
+    told: (u8, Vec<u8>, u32),
 }
 
 impl Detect {
@@ -109,11 +119,18 @@ impl Detect {
                 judged_through = judged_through.max(EventTime(decode_start(through)?));
             }
         }
+        let mut open: KeyedTable<Vec<u8>, OpenAlert> = registry.keyed(OPEN_TABLE, memory_bytes)?;
+        let mut spoke = BTreeSet::new();
+        open.scan(|group, key, alert| {
+            spoke.insert((alert.spoke_at, group, key));
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(Detect {
             rows: AlertRows::new(thresholds.source.clone(), topics),
             thresholds,
             counts,
-            open: registry.keyed(OPEN_TABLE, memory_bytes)?,
+            open,
+            spoke,
             windows,
             judged_through,
             judged,
@@ -145,35 +162,72 @@ impl Detect {
             return Ok(None);
         }
         let share = counted.refused as f64 / counted.total as f64;
-        let known = self.open.get(group, key)?.map(|open| *open);
-        let (status, alert) = match known {
-            None if share >= open_at => (Status::Open, OpenAlert { revision: 1, opened_at: window }),
-            None => return Ok(None),
-            Some(open) => {
-                let next = OpenAlert { revision: open.revision + 1, ..open };
-                (if share < resolve_below { Status::Resolved } else { Status::Update }, next)
-            }
-        };
-        if status == Status::Resolved {
-            self.open.remove(group, key)?;
-        } else {
-            self.open.insert(group, key, alert)?;
-        }
         // The commonest reason; of equally common ones the first by number and detail.
         let commonest = counted.reasons.iter().max_by(|a, b| a.1.cmp(b.1).then(b.0.cmp(a.0)));
-        Ok(Some(Judgement {
+        let commonest = commonest.map(|(reason, _)| reason.clone());
+        let (number, detail) = commonest.clone().unwrap_or((ACCEPTED, Vec::new()));
+        let told = (number, detail, (share * 100.0) as u32);
+        let known = self.open.get(group, key)?.map(|open| OpenAlert::clone(&open));
+        if let Some(open) = &known {
+            self.spoke.remove(&(open.spoke_at, group, key.clone()));
+        }
+        let (status, revision, opened_at) = match &known {
+            None if share >= open_at => (Some(Status::Open), 1, window),
+            None => return Ok(None),
+            Some(open) if share < resolve_below => (Some(Status::Resolved), open.revision + 1, open.opened_at),
+            Some(open) if open.told != told => (Some(Status::Update), open.revision + 1, open.opened_at),
+            Some(open) => (None, open.revision, open.opened_at),
+        };
+        if status == Some(Status::Resolved) {
+            self.open.remove(group, key)?;
+        } else {
+            self.open.insert(group, key, OpenAlert { revision, opened_at, spoke_at: window, told })?;
+            self.spoke.insert((window, group, key.clone()));
+        }
+        Ok(status.map(|status| Judgement {
             status,
-            revision: alert.revision,
-            opened_at: alert.opened_at,
+            revision,
+            opened_at,
             window_start: window,
             window_end: window.saturating_add(self.thresholds.window.0),
-            reason: commonest.map(|((reason, detail), _)| (*reason, detail.clone())),
+            cause: commonest.map_or(Cause::Nothing, |(reason, detail)| Cause::Refused(reason, detail)),
             sender: counted.sender,
             refused: counted.refused,
             total: counted.total,
             share,
             examples: counted.examples,
         }))
+    }
+
+    /// Resolves every alert whose release has said nothing for so long that the last silent window ends at `through` or
+    /// before.
+    fn resolve_silent(&mut self, through: i64) -> Result<Vec<Judgement>, Error> {
+        let Thresholds { silent_windows, min_records, window: Span(width), .. } = self.thresholds;
+        let silence = width.saturating_mul(i64::from(silent_windows.max(1)));
+        let mut judgements = Vec::new();
+        while let Some((spoke_at, _, _)) = self.spoke.first() {
+            let last_silent = spoke_at.saturating_add(silence);
+            if last_silent.saturating_add(width) > through {
+                break;
+            }
+            let Some((_, group, key)) = self.spoke.pop_first() else { break };
+            let Some(open) = self.open.get(group, &key)?.map(|open| OpenAlert::clone(&open)) else { continue };
+            self.open.remove(group, &key)?;
+            judgements.push(Judgement {
+                status: Status::Resolved,
+                revision: open.revision + 1,
+                opened_at: open.opened_at,
+                window_start: last_silent,
+                window_end: last_silent.saturating_add(width),
+                cause: Cause::Silent { windows: silent_windows, min_records },
+                sender: Sender::of_key(&key),
+                refused: 0,
+                total: 0,
+                share: 0.0,
+                examples: Vec::new(),
+            });
+        }
+        Ok(judgements)
     }
 }
 
@@ -212,12 +266,17 @@ impl Operator for Detect {
         let through = cx.watermark().minus(self.thresholds.settle);
         let width = self.thresholds.window.0;
         let mut judgements = Vec::new();
+        let mut heard_through = i64::MIN;
         while let Some(first) = self.windows.first_entry()
             && first.key().saturating_add(width) <= through.0
         {
             let (window, groups) = first.remove_entry();
+            judgements.extend(self.resolve_silent(window)?);
             judgements.extend(self.judge_window(window, &groups)?);
+            heard_through = window.saturating_add(width);
         }
+        let is_end = cx.watermark() == EventTime::MAX;
+        judgements.extend(self.resolve_silent(if is_end { heard_through } else { through.0 })?);
         let boundary = EventTime(through.0.saturating_sub(through.0.rem_euclid(width.max(1))));
         if boundary > self.judged_through {
             self.judged_through = boundary;
@@ -263,11 +322,13 @@ impl Codec for Counted {
 
 impl Codec for OpenAlert {
     fn encode(&self, out: &mut Vec<u8>) {
-        (self.revision, self.opened_at).encode(out);
+        (self.revision, self.opened_at, self.spoke_at).encode(out);
+        self.told.encode(out);
     }
 
     fn decode(bytes: &mut &[u8]) -> Result<Self, CodecError> {
-        let (revision, opened_at) = <(u32, i64)>::decode(bytes)?;
-        Ok(OpenAlert { revision, opened_at })
+        let (revision, opened_at, spoke_at) = <(u32, i64, i64)>::decode(bytes)?;
+        let told = <(u8, Vec<u8>, u32)>::decode(bytes)?;
+        Ok(OpenAlert { revision, opened_at, spoke_at, told })
     }
 }

@@ -27,6 +27,7 @@ fn harness(peers: usize, settle: i64) -> Harness {
             open_at: 0.5,
             resolve_below: 0.2,
             min_records: 10,
+            silent_windows: 3,
             window: Span(MINUTE),
             settle: Span(settle),
         };
@@ -201,6 +202,53 @@ fn an_alert_opens_is_updated_and_resolves_with_hysteresis() {
         current.iter().map(|changes| changes.rows.num_rows()).sum::<usize>(),
         1,
         "one row per alert: the newest"
+    );
+}
+
+#[test]
+fn an_update_tells_something_new_and_silence_resolves_with_a_reason() {
+    let mut harness = harness(1, 0);
+    // The same share and reason is told once; three silent windows in a row resolve, two do not.
+    for (minute, bad) in [(0, 12), (1, 12), (2, 15), (5, 15), (6, 15)] {
+        feed(&mut harness, &minute_of("2.1", minute, 20, bad));
+    }
+    harness.raise(EventTime(10 * MINUTE - 1));
+    assert_eq!(
+        steps(&harness.finish_epoch()),
+        [
+            "0 2.1 r1 open since 0: 12/20 = 0.60 malformed amount orders/4@0",
+            "2 2.1 r2 update since 0: 15/20 = 0.75 malformed amount orders/4@2000",
+        ]
+    );
+    // What is open is known again after a start.
+    harness.start(2);
+    harness.raise(EventTime(10 * MINUTE));
+    assert_eq!(
+        steps(&harness.finish_epoch()),
+        ["9 2.1 r3 resolved since 0: 0/0 = 0.00 silent fewer than 10 records in each of 3 windows "]
+    );
+    // It is over: the next bad window opens another one, and the end of the log is not silence.
+    feed(&mut harness, &minute_of("2.1", 20, 20, 20));
+    harness.raise(EventTime::MAX);
+    assert_eq!(
+        steps(&harness.finish_epoch()),
+        ["20 2.1 r1 open since 20: 20/20 = 1.00 malformed amount orders/4@20000"]
+    );
+}
+
+#[test]
+fn silence_ends_before_a_later_window_is_judged() {
+    let mut harness = harness(1, 0);
+    feed(&mut harness, &minute_of("2.1", 0, 20, 20));
+    feed(&mut harness, &minute_of("2.1", 4, 20, 20));
+    harness.raise(EventTime(5 * MINUTE));
+    assert_eq!(
+        steps(&harness.finish_epoch()),
+        [
+            "0 2.1 r1 open since 0: 20/20 = 1.00 malformed amount orders/4@0",
+            "3 2.1 r2 resolved since 0: 0/0 = 0.00 silent fewer than 10 records in each of 3 windows ",
+            "4 2.1 r1 open since 4: 20/20 = 1.00 malformed amount orders/4@4000",
+        ]
     );
 }
 

@@ -235,11 +235,17 @@ pub struct RefusedShare {
     /// Windows with fewer records than this say nothing.
     #[serde(default = "default_min_records")]
     pub min_records: u64,
+    /// Resolves after this many windows in a row that say nothing.
+    #[serde(default = "default_silent_windows")]
+    pub silent_windows: u32,
     /// The window, in milliseconds.
     #[serde(default = "default_detect_window_ms")]
     pub window_ms: u64,
 }
 
+fn default_silent_windows() -> u32 {
+    30
+}
 fn default_workers() -> usize {
     2
 }

@@ -58,6 +58,8 @@ fn bounds(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>)
     }
     if let Some(detector) = &pipeline.alerts.refused_share {
         between(&["alerts", "refused_share", "window_ms"], detector.window_ms, 1_000, 86_400_000);
+        let silent = u64::from(detector.silent_windows);
+        between(&["alerts", "refused_share", "silent_windows"], silent, 1, 1_000_000);
         let ordered =
             0.0 <= detector.resolve_below && detector.resolve_below <= detector.open_at && detector.open_at <= 1.0;
         if !ordered {

@@ -188,6 +188,7 @@ pub(super) fn graph_of(
                 open_at: detector.open_at,
                 resolve_below: detector.resolve_below,
                 min_records: detector.min_records,
+                silent_windows: detector.silent_windows,
                 window: span(detector.window_ms),
                 settle: allowed_lateness,
             };
