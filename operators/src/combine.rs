@@ -48,7 +48,7 @@ pub struct Combine {
     plan: Arc<ViewPlan>,
     windows: Windows,
     format: KeyFormat,
-    /// Indices of the columns that stand in dimensions, arguments and conditions.
+    /// Indices of the event time and of the columns that stand in dimensions, arguments and conditions.
     reads: HashSet<usize>,
     schema: SchemaRef,
     memory_bytes: usize,
@@ -70,6 +70,7 @@ impl Combine {
         let mut reads = HashSet::new();
         let calls =
             plan.measures.iter().flat_map(|measure| measure.call.arguments.iter().chain(&measure.call.condition));
+        reads.insert(system::EVENT_TIME);
         for expression in plan.dimensions.iter().map(|dimension| &dimension.value).chain(calls) {
             expression.visit_columns(&mut |index| {
                 reads.insert(index);
@@ -91,27 +92,11 @@ impl Combine {
         })
     }
 
-    /// The rows for which the view's filter is true. Only columns that the view reads are copied; the others are replaced
-    /// by columns of nulls, so that indices stay what they were.
+    /// The rows for which the view's filter is true.
     fn filter(&self, batch: RecordBatch) -> Result<RecordBatch, Error> {
         let Some(filter) = &self.plan.filter else { return Ok(batch) };
         let passes = without_nulls(filter.evaluate_condition(&batch)?);
-        let rows = passes.true_count();
-        if rows == batch.num_rows() || rows == 0 {
-            return Ok(batch.slice(0, rows));
-        }
-        let passes = FilterBuilder::new(&passes).optimize().build();
-        let (mut fields, mut columns) = (Vec::new(), Vec::new());
-        for (at, (field, column)) in batch.schema().fields().iter().zip(batch.columns()).enumerate() {
-            if at == system::EVENT_TIME || self.reads.contains(&at) {
-                fields.push(field.clone());
-                columns.push(passes.filter(column)?);
-            } else {
-                fields.push(Arc::new(Field::new(field.name(), DataType::Null, true)));
-                columns.push(Arc::new(NullArray::new(rows)));
-            }
-        }
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+        rows_where(&batch, &passes, &self.reads)
     }
 
     /// Emits every group and forgets it.
@@ -136,10 +121,10 @@ impl Combine {
 
     /// Bytes that groups and states take; a walk over all groups.
     fn measure_bytes(&self) -> usize {
-        let heap = |state: &Box<dyn Accumulator>| -> usize {
+        let heap = |state: &dyn Accumulator| -> usize {
             (0..self.groups.len()).map(|slot| state.heap_bytes(slot as u32)).sum()
         };
-        self.groups.bytes() + self.states.iter().map(heap).sum::<usize>()
+        self.groups.bytes() + self.states.iter().map(|state| heap(state.as_ref())).sum::<usize>()
     }
 }
 
@@ -192,6 +177,31 @@ pub(crate) fn partial_schema(plan: &ViewPlan) -> SchemaRef {
     let mut fields = vec![Field::new("_group", DataType::UInt16, false), Field::new("key", DataType::Binary, false)];
     fields.extend(plan.measures.iter().map(|measure| Field::new(&measure.name, DataType::Binary, false)));
     Arc::new(Schema::new(fields))
+}
+
+/// The rows of `batch` that pass. Only the columns `reads` are copied; the others are replaced by columns of nulls, so that
+/// indices stay what they were.
+pub(crate) fn rows_where(
+    batch: &RecordBatch,
+    passes: &BooleanArray,
+    reads: &HashSet<usize>,
+) -> Result<RecordBatch, Error> {
+    let rows = passes.true_count();
+    if rows == batch.num_rows() || rows == 0 {
+        return Ok(batch.slice(0, rows));
+    }
+    let passes = FilterBuilder::new(passes).optimize().build();
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (at, (field, column)) in batch.schema().fields().iter().zip(batch.columns()).enumerate() {
+        if reads.contains(&at) {
+            fields.push(field.clone());
+            columns.push(passes.filter(column)?);
+        } else {
+            fields.push(Arc::new(Field::new(field.name(), DataType::Null, true)));
+            columns.push(Arc::new(NullArray::new(rows)));
+        }
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// A condition without nulls: what is null is not true.

@@ -19,6 +19,7 @@ mod group_key;
 pub mod maintain;
 pub mod moment;
 pub mod operator;
+pub mod prove;
 pub mod record;
 pub mod route;
 pub mod script;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weir_operators::expr::Expr;
+use weir_operators::prove::Proof;
 use weir_operators::view::ViewPlan;
 use weir_schemas::avro::ReaderSchema;
 use weir_schemas::stage::{Column, event_schema, system};
@@ -152,11 +153,13 @@ fn bind_to_wanted(
                 Err(found) => problems.extend(found),
             }
         }
+        let own = views.iter().filter(|view| view.plan.source == *name);
+        let proofs = own.filter_map(|view| Proof::of_view(&view.plan)).collect();
         sources.push(BoundSource {
             name: name.clone(),
             reader: Arc::clone(reader),
             wanted: flags,
-            contract: contract_of(source, &columns.columns, rules),
+            contract: contract_of(source, &columns.columns, rules, proofs),
             columns: columns.columns.clone(),
         });
     }
@@ -267,7 +270,12 @@ fn index_of(columns: &[Column], field: &str) -> Option<usize> {
     columns.iter().position(|column| column.name == field)
 }
 
-fn contract_of(source: &config::Source, columns: &[Column], rules: Vec<(String, Expr)>) -> Contract {
+fn contract_of(
+    source: &config::Source,
+    columns: &[Column],
+    rules: Vec<(String, Expr)>,
+    proofs: Vec<Proof>,
+) -> Contract {
     let index = |field: &Option<String>| field.as_deref().and_then(|field| index_of(columns, field));
     let span = |ms: u64| Span::from_ms(i64::try_from(ms).unwrap_or(i64::MAX));
     let release = &source.release;
@@ -290,5 +298,6 @@ fn contract_of(source: &config::Source, columns: &[Column], rules: Vec<(String, 
             release.app_version.clone(),
         ],
         rules,
+        proofs,
     }
 }

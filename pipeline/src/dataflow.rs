@@ -5,7 +5,7 @@
 //!           fetch,              hash of      each tenant and          ├─▶ key ═▶ a team's own operator
 //!           decode,             tenant, id   id once                  ├─▶ record events
 //!           judge time,                        │                      └─▶ count accepted ═╗
-//!           rules                              │ tallies                                  ╠═▶ detect
+//!           rules, proof                       │ tallies                                  ╠═▶ detect
 //!           │      │                           ▼                                          ║
 //!           │      └──────── tallies ────▶ count ─▶ gather ═▶ ledger                      ║
 //!           │ refused                                                                     ║

@@ -20,6 +20,10 @@ use weir_sinks::clickhouse::{Client, Lines};
 /// How often a difference is looked at again before it counts, and how long to wait between.
 const LOOKS: usize = 4;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+/// Without these ClickHouse computes some branches that no row takes, depending on its plan, and fails over them: it leaves
+/// arithmetic of decimals out of short circuits, and turns `sum(if(c, x, 0))` into `sumIf(x, c)`.
+const LAZILY: &str =
+    "short_circuit_function_evaluation = 'force_enable', optimize_rewrite_aggregate_function_with_if = 0";
 
 /// What to compare, and how strictly.
 #[derive(Clone, Copy, Debug)]
@@ -256,7 +260,7 @@ impl Asked<'_> {
         let sql = format!(
             "SELECT toString(sipHash64(`weir key`)), toJSONString(tuple({keys})) AS `weir key`, {names} FROM {from} \
              WHERE toUnixTimestamp({window}) <= {through_seconds} ORDER BY sipHash64(`weir key`), `weir key` \
-             SETTINGS output_format_json_quote_64bit_integers = 1, output_format_json_quote_decimals = 1, \
+             SETTINGS {LAZILY}, output_format_json_quote_64bit_integers = 1, output_format_json_quote_decimals = 1, \
              output_format_json_quote_denormals = 1",
             keys = keys.join(", "),
             names = names.join(", "),

@@ -76,11 +76,13 @@ pub enum Reason {
     TooLate = 10,
     /// The same for [`Fate::TooLateAfterIdle`].
     TooLateAfterIdle = 11,
+    /// An expression of a view or a rule fails for the event, as it would fail ClickHouse's query; the detail names both.
+    NotEvaluable = 12,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 13] = [
         Reason::NotFramed,
         Reason::UnknownSchema,
         Reason::IncompatibleSchema,
@@ -93,6 +95,7 @@ impl Reason {
         Reason::Rule,
         Reason::TooLate,
         Reason::TooLateAfterIdle,
+        Reason::NotEvaluable,
     ];
 
     /// The fate of a record with this reason.
@@ -119,6 +122,7 @@ impl Reason {
             Reason::Rule => "rule",
             Reason::TooLate => "too_late",
             Reason::TooLateAfterIdle => "too_late_after_idle",
+            Reason::NotEvaluable => "not_evaluable",
         }
     }
 

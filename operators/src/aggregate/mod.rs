@@ -51,6 +51,7 @@ mod sum;
 mod unique;
 
 pub use build::{accumulator, merge_states};
+pub(crate) use quantile::SketchRange;
 
 use arrow_array::{ArrayRef, BooleanArray};
 use weir_schemas::types::ColumnType;
@@ -132,6 +133,12 @@ impl Side {
 }
 
 impl Call {
+    /// The numbers that its states can hold, where those aren't all of the argument's type.
+    pub(crate) fn sketch_range(&self) -> Option<SketchRange> {
+        let Function::QuantileDd { relative_accuracy, .. } = &self.function else { return None };
+        SketchRange::new(*relative_accuracy, self.arguments.first()?.column_type())
+    }
+
     /// The type of the finalised value.
     pub fn result_type(&self) -> &ColumnType {
         &self.result

@@ -1,11 +1,15 @@
 //! `quantileDD(relative_accuracy, level)`: a DDSketch of every group; values are read as `Float64`.
 //!
-//! An infinite value, or one that the sketch cannot hold, is an error, as it is in ClickHouse; NaN counts nothing.
+//! An infinite value, or one that the sketch cannot hold, is an error, as it is in ClickHouse; NaN counts nothing. Events with
+//! such values are refused before they get here ([`prove`](crate::prove)).
 
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float64Type;
 use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array};
 use arrow_schema::DataType;
+use weir_schemas::types::ColumnType;
 
 use super::bytes::Bytes;
 use super::rows::{Rows, argument};
@@ -15,6 +19,48 @@ use super::{Accumulator, Delta};
 use crate::error::Error;
 
 const NAME: &str = "quantileDD";
+
+/// The numbers that every sketch of an accuracy can hold together: ClickHouse fails over an infinite one, and over two in one
+/// group that are too far apart. Which of those comes first depends on the order of reading, so that a fixed range
+/// around 1 decides instead: with an accuracy of 0.001 it reaches from 1e-28 to 1e28 on either side of 0.
+#[derive(Clone, Debug)]
+pub(crate) struct SketchRange {
+    mapping: Mapping,
+}
+
+impl SketchRange {
+    /// For the arguments' type; `None` if it has no number beyond the range.
+    pub(crate) fn new(relative_accuracy: f64, argument: &ColumnType) -> Option<SketchRange> {
+        let mapping = Mapping::new(relative_accuracy)?;
+        let always = match argument.without_null() {
+            ColumnType::Float32 | ColumnType::Float64 => false,
+            _ => mapping.holds(u64::MAX as f64),
+        };
+        (!always).then_some(SketchRange { mapping })
+    }
+
+    /// Whether all numbers that count are in the range.
+    ///
+    /// # Errors
+    /// [`Error::Evaluation`] if one isn't.
+    pub(crate) fn check(&self, numbers: &ArrayRef, filter: Option<&BooleanArray>) -> Result<(), Error> {
+        let floats = arrow_cast::cast(numbers, &DataType::Float64)?;
+        let floats = floats.as_primitive::<Float64Type>();
+        let counts =
+            |row: usize| floats.is_valid(row) && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
+        match floats.values().iter().enumerate().all(|(row, value)| self.mapping.holds(*value) || !counts(row)) {
+            true => Ok(()),
+            false => Err(out_of_range()),
+        }
+    }
+}
+
+fn out_of_range() -> Error {
+    Error::Evaluation {
+        expression: NAME.into(),
+        detail: format!("the value is out of the sketch's range; leave it out, for example by {NAME}If"),
+    }
+}
 
 /// The sketches of every slot.
 pub(super) struct Quantile<N> {
@@ -42,16 +88,11 @@ impl<N: Summand> Accumulator for Quantile<N> {
     fn update(&mut self, slots: &[u32], arguments: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<(), Error> {
         let array = argument(arguments, &self.argument, slots, filter)?;
         let values = N::values(array);
-        let mut result = Ok(());
+        let mut fits = true;
         Rows::new(slots, array.nulls(), filter).each(|row, slot| {
-            if let Err(value) = self.sketches[slot].add(&self.mapping, values[row].widen().float()) {
-                result = Err(value);
-            }
+            fits &= self.sketches[slot].add(&self.mapping, values[row].widen().float());
         });
-        result.map_err(|value| Error::Evaluation {
-            expression: NAME.into(),
-            detail: format!("the value {value} is out of the sketch's range; leave it out, for example by {NAME}If"),
-        })
+        if fits { Ok(()) } else { Err(out_of_range()) }
     }
 
     fn merge(&mut self, slot: u32, state: &[u8]) -> Result<(), Error> {

@@ -55,6 +55,13 @@ impl Mapping {
         (f64::from(key) / self.multiplier).exp() * (1.0 + self.relative_accuracy)
     }
 
+    /// Whether every sketch can hold the value, whatever else it holds: its bin is in the middle half of the keys that a
+    /// store may reach, so that no two such bins are further apart than a store may span. NaN counts nothing.
+    pub(super) fn holds(&self, value: f64) -> bool {
+        let size = value.abs();
+        value.is_nan() || size <= self.least || (size <= self.greatest && self.key(size).unsigned_abs() < SPAN_MAX / 2)
+    }
+
     /// Whether states of this gamma have the same bins. ClickHouse computes gamma anew when it merges into an
     /// empty state, which can change its last bits.
     fn fits(&self, gamma: f64) -> bool {
@@ -253,22 +260,22 @@ pub(super) struct Sketch {
 }
 
 impl Sketch {
-    /// Adds a value; NaN counts nothing. The value itself comes back if it is beyond what the sketch can hold.
+    /// Adds a value; NaN counts nothing. False, and nothing has changed, if it is beyond what the sketch can hold.
     #[inline]
-    pub(super) fn add(&mut self, mapping: &Mapping, value: f64) -> Result<(), f64> {
+    pub(super) fn add(&mut self, mapping: &Mapping, value: f64) -> bool {
         let size = value.abs();
         if value.is_nan() {
-            return Ok(());
+            return true;
         }
         if size > mapping.greatest {
-            return Err(value);
+            return false;
         }
         if size <= mapping.least {
             self.zeros += 1.0;
-            return Ok(());
+            return true;
         }
         let bins = if value > 0.0 { &mut self.positive } else { &mut self.negative };
-        if bins.add(mapping.key(size)) { Ok(()) } else { Err(value) }
+        bins.add(mapping.key(size))
     }
 
     /// Adds what another one has seen; false, and nothing has changed, if the two span too much.

@@ -47,6 +47,7 @@ pub(super) fn convert(call: &Call<'_>, target: Target) -> Result<ArrayRef, Error
         (Target::Int64 | Target::Float64, _) => convert_number(&array, &call.result.arrow()),
         (Target::Decimal64(scale), ColumnType::Float32 | ColumnType::Float64) => float_to_decimal(call, &array, scale),
         (Target::Decimal64(_), _) => decimals::rescale(call),
+        (Target::Date, _) => Err(call.unsupported()),
     }
 }
 
@@ -82,10 +83,14 @@ fn float_to_decimal(call: &Call<'_>, array: &ArrayRef, scale: u8) -> Result<Arra
     Ok(Arc::new(result.with_precision_and_scale(18, scale as i8)?))
 }
 
-/// `toInt64OrZero` and its relatives.
+/// `toInt64`, `toInt64OrZero` and their relatives, of strings.
 pub(super) fn parse(call: &Call<'_>, target: Target, on_failure: OnFailure) -> Result<ArrayRef, Error> {
     match target {
+        Target::Int64 if on_failure == OnFailure::Error => {
+            parse_each::<Int64Type>(call, on_failure, 0, parse::parse_integer_wrapping)
+        }
         Target::Int64 => parse_each::<Int64Type>(call, on_failure, 0, parse::parse_integer),
+        Target::Date => parse_each::<Date32Type>(call, on_failure, 0, parse::parse_day),
         Target::Float64 => parse_each::<Float64Type>(call, on_failure, 0.0, parse::parse_float),
         Target::Decimal64(scale) => {
             let read = |text: &[u8]| parse::parse_decimal(text, scale).map(i128::from);
@@ -109,6 +114,10 @@ fn parse_each<T: ArrowPrimitiveType>(
             (Some(Some(value)), _) => out.append_value(value),
             (Some(None), OnFailure::Zero) => out.append_value(zero),
             (Some(None), OnFailure::Null) | (None, _) => out.append_null(),
+            (Some(None), OnFailure::Error) => {
+                let target = call.result.without_null();
+                return Err(call.expr.failed(format!("the string can't be parsed as {target}")));
+            }
         }
     }
     Ok(Arc::new(out.finish()))

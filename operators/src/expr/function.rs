@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use weir_schemas::types::Zone;
+use weir_schemas::types::{ColumnType, Zone};
 
 use super::{Expr, Members};
 
@@ -76,7 +76,7 @@ pub enum Function {
     ToString,
     /// `toInt64(a)` and so on, of a value that isn't a string.
     Convert(Target),
-    /// `toInt64OrZero(a)`, `toInt64OrNull(a)` and so on, of a string.
+    /// `toInt64(a)`, `toInt64OrZero(a)`, `toInt64OrNull(a)` and so on, of a string.
     Parse(Target, OnFailure),
     /// `toDate(a[, zone])`: the day of an instant in a zone.
     ToDate(Option<Zone>),
@@ -112,6 +112,8 @@ pub enum Target {
     Float64,
     /// `Decimal(18, scale)`
     Decimal64(u8),
+    /// `Date`; a conversion to it is [`Function::ToDate`], so this is for strings alone.
+    Date,
 }
 
 /// What stands for a string that can't be read as the target.
@@ -121,6 +123,8 @@ pub enum OnFailure {
     Zero,
     /// NULL.
     Null,
+    /// Nothing: evaluation fails, as ClickHouse's query does.
+    Error,
 }
 
 /// A LIKE pattern, taken apart once.
@@ -182,18 +186,53 @@ impl Function {
             Function::StartsWith => "startsWith",
             Function::EndsWith => "endsWith",
             Function::ToString => "toString",
-            Function::Convert(Target::Int64) => "toInt64",
-            Function::Convert(Target::Float64) => "toFloat64",
-            Function::Convert(Target::Decimal64(_)) => "toDecimal64",
+            Function::Convert(Target::Int64) | Function::Parse(Target::Int64, OnFailure::Error) => "toInt64",
+            Function::Convert(Target::Float64) | Function::Parse(Target::Float64, OnFailure::Error) => "toFloat64",
+            Function::Convert(Target::Decimal64(_)) | Function::Parse(Target::Decimal64(_), OnFailure::Error) => {
+                "toDecimal64"
+            }
             Function::Parse(Target::Int64, OnFailure::Zero) => "toInt64OrZero",
             Function::Parse(Target::Int64, OnFailure::Null) => "toInt64OrNull",
             Function::Parse(Target::Float64, OnFailure::Zero) => "toFloat64OrZero",
             Function::Parse(Target::Float64, OnFailure::Null) => "toFloat64OrNull",
             Function::Parse(Target::Decimal64(_), OnFailure::Zero) => "toDecimal64OrZero",
             Function::Parse(Target::Decimal64(_), OnFailure::Null) => "toDecimal64OrNull",
-            Function::ToDate(_) => "toDate",
+            Function::Parse(Target::Date, OnFailure::Zero) => "toDateOrZero",
+            Function::Parse(Target::Date, OnFailure::Null) => "toDateOrNull",
+            Function::Convert(Target::Date) | Function::Parse(Target::Date, OnFailure::Error) | Function::ToDate(_) => {
+                "toDate"
+            }
             Function::MapGet => "arrayElement",
             Function::Widen => "CAST",
+        }
+    }
+
+    /// Whether a call fails for some values of its arguments.
+    pub(super) fn can_fail(&self, arguments: &[Expr], result: &ColumnType) -> bool {
+        let is_decimal = |of: &ColumnType| matches!(of.without_null(), ColumnType::Decimal(..));
+        let scale = |of: &Expr| match of.column_type().without_null() {
+            ColumnType::Decimal(_, scale) => Some(*scale),
+            _ => None,
+        };
+        match self {
+            Function::Plus
+            | Function::Minus
+            | Function::Multiply
+            | Function::Divide
+            | Function::Round(_)
+            | Function::Widen => is_decimal(result),
+            Function::Convert(Target::Decimal64(_)) | Function::Parse(_, OnFailure::Error) => true,
+            Function::Convert(Target::Int64) => arguments.iter().any(|argument| {
+                let of = argument.column_type();
+                is_decimal(of) || matches!(of.without_null(), ColumnType::Float32 | ColumnType::Float64)
+            }),
+            // Two decimals are brought to one scale.
+            Function::Compare(_) => match arguments {
+                [left, right] => scale(left).zip(scale(right)).is_some_and(|(left, right)| left != right),
+                _ => true,
+            },
+            Function::Substring => arguments.len() > 2,
+            _ => false,
         }
     }
 

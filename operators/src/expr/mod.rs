@@ -138,6 +138,12 @@ impl Expr {
         }
     }
 
+    /// Whether there are values for which evaluation fails, as ClickHouse's query does.
+    pub fn can_fail(&self) -> bool {
+        let Expr::Call { function, arguments, column_type } = self else { return false };
+        function.can_fail(arguments, column_type) || arguments.iter().any(Expr::can_fail)
+    }
+
     /// The value for every row of `batch`, in the Arrow type of [`Expr::column_type`].
     ///
     /// # Errors

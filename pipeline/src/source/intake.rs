@@ -1,6 +1,6 @@
 //! Intake: what becomes of one run of records, all of one partition and one writer schema.
 //!
-//! Decode, judge time, apply the rules, in this order. Each record ends in exactly one place: among the events, among
+//! Decode, judge time, apply the rules, prove that the views can be evaluated, in this order. Each record ends in exactly one place: among the events, among
 //! the refused ones, or in a count; each is counted as consumed where it is taken, and its fate where it is decided.
 //!
 //! Not here: which partition's turn it is, and where schemas come from.
@@ -14,6 +14,7 @@ use arrow_buffer::NullBuffer;
 use arrow_schema::{ArrowError, DataType, SchemaRef, TimeUnit};
 use arrow_select::filter::filter_record_batch;
 use weir_operators::expr::Expr;
+use weir_operators::prove::{self, Proof, Unproven};
 use weir_schemas::avro::{Decoded, Decoder};
 use weir_schemas::fate::{Fate, Reason};
 use weir_schemas::frame::FRAME_BYTES;
@@ -45,6 +46,8 @@ pub struct Contract {
     pub sender_headers: [Option<String>; 4],
     /// Conditions that every event must meet, by name, over [`Contract::events`].
     pub rules: Vec<(String, Expr)>,
+    /// What views compute of every event and can't of some.
+    pub proofs: Vec<Proof>,
 }
 
 /// The sheets of one poll.
@@ -95,7 +98,7 @@ impl Run<'_> {
     /// Takes framed records of one writer schema.
     ///
     /// # Errors
-    /// When a rule can't be evaluated at all, as ClickHouse couldn't.
+    /// When the decoded columns aren't those that the contract was bound to: a bug.
     pub fn take(
         &self,
         messages: &[Message],
@@ -144,6 +147,7 @@ impl Run<'_> {
         let in_time = self.judge(&judged, known.as_ref(), clock, sheets);
         let events = self.with_system_columns(decoded.batch, &judged)?;
         let kept = self.apply_rules(&events, in_time, &judged, sheets)?;
+        let kept = self.prove(&events, kept, &judged, sheets)?;
         let events = if kept.true_count() == kept.len() { events } else { filter_record_batch(&events, &kept)? };
         if events.num_rows() > 0 {
             sheets.events.push(events);
@@ -211,29 +215,64 @@ impl Run<'_> {
         sheets: &mut Sheets,
     ) -> Result<BooleanArray, Error> {
         for (name, rule) in &self.contract.rules {
-            let holds = rule.evaluate_condition(events)?;
-            let holds = BooleanArray::new(
-                holds.nulls().map_or_else(|| holds.values().clone(), |nulls| holds.values() & nulls.inner()),
-                None,
-            );
-            let broken = kept.values() & &!holds.values();
+            let (holds, unproven) = prove::holds(rule, events)?;
+            kept = self.refuse_unproven(&format!("rule {name}"), &unproven, kept, judged, sheets);
+            let broken = kept.values() & &!&holds;
             for row in broken.set_indices() {
-                let time = judged.times[row];
-                // It was counted as consumed when its time was judged.
-                sheets.tallies.count(self.partition, judged.senders.tenant(row), time, Fate::Quarantined as u8);
-                let sender = judged.senders.of_row(row);
-                let refusal = Refusal {
-                    schema_id: Some(judged.schema_id),
-                    event_time: Some(time),
-                    reason: Reason::Rule,
-                    detail: name,
-                    sender: &sender,
-                };
-                sheets.refused.refuse(self.partition, judged.rows[row], &refusal);
+                self.refuse_in_time(judged, row, Reason::Rule, name, sheets);
             }
-            kept = BooleanArray::new(kept.values() & holds.values(), None);
+            kept = BooleanArray::new(kept.values() & &holds, None);
         }
         Ok(kept)
+    }
+
+    /// Refuses what a view can't be evaluated for; the first such view is the one that is told.
+    fn prove(
+        &self,
+        events: &RecordBatch,
+        mut kept: BooleanArray,
+        judged: &Judged<'_>,
+        sheets: &mut Sheets,
+    ) -> Result<BooleanArray, Error> {
+        for proof in &self.contract.proofs {
+            let unproven = proof.unproven(events)?;
+            kept = self.refuse_unproven(&proof.wanted_by, &unproven, kept, judged, sheets);
+        }
+        Ok(kept)
+    }
+
+    fn refuse_unproven(
+        &self,
+        wanted_by: &str,
+        unproven: &[Unproven],
+        kept: BooleanArray,
+        judged: &Judged<'_>,
+        sheets: &mut Sheets,
+    ) -> BooleanArray {
+        if unproven.is_empty() {
+            return kept;
+        }
+        let mut proven = BooleanBufferBuilder::new(kept.len());
+        proven.append_buffer(kept.values());
+        for Unproven { row, expression, detail } in unproven {
+            // What is too late is that alone, whatever else is wrong with it.
+            if kept.value(*row) {
+                let detail = format!("{wanted_by}: {expression}: {detail}");
+                self.refuse_in_time(judged, *row, Reason::NotEvaluable, &detail, sheets);
+                proven.set_bit(*row, false);
+            }
+        }
+        BooleanArray::new(proven.finish(), None)
+    }
+
+    /// Refuses a row that was counted as consumed when its time was judged.
+    fn refuse_in_time(&self, judged: &Judged<'_>, row: usize, reason: Reason, detail: &str, sheets: &mut Sheets) {
+        let time = judged.times[row];
+        sheets.tallies.count(self.partition, judged.senders.tenant(row), time, reason.fate() as u8);
+        let sender = judged.senders.of_row(row);
+        let refusal =
+            Refusal { schema_id: Some(judged.schema_id), event_time: Some(time), reason, detail, sender: &sender };
+        sheets.refused.refuse(self.partition, judged.rows[row], &refusal);
     }
 
     #[allow(clippy::too_many_arguments, reason = "one row's facts; a struct would be built for this call alone")]

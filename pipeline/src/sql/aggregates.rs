@@ -12,6 +12,10 @@ use super::functions;
 use super::places::{Problems, start};
 use super::scope::Scope;
 
+/// Least relative accuracy of a sketch. A store spans a fixed number of bins, so that an accuracy bounds how far apart two
+/// values of a group may be: with this one they reach from 1e-14 to 1e14.
+const LEAST_ACCURACY: f64 = 0.0005;
+
 /// Whether a call is of an aggregate function, supported or known to be one.
 pub(super) fn is_aggregate(function: &ast::Function) -> bool {
     let name = canonical(function);
@@ -199,6 +203,14 @@ fn quantile(parameters: &[Expr], at: Location, problems: &mut Problems<'_>) -> O
         );
         return None;
     };
+    if accuracy < LEAST_ACCURACY {
+        problems.add(
+            at,
+            format!("quantileDD of an accuracy below {LEAST_ACCURACY} can't hold far apart values in one group"),
+            "write quantileDD(0.001, 0.95)(x)",
+        );
+        return None;
+    }
     let texts: Vec<String> = parameters.iter().map(parameter_text).collect();
     Some((Function::QuantileDd { relative_accuracy: accuracy, level }, format!("({})", texts.join(", "))))
 }

@@ -99,6 +99,8 @@ impl Builder<'_, '_, '_> {
                 return self.with_scale(|target| Function::Parse(target, OnFailure::Null), arguments, at);
             }
             "toDate" => return self.date_of(arguments, at),
+            "toDateOrZero" => Function::Parse(Target::Date, OnFailure::Zero),
+            "toDateOrNull" => Function::Parse(Target::Date, OnFailure::Null),
             "if" | "multiIf" => return self.conditional(written, arguments, at),
             "coalesce" | "ifNull" => return self.coalesce(arguments, at),
             _ => {

@@ -3,7 +3,7 @@
 use crate::problem::nearest;
 
 /// Functions of one event.
-pub(super) const FUNCTIONS: [&str; 52] = [
+pub(super) const FUNCTIONS: [&str; 54] = [
     "abs",
     "and",
     "coalesce",
@@ -40,6 +40,8 @@ pub(super) const FUNCTIONS: [&str; 52] = [
     "substr",
     "substring",
     "toDate",
+    "toDateOrNull",
+    "toDateOrZero",
     "toDecimal64",
     "toDecimal64OrNull",
     "toDecimal64OrZero",

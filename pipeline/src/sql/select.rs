@@ -452,5 +452,16 @@ fn having<'a>(node: &ast::Expr, sorted: &Sorted, events: Scope<'a>, problems: &m
         });
     }
     let scope = Scope::Outputs { columns, dimensions, measures, events: Box::new(events) };
-    filter(node, &scope, problems)
+    let condition = filter(node, &scope, problems)?;
+    if condition.can_fail() {
+        // An event that can't be evaluated is refused; a group can't be.
+        let at = Builder { scope: &scope, problems, within: Vec::new(), fallback: BEGINNING }.place(node);
+        problems.add(
+            at,
+            "HAVING could fail for a group, and a live view can't",
+            "compare values of one scale without arithmetic of decimals and conversions that fail",
+        );
+        return None;
+    }
+    Some(condition)
 }

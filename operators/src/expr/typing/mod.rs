@@ -1,5 +1,5 @@
 //! The types of calls, by ClickHouse's rules; and what is refused because ClickHouse would refuse it, would give a type that
-//! Weir doesn't have (`Variant`), or could fail on a row where a live view must not stop.
+//! Weir doesn't have (`Variant`), or holds no column and fails.
 //!
 //! `Nullable` and `LowCardinality` are taken off the arguments, the rule of the function is applied, and both are put on
 //! again: null if any argument can be null, low cardinality if one argument is and all others are constants.
@@ -8,9 +8,14 @@ mod arithmetic;
 mod choice;
 mod comparisons;
 
+use std::sync::Arc;
+
+use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_schema::Schema;
 use weir_schemas::types::{ColumnType, Width};
 
 use super::{Expr, Function, OnFailure, Scalar, Target};
+use crate::error::Error;
 use arithmetic::{abs, arithmetic, divide, divide_whole, negate, number, round};
 pub(super) use choice::{coalesce, multi_if};
 use comparisons::comparable;
@@ -49,6 +54,7 @@ pub(super) fn call(function: Function, arguments: Vec<Expr>) -> Result<Expr, Ref
     }
     let bases: Vec<ColumnType> = arguments.iter().map(|argument| base(argument.column_type())).collect();
     let mut nullable = arguments.iter().any(|argument| argument.column_type().is_nullable());
+    let function = of_text(function, &bases, nullable);
     let result = match &function {
         Function::Plus | Function::Minus | Function::Multiply => arithmetic(&function, &bases)?,
         Function::Divide => divide(&bases, &arguments)?,
@@ -104,7 +110,33 @@ pub(super) fn call(function: Function, arguments: Vec<Expr>) -> Result<Expr, Ref
         }
     };
     let column_type = dress(result, nullable, &arguments);
-    Ok(Expr::Call { function, arguments, column_type })
+    possible(Expr::Call { function, arguments, column_type })
+}
+
+/// A conversion of a string reads it. What can't be read fails, except where the string may be NULL: then it is NULL.
+fn of_text(function: Function, bases: &[ColumnType], nullable: bool) -> Function {
+    if bases.first() != Some(&ColumnType::String) {
+        return function;
+    }
+    let on_failure = if nullable { OnFailure::Null } else { OnFailure::Error };
+    match function {
+        Function::Convert(target) => Function::Parse(target, on_failure),
+        Function::ToDate(_) => Function::Parse(Target::Date, on_failure),
+        other => other,
+    }
+}
+
+/// Refuses an expression without columns that can't be computed, as it would fail for every event.
+fn possible(expr: Expr) -> Result<Expr, Refusal> {
+    if !expr.is_constant() || !expr.can_fail() {
+        return Ok(expr);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
+    match row.map_err(Error::from).and_then(|row| expr.evaluate(&row)) {
+        Ok(_) => Ok(expr),
+        Err(error) => Err(Refusal::new(format!("this fails for every event: {error}"), "write another literal")),
+    }
 }
 
 /// Puts `LowCardinality` and `Nullable` back on.
@@ -272,6 +304,7 @@ fn target_type(target: Target) -> Result<ColumnType, Refusal> {
     match target {
         Target::Int64 => Ok(ColumnType::Int(Width::W64)),
         Target::Float64 => Ok(ColumnType::Float64),
+        Target::Date => Ok(ColumnType::Date),
         Target::Decimal64(scale) if scale <= 18 => Ok(ColumnType::Decimal(18, scale)),
         Target::Decimal64(scale) => {
             Err(Refusal::new(format!("a Decimal64 has no {scale} decimal places"), "use a scale of 0 to 18").at(1))
@@ -280,14 +313,6 @@ fn target_type(target: Target) -> Result<ColumnType, Refusal> {
 }
 
 fn convert(function: &Function, target: Target, of: &ColumnType) -> Result<ColumnType, Refusal> {
-    if *of == ColumnType::String {
-        let name = function.name();
-        return Err(Refusal::new(
-            format!("{name} of a string would stop the view at the first row that isn't a number"),
-            format!("use {name}OrZero or {name}OrNull"),
-        )
-        .at(0));
-    }
     let decimal = matches!(target, Target::Decimal64(_));
     let known = match of {
         ColumnType::Decimal(..) => true,

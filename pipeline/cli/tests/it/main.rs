@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
 
+mod evaluable;
 mod program;
 mod refusals;
 mod retail;

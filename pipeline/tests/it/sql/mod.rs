@@ -4,5 +4,6 @@ mod data;
 mod facts;
 mod generate;
 mod oracle;
+mod prove;
 mod refusals;
 mod views;

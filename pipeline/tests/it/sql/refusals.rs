@@ -58,9 +58,9 @@ fn names_are_suggested() {
 #[test]
 fn what_could_stop_a_view_is_refused() {
     check_expression(
-        "toInt64(s)",
+        "toInt64('12 apples')",
         expect![
-            "2:9 toInt64 of a string would stop the view at the first row that isn't a number -> use toInt64OrZero or toInt64OrNull"
+            "2:1 this fails for every event: expression toInt64('12 apples'): the string can't be parsed as Int64 -> write another literal"
         ],
     );
     check_expression(
