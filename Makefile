@@ -17,9 +17,8 @@ demo: build parts ## Show it working on this machine: Kafka, registry, ClickHous
 test: build parts ## Everything that continuous integration runs
 	$(CARGO) test --workspace --no-fail-fast
 
-proof: build parts ## The proofs alone, telling what they found: retail, faults, outages, a million mutations
-	$(CARGO) test -p weir --test it -- --nocapture
-	$(CARGO) test -p weir-schemas --test it -- --nocapture mutat
+proof: build parts ## The same proofs at full size, telling what they found
+	WEIR_PROOF=full $(CARGO) test --workspace --no-fail-fast --test it -- --nocapture
 
 # The profile is named, since cargo's own for benchmarks would compile RocksDB once more.
 bench: build parts ## Measure the speed, with the floor beside it

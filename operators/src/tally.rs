@@ -27,6 +27,8 @@ use crate::route::key_group;
 
 /// Microseconds of a minute.
 const MINUTE: i64 = 60_000_000;
+/// The last minute that the ledger's table can hold, in seconds since 1970; the first is 0.
+const LAST_MINUTE: i64 = u32::MAX as i64 / 60 * 60;
 
 /// What one count belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +90,11 @@ impl Row {
 
 impl Tallies {
     /// Adds `count` records; `fate` is a fate's number, or [`CONSUMED`](weir_schemas::stage::CONSUMED).
+    ///
+    /// Minutes that the ledger's table can't hold count as its first or last one: two accounts with the same row there
+    /// would take each other's place.
     pub fn add(&mut self, account: Account<'_>, fate: u8, count: u64) {
+        let account = Account { minute: account.minute.clamp(0, LAST_MINUTE), ..account };
         let Tallies { table, rows, last } = self;
         if let Some(row) = rows.get_mut(*last)
             && row.is(&account, fate)
@@ -317,5 +323,22 @@ impl Operator for GatherTallies {
         self.tallies.clear();
         cx.emit(RecordBatch::try_new(self.schema.clone(), columns)?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minutes_beyond_the_tables_calendar_are_its_first_and_last() {
+        let mut tallies = Tallies::default();
+        for minute in [-6_000, -60, 0, 60, LAST_MINUTE, LAST_MINUTE + 60, i64::MAX / 60 * 60] {
+            tallies.add(Account { topic: 0, partition: 0, tenant: b"acme", minute }, 0, 1);
+        }
+        let batch = tallies.take().expect("a batch");
+        let column = |at: usize| batch.column(at);
+        assert_eq!(column(3).as_primitive::<Int64Type>().values(), &[0, 60, LAST_MINUTE]);
+        assert_eq!(column(5).as_primitive::<UInt64Type>().values(), &[3, 1, 3]);
     }
 }

@@ -49,14 +49,23 @@ pub fn registry(pipeline: &Pipeline) -> Result<Registry, Error> {
 /// A client of ClickHouse. Nothing is asked yet.
 ///
 /// # Errors
-/// When its address can't be right.
+/// When its address or its certificates can't be right.
 pub fn clickhouse(pipeline: &Pipeline) -> Result<Client, Error> {
     let config = &pipeline.clickhouse;
+    let authorities_pem = match &config.ca_file {
+        Some(file) => Some(std::fs::read(file).map_err(|error| Error::Unreachable {
+            part: format!("clickhouse at {}", config.url),
+            detail: format!("{}: {error}", file.display()),
+            remedy: "correct `clickhouse.ca_file`".to_owned(),
+        })?),
+        None => None,
+    };
     let settings = ClickHouseSettings {
         url: config.url.clone(),
         database: config.database.clone(),
         user: config.user.clone(),
         password: config.password.clone(),
+        authorities_pem,
     };
     Ok(Client::new(&settings)?)
 }

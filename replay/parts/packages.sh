@@ -6,6 +6,7 @@ packages=(
   g++ make cmake clang libclang-dev pkg-config         # RocksDB, librdkafka
   libssl-dev libsasl2-dev libcurl4-openssl-dev zlib1g-dev
   curl npm openjdk-17-jre-headless maven               # Kafka, the registry, the ClickHouse engine
+  openssl haproxy                                      # servers with TLS and passwords, for the tests
 )
 
 if ! command -v cargo >/dev/null; then
@@ -18,7 +19,7 @@ fi
 has() {
   case $1 in
     g++) command -v g++ ;;
-    make | cmake | clang | curl | npm) command -v "$1" ;;
+    make | cmake | clang | curl | npm | openssl | haproxy) command -v "$1" ;;
     pkg-config) command -v pkg-config ;;
     maven) command -v mvn ;;
     openjdk-17-jre-headless) command -v "${JAVA_HOME:+$JAVA_HOME/bin/}java" ;;

@@ -14,6 +14,12 @@ use weir_operators::state::{FrozenChanges, StateRegistry, Store, StoreOptions};
 use weir_schemas::rows::Changes;
 use weir_schemas::time::{Epoch, EventTime};
 
+/// Seeds of a random test: ten times as many as in `make test` when `WEIR_PROOF=full` asks for it, as `make proof` does.
+pub(crate) fn seeds(quick: u64) -> std::ops::Range<u64> {
+    let is_full = std::env::var_os("WEIR_PROOF").is_some_and(|size| size == "full");
+    0..if is_full { quick * 10 } else { quick }
+}
+
 pub(crate) type Build = Box<dyn Fn(&mut StateRegistry) -> Box<dyn Operator>>;
 
 pub(crate) struct Harness {

@@ -10,6 +10,8 @@ use weir_operators::state::{
 };
 use weir_schemas::time::Epoch;
 
+use crate::harness::seeds;
+
 const OPTIONS: StoreOptions = StoreOptions { cache_bytes: 4 << 20, write_buffer_bytes: 1 << 20 };
 
 /// What a key holds: the whole value and what was added.
@@ -135,7 +137,7 @@ fn compare(random: &mut fastrand::Rng, table: &ByteTable, model: &Model, context
 
 #[test]
 fn a_table_of_bytes_reads_what_was_written_whatever_is_frozen_written_published_or_lost() {
-    for seed in 0..24 {
+    for seed in seeds(24) {
         let mut random = fastrand::Rng::with_seed(seed);
         let folder = tempfile::tempdir().unwrap();
         let mut world = World::open(folder.path());
@@ -167,7 +169,7 @@ fn a_table_of_bytes_reads_what_was_written_whatever_is_frozen_written_published_
 #[test]
 fn a_typed_table_reads_what_was_written_with_any_working_set() {
     type Key = (i64, Vec<u8>);
-    for seed in 0..24 {
+    for seed in seeds(24) {
         let mut random = fastrand::Rng::with_seed(seed);
         // Nothing but the entry in use, a few, all.
         let memory_bytes = [0, 600, 1 << 20][seed as usize % 3];
@@ -323,12 +325,35 @@ fn a_corrupt_value_is_an_error_that_names_the_operator_and_the_key() {
     assert!(error.contains("counts") && error.contains("key is corrupt"), "{error}");
 }
 
+/// Names the small disk to the test when it runs once more, where that is mounted.
+const SMALL_DISK: &str = "WEIR_TEST_SMALL_DISK";
+
+/// Runs the test that follows in a process of its own, in namespaces where a disk of 8 MiB is mounted: an ordinary user
+/// may do so in a user namespace, root also where those are forbidden. Where neither is allowed it says that it skips
+/// the test; in continuous integration (`CI=true`) it fails instead.
+fn on_a_small_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let test =
+        "tables::a_full_disk_is_an_error_with_a_remedy_and_what_was_committed_is_there_when_there_is_space_again";
+    let script =
+        format!("mount -t tmpfs -o size=8m weir \"${SMALL_DISK}\" && echo mounted && exec \"$0\" --exact {test}");
+    for namespaces in [&["--user", "--map-root-user", "--mount"][..], &["--mount"]] {
+        let mut command = std::process::Command::new("unshare");
+        command.args(namespaces).args(["sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+        let Ok(output) = command.env(SMALL_DISK, folder.path()).output() else { break };
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if said.starts_with("mounted") {
+            assert!(output.status.success() && said.contains("1 passed"), "{said}\n{errors}");
+            return;
+        }
+    }
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no small disk can be mounted here");
+    eprintln!("SKIPPED: neither user namespaces nor mounting are allowed here, so there is no full disk to test");
+}
+
 #[test]
 fn a_full_disk_is_an_error_with_a_remedy_and_what_was_committed_is_there_when_there_is_space_again() {
-    let Some(small_disk) = std::env::var_os("WEIR_SMALL_DISK") else {
-        eprintln!("skipped: WEIR_SMALL_DISK does not name a folder on a disk of a few megabytes");
-        return;
-    };
+    let Some(small_disk) = std::env::var_os(SMALL_DISK) else { return on_a_small_disk() };
     let folder = tempfile::tempdir_in(small_disk).unwrap();
     let store = Arc::new(Store::open(folder.path(), OPTIONS).unwrap());
     let mut registry = StateRegistry::new(store.clone(), "filler", 0, 1, Epoch(1)).unwrap();

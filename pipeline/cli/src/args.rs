@@ -132,6 +132,12 @@ pub(crate) struct Clickhouse {
     /// The address; keep it on loopback, as the engine's SQL can read the machine's files.
     #[arg(long, default_value = "127.0.0.1:8123")]
     pub listen: String,
+    /// The one account to ask for; absent, everybody may ask.
+    #[arg(long, env = "WEIR_CLICKHOUSE_USER", requires = "password")]
+    pub user: Option<String>,
+    /// Its password; best given in the environment, where other users don't see it.
+    #[arg(long, env = "WEIR_CLICKHOUSE_PASSWORD", hide_env_values = true, requires = "user")]
+    pub password: Option<String>,
     /// The library; absent, the one in the parts cache, fetched when it is missing.
     #[arg(long, env = "WEIR_LIBCHDB")]
     pub library: Option<PathBuf>,

@@ -203,7 +203,7 @@ fn substitute(
 /// Relative paths start at the pipeline file's folder, wherever weir was started.
 fn make_absolute(pipeline: &mut Pipeline, folder: &Path) {
     pipeline.state = folder.join(&pipeline.state);
-    if let Some(file) = &mut pipeline.registry.ca_file {
+    for file in [&mut pipeline.registry.ca_file, &mut pipeline.clickhouse.ca_file].into_iter().flatten() {
         *file = folder.join(&*file);
     }
     for source in pipeline.sources.values_mut() {

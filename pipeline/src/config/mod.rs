@@ -101,6 +101,8 @@ pub struct ClickHouse {
     pub user: Option<String>,
     /// The user's password.
     pub password: Option<String>,
+    /// A PEM file of certificate authorities to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
     /// Least milliseconds between two inserts into one table.
     #[serde(default = "default_insert_every_ms")]
     pub insert_every_ms: u64,

@@ -69,8 +69,9 @@ pub struct Resume {
 pub struct StreamSource {
     plan: Arc<Plan>,
     schemas: SchemaCache,
-    fetcher: Fetcher,
+    // Dropped before the fetcher: librdkafka's consumer doesn't end while anybody holds one of its messages.
     partitions: Vec<PartitionState>,
+    fetcher: Fetcher,
     decoders: HashMap<u32, Result<Arc<Decoder>, String>>,
     held: EventTime,
     sheets: Sheets,

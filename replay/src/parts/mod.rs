@@ -60,6 +60,8 @@ pub struct PartsOptions {
     pub registry: bool,
     /// Start the ClickHouse engine.
     pub clickhouse: bool,
+    /// A file with further settings of the Kafka server, of which the last of a name wins; absent, none.
+    pub kafka_settings: Option<PathBuf>,
     /// The command of the ClickHouse front, such as `weir clickhouse`; `--path`, `--listen` and `--parent` are added.
     /// Empty: `WEIR_CLICKHOUSE_FRONT`, else `weir-clickhouse` or `weir` beside this program.
     pub front: Vec<OsString>,
@@ -248,6 +250,9 @@ impl Parts {
                     .env("KAFKA_DATA", data)
                     .env("KAFKA_HEAP", "384m")
                     .env("KAFKA_WAIT", "180");
+                if let Some(settings) = &self.options.kafka_settings {
+                    command.env("KAFKA_CONF", settings);
+                }
                 if self.options.quick {
                     command.env("KAFKA_JVM", "-XX:TieredStopAtLevel=1");
                 }

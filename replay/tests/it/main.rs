@@ -2,3 +2,4 @@
 
 mod parts;
 mod produce;
+mod registry;

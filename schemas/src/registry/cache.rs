@@ -6,7 +6,8 @@
 //! everything after a failure, both no more often than the backoff allows.
 //!
 //! Invariants: [`SchemaCache::get`] never waits for the network; at most 8 requests are under way; at most 10,000 ids
-//! that have no schema are remembered, since ids come from records that anybody may have written.
+//! that have no schema are remembered, since ids come from records that anybody may have written. When that many are,
+//! those that the registry doesn't know and that nobody has asked for lately make room for new ones.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -83,6 +84,15 @@ struct Entry {
     ask_at_ms: u64,
 }
 
+impl State {
+    /// Forgets the ids that the registry doesn't know and that would be asked again by now if anybody wanted them.
+    fn make_room(&mut self, now_ms: u64) {
+        self.entries
+            .retain(|_, entry| entry.asking || !matches!(entry.answer, Answer::Unknown) || now_ms < entry.ask_at_ms);
+        self.open = self.entries.values().filter(|entry| !entry.answer.is_settled()).count();
+    }
+}
+
 #[derive(Clone)]
 enum Answer {
     Nothing,
@@ -112,6 +122,9 @@ impl SchemaCache {
         let room = state.requests < REQUESTS_MAX;
         if !state.entries.contains_key(&id) {
             if state.open >= ENTRIES_MAX {
+                state.make_room(now_ms);
+            }
+            if state.open >= ENTRIES_MAX {
                 return Cached::Unavailable("too many unknown schema ids are asked for at once".into());
             }
             state.open += 1;
@@ -136,15 +149,6 @@ impl SchemaCache {
             self.ask(id, now_ms);
         }
         answer
-    }
-
-    /// Forgets an id that never got a schema, when the records that named it are gone: it then counts as new.
-    pub fn forget(&self, id: u32) {
-        let mut state = self.lock();
-        if state.entries.get(&id).is_some_and(|entry| !entry.asking && !entry.answer.is_settled()) {
-            state.entries.remove(&id);
-            state.open -= 1;
-        }
     }
 
     fn ask(&self, id: u32, asked_at_ms: u64) {

@@ -8,6 +8,7 @@ mod files;
 mod generate;
 mod logical;
 mod mutate;
+mod mutations;
 mod reader;
 mod registry;
 mod write;

@@ -10,6 +10,7 @@ use hyper_tls::HttpsConnector;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use native_tls::{Certificate, TlsConnector};
 use serde::de::DeserializeOwned;
 
 use super::{classify::classify, identifier, literal};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub user: Option<String>,
     /// The user's password.
     pub password: Option<String>,
+    /// Certificates in PEM of authorities to trust beside the system's.
+    pub authorities_pem: Option<Vec<u8>>,
 }
 
 /// A connection pool to one database.
@@ -64,7 +67,7 @@ impl Client {
         http.enforce_http(false);
         let pool = HyperClient::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_AT_MOST)
-            .build(HttpsConnector::new_with_connector(http));
+            .build(HttpsConnector::from((http, tls(settings)?.into())));
         let mut server = clickhouse::Client::with_http_client(pool)
             .with_url(&settings.url)
             .with_product_info("weir", env!("CARGO_PKG_VERSION"))
@@ -187,6 +190,22 @@ async fn within<T>(answer: impl Future<Output = clickhouse::error::Result<T>>) -
     }
 }
 
+/// TLS that trusts the system's authorities and those of `settings`.
+fn tls(settings: &Settings) -> Result<TlsConnector, Error> {
+    let refused = |error: native_tls::Error| setting("clickhouse.ca_file", error.to_string());
+    let mut builder = TlsConnector::builder();
+    if let Some(pem) = &settings.authorities_pem {
+        let authorities = Certificate::stack_from_pem(pem).map_err(refused)?;
+        if authorities.is_empty() {
+            return Err(setting("clickhouse.ca_file", "holds no certificate: give a file in PEM"));
+        }
+        for authority in authorities {
+            builder.add_root_certificate(authority);
+        }
+    }
+    builder.build().map_err(refused)
+}
+
 fn setting(name: &str, detail: impl Into<String>) -> Error {
     Error::Setting { setting: name.to_owned(), detail: detail.into() }
 }
@@ -213,7 +232,13 @@ mod tests {
     use super::*;
 
     fn client(url: &str, database: &str) -> Result<Client, Error> {
-        Client::new(&Settings { url: url.to_owned(), database: database.to_owned(), user: None, password: None })
+        Client::new(&Settings {
+            url: url.to_owned(),
+            database: database.to_owned(),
+            user: None,
+            password: None,
+            authorities_pem: None,
+        })
     }
 
     #[test]

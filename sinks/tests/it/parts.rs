@@ -18,7 +18,13 @@ pub(crate) async fn database() -> Client {
 }
 
 pub(crate) fn client(url: &str, database: &str) -> Client {
-    let settings = Settings { url: url.to_owned(), database: database.to_owned(), user: None, password: None };
+    let settings = Settings {
+        url: url.to_owned(),
+        database: database.to_owned(),
+        user: None,
+        password: None,
+        authorities_pem: None,
+    };
     Client::new(&settings).expect("good settings")
 }
 

@@ -16,6 +16,7 @@ pub(crate) fn run(arguments: &Clickhouse) -> Outcome {
         options.library.clone_from(library);
     }
     options.parent = arguments.parent;
+    options.account = arguments.user.clone().zip(arguments.password.clone());
     let served = runtime.block_on(weir_clickhouse::serve(options));
     // A statement that can't be killed keeps a thread; the process must end nevertheless.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

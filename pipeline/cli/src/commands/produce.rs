@@ -11,7 +11,7 @@ use weir_replay::produce::files::{CsvRows, FileInput, JsonRows};
 use weir_replay::produce::rows::Rows;
 use weir_replay::produce::storefront::{Storefront, StorefrontRows, Wrong};
 use weir_replay::produce::{Job, Progress, RETAIL_SCHEMA, Target, produce};
-use weir_schemas::registry::{Registry, Settings};
+use weir_schemas::registry::{Credentials, Registry, Settings};
 
 use crate::{Outcome, paint, runtime};
 
@@ -40,6 +40,15 @@ pub(crate) struct Produce {
     /// The schema registry.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081", env = "WEIR_REGISTRY")]
     registry: String,
+    /// The user for the registry.
+    #[arg(long, env = "WEIR_REGISTRY_USER")]
+    registry_user: Option<String>,
+    /// That user's password; best given in the environment, where other users don't see it.
+    #[arg(long, env = "WEIR_REGISTRY_PASSWORD", hide_env_values = true, requires = "registry_user")]
+    registry_password: Option<String>,
+    /// A PEM file of authorities to trust for the registry, besides the system's.
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Option<PathBuf>,
     /// The subject; absent, the topic's name and -value.
     #[arg(long)]
     subject: Option<String>,
@@ -132,9 +141,9 @@ pub(crate) fn run(arguments: &Produce) -> Outcome {
         };
         kafka.insert(name.to_owned(), value.to_owned());
     }
-    let registry = match Registry::new(Settings::new(&arguments.registry)) {
+    let registry = match arguments.registry() {
         Ok(registry) => registry,
-        Err(error) => return Outcome::refused(error.to_string(), "correct --registry"),
+        Err(outcome) => return outcome,
     };
     let job = Job {
         rows,
@@ -179,6 +188,20 @@ pub(crate) fn run(arguments: &Produce) -> Outcome {
 }
 
 impl Produce {
+    fn registry(&self) -> Result<Registry, Outcome> {
+        let mut settings = Settings::new(&self.registry);
+        if let Some(user) = &self.registry_user {
+            let password = self.registry_password.clone().unwrap_or_default();
+            settings.credentials = Credentials::Basic { user: user.clone(), password };
+        }
+        if let Some(file) = &self.registry_ca {
+            let pem = std::fs::read(file)
+                .map_err(|error| Outcome::refused(format!("{}: {error}", file.display()), "correct --registry-ca"))?;
+            settings.authorities_pem = Some(pem);
+        }
+        Registry::new(settings).map_err(|error| Outcome::refused(error.to_string(), "correct --registry"))
+    }
+
     fn rows(&self) -> Result<Box<dyn Rows + Send>, Outcome> {
         let refused = |error: weir_replay::produce::ProduceError| {
             Outcome::refused(error.to_string(), "correct the input or its schema; nothing was sent")

@@ -2,7 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
 
+mod ahead;
 mod evaluable;
+mod idle;
+mod log;
+mod mutated;
+#[path = "../../../../schemas/tests/it/mutations.rs"]
+mod mutations;
+mod parked;
 mod program;
 mod refusals;
 mod retail;

@@ -5,7 +5,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use weir_replay::parts::{Parts, PartsOptions};
+use weir_pipeline::status::Status;
+use weir_replay::parts::{Parts, PartsOptions, Ports};
 
 /// The program under test.
 pub(crate) const WEIR: &str = env!("CARGO_BIN_EXE_weir");
@@ -28,6 +29,11 @@ pub(crate) fn parts() -> &'static Parts {
     })
 }
 
+/// How much a proof does: `quick` in `make test`, `full` when `WEIR_PROOF=full` asks for it, as `make proof` does.
+pub(crate) fn size(quick: u64, full: u64) -> u64 {
+    if std::env::var_os("WEIR_PROOF").is_some_and(|size| size == "full") { full } else { quick }
+}
+
 /// A finished command.
 pub(crate) struct Done {
     pub code: i32,
@@ -36,7 +42,7 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    fn of(output: Output) -> Done {
+    pub(crate) fn of(output: Output) -> Done {
         Done {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -75,6 +81,7 @@ pub(crate) struct Bench {
     pub folder: tempfile::TempDir,
     pub topic: String,
     pub database: String,
+    http_port: u16,
     _turn: Turn,
 }
 
@@ -93,7 +100,9 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         copy(from, folder.path());
         let unique = weir_replay::parts::unique(name);
-        Bench { folder, topic: unique.clone(), database: unique, _turn: turn }
+        // Below the range that the system takes for outgoing connections, so that it is still free when it is used.
+        let http_port = Ports::of_folder(folder.path()).unwrap().registry;
+        Bench { folder, topic: unique.clone(), database: unique, http_port, _turn: turn }
     }
 
     pub(crate) fn file(&self) -> PathBuf {
@@ -120,6 +129,7 @@ impl Bench {
             .env("CLICKHOUSE", parts.clickhouse())
             .env("DATABASE", &self.database)
             .env("TOPIC", &self.topic)
+            .env("HTTP_PORT", self.http_port.to_string())
             .env("WEIR_KAFKA", parts.kafka())
             .env("WEIR_REGISTRY", parts.registry())
             .env("RUST_LOG", "warn")
@@ -137,6 +147,30 @@ impl Bench {
         self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
+    /// Replaces `from`, which has to be there, in the pipeline file.
+    #[track_caller]
+    pub(crate) fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.file()).unwrap();
+        assert!(text.contains(from), "{from}");
+        std::fs::write(self.file(), text.replace(from, to)).unwrap();
+    }
+
+    /// What the running pipeline says at `/status`; nothing while it doesn't answer.
+    pub(crate) fn status(&self) -> Option<Status> {
+        let url = format!("http://127.0.0.1:{}/status", self.http_port);
+        let text = block_on(async { reqwest::get(url).await.ok()?.text().await.ok() })?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Records that the ledger in ClickHouse knows; 0 while there is none.
+    pub(crate) fn consumed(&self) -> u64 {
+        let there = format!("SELECT count() FROM tables WHERE database = '{}' AND name = 'weir_ledger'", self.database);
+        if clickhouse("system", &there, &[]) == "0" {
+            return 0;
+        }
+        self.ask("SELECT sum(consumed) FROM weir_ledger").parse().unwrap_or(0)
+    }
+
     /// Asks ClickHouse in this bench's database; the answer is tab-separated.
     #[track_caller]
     pub(crate) fn ask(&self, sql: &str) -> String {
@@ -147,17 +181,33 @@ impl Bench {
 /// Sends a statement to ClickHouse, with data behind an INSERT.
 #[track_caller]
 pub(crate) fn clickhouse(database: &str, sql: &str, data: &[u8]) -> String {
-    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap());
     let (url, sql, data) = (parts().clickhouse(), sql.to_owned(), data.to_vec());
     let url = format!("{url}/?database={database}&query={}", escaped(&sql));
-    runtime.block_on(async {
+    block_on(async {
         let answer = reqwest::Client::new().post(url).body(data).send().await.unwrap();
         let is_fine = answer.status().is_success();
         let text = answer.text().await.unwrap();
         assert!(is_fine, "{sql}\n{text}");
         text.trim_end().to_owned()
     })
+}
+
+/// Waits for `future` on the tests' one runtime.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap()).block_on(future)
+}
+
+/// SIGTERM, and the end with exit code 0.
+#[track_caller]
+pub(crate) fn terminate(running: &mut Child) {
+    Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap();
+    let mut code = None;
+    wait_until("it stops", || {
+        code = running.try_wait().unwrap();
+        code.is_some()
+    });
+    assert_eq!(code.and_then(|status| status.code()), Some(0));
 }
 
 /// A statement as part of an address.

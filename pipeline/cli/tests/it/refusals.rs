@@ -10,18 +10,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::program::{Bench, clickhouse, parts, wait_until};
 use crate::shop::{sell, shop};
 
-/// Changes `from` into `to` in the pipeline file.
-pub(crate) fn edit(bench: &Bench, from: &str, to: &str) {
-    let text = std::fs::read_to_string(bench.file()).unwrap();
-    assert!(text.contains(from), "{from}");
-    std::fs::write(bench.file(), text.replace(from, to)).unwrap();
-}
-
 #[test]
 fn every_problem_of_a_pipeline_file_is_told_at_its_place() {
     let bench = shop("refused_file");
-    edit(&bench, "epoch_ms = 200", "epoch_ms = 200\nworkrs = 4");
-    edit(&bench, "tenant = \"tenant\"", "tennant = \"tenant\"");
+    bench.edit("epoch_ms = 200", "epoch_ms = 200\nworkrs = 4");
+    bench.edit("tenant = \"tenant\"", "tennant = \"tenant\"");
     let told = ["pipeline.toml:5:1: unknown key `workrs`", "did you mean `workers`?", "did you mean `tenant`?"];
     bench.weir(&["check", "pipeline.toml"]).refused(2, &told);
     bench.weir(&["run", "pipeline.toml"]).refused(2, &told);
@@ -51,7 +44,7 @@ fn sql_and_fields_that_do_not_fit_are_told_at_their_place() {
     .unwrap();
     bench.weir(&["check", "pipeline.toml"]).refused(2, &["by_minute.sql:", "ORDER BY"]);
     std::fs::write(&view, text).unwrap();
-    edit(&bench, "event_time = \"occurred_at\"", "event_time = \"happened_at\"");
+    bench.edit("event_time = \"occurred_at\"", "event_time = \"happened_at\"");
     bench.weir(&["check", "pipeline.toml", "--offline"]).refused(2, &["happened_at", "event_time"]);
 }
 
@@ -66,9 +59,9 @@ fn parts_that_do_not_answer_are_named() {
         ("url = \"${REGISTRY}\"", "url = \"http://127.0.0.1:1\"", ["registry", "127.0.0.1:1"]),
         ("url = \"${CLICKHOUSE}\"", "url = \"http://127.0.0.1:1\"", ["ClickHouse", "127.0.0.1:1"]),
     ] {
-        edit(&bench, from, to);
+        bench.edit(from, to);
         bench.weir(&["run", "pipeline.toml"]).refused(3, &words[..1]);
-        edit(&bench, to, from);
+        bench.edit(to, from);
     }
 }
 

@@ -3,9 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::program::{Bench, parts, wait_until};
-use crate::refusals::edit;
-use crate::shop::{consumed, sell, shop, terminate};
+use crate::program::{Bench, parts, terminate, wait_until};
+use crate::shop::{sell, shop};
 use crate::topics::serve_status;
 
 /// Registers a changed version of the shop's schema under the subject of its topic.
@@ -31,10 +30,10 @@ fn with_loyalty(fields: &mut Vec<Value>) {
 fn a_newer_version_changes_nothing_until_the_pipeline_file_takes_it() {
     let bench = shop("schema_newer");
     serve_status(&bench);
-    edit(&bench, "schema_file = \"event.avsc\"\n", "");
+    bench.edit("schema_file = \"event.avsc\"\n", "");
     sell(&bench, 2_000, 1, &[]);
     let mut running = bench.start(&["run", "pipeline.toml"]);
-    wait_until("it reads with version 1", || consumed(&bench) == 2_000);
+    wait_until("it reads with version 1", || bench.consumed() == 2_000);
     register(&bench, with_loyalty);
     let newer = "version 2 is there: `schema_version = 2` takes it";
     wait_until("the running pipeline says so", || {
@@ -50,20 +49,20 @@ fn a_newer_version_changes_nothing_until_the_pipeline_file_takes_it() {
         }
     }
 
-    edit(&bench, "topics = ", "schema_version = 2\ntopics = ");
+    bench.edit("topics = ", "schema_version = 2\ntopics = ");
     let checked = bench.weir(&["check", "pipeline.toml"]).fine().out;
     assert!(checked.contains("loyalty") && !checked.contains("is there"), "{checked}");
     sell(&bench, 2_000, 2, &[]);
     let mut running = bench.start(&["run", "pipeline.toml"]);
-    wait_until("it reads with version 2", || consumed(&bench) == 4_000);
+    wait_until("it reads with version 2", || bench.consumed() == 4_000);
     terminate(&mut running);
-    edit(&bench, "schema_version = 2\n", "");
+    bench.edit("schema_version = 2\n", "");
     let checked = bench.weir(&["check", "pipeline.toml"]).fine().out;
     assert!(checked.contains("loyalty"), "what was taken is kept: {checked}");
 
-    edit(&bench, "topics = ", "schema_version = 9\ntopics = ");
+    bench.edit("topics = ", "schema_version = 9\ntopics = ");
     bench.weir(&["run", "pipeline.toml"]).refused(2, &["schema_version", "name one of 1, 2"]);
-    edit(&bench, "schema_version = 9\n", "schema_version = 1\n");
+    bench.edit("schema_version = 9\n", "schema_version = 1\n");
     // The way back would lose a column that the table has.
     bench.weir(&["run", "pipeline.toml"]).refused(3, &["column loyalty is there"]);
 }
@@ -80,5 +79,5 @@ fn every_version_that_cannot_be_read_is_named_not_the_newest_alone() {
     bench.weir(&["check", "pipeline.toml"]).refused(2, &["can't read version 2", "amount", "1 problem found"]);
     // A start isn't refused: each record is judged by itself.
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
-    assert_eq!(consumed(&bench), 2_000);
+    assert_eq!(bench.consumed(), 2_000);
 }

@@ -1,11 +1,10 @@
 //! A shop with everything switched on: faults put in on purpose, each found where it belongs, through outages and stops.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 
 use weir_replay::parts::Part;
 
-use crate::program::{Bench, clickhouse, parts, wait_until};
+use crate::program::{Bench, parts, size, terminate, wait_until};
 
 /// The shop's pipeline with a topic and a database of its own.
 pub(crate) fn shop(name: &str) -> Bench {
@@ -69,7 +68,7 @@ fn records_in(bench: &Bench) -> u64 {
 #[test]
 fn faults_end_where_they_belong_and_the_bad_release_is_named() {
     let bench = shop("shop_faults");
-    sell(&bench, 60_000, 11, FAULTS);
+    sell(&bench, size(60_000, 1_000_000), 11, FAULTS);
     bench.weir(&["check", "pipeline.toml"]).fine();
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
     assert_exact(&bench, records_in(&bench));
@@ -98,7 +97,8 @@ fn the_demo_ends_by_itself_with_a_balanced_ledger_and_an_equal_verdict() {
     let parts = parts();
     let (kafka, registry, clickhouse) = (parts.kafka(), parts.registry(), parts.clickhouse());
     let named = ["--kafka", &kafka, "--registry", &registry, "--clickhouse", &clickhouse];
-    let mut arguments = vec!["demo", "--seconds", "10", "--rate", "1000"];
+    let seconds = size(10, 60).to_string();
+    let mut arguments = vec!["demo", "--seconds", &seconds, "--rate", "1000"];
     arguments.extend(named);
     let first = bench.weir(&arguments).fine().out;
     assert!(first.contains("balanced") && !first.contains("NOT BALANCED"), "{first}");
@@ -116,7 +116,7 @@ fn a_stop_drains_and_the_next_start_goes_on() {
     sell(&bench, 20_000, 5, FAULTS);
     let first = records_in(&bench);
     let mut running = bench.start(&["run", "pipeline.toml"]);
-    wait_until("everything is read", || consumed(&bench) == first);
+    wait_until("everything is read", || bench.consumed() == first);
     terminate(&mut running);
     sell(&bench, 20_000, 6, FAULTS);
     bench.weir(&["run", "pipeline.toml", "--until-end", "--workers", "3"]).fine();
@@ -128,7 +128,7 @@ fn outages_and_kills_lose_nothing_and_double_nothing() {
     let bench = with_schema(Bench::alone(&files(), "shop_outage"));
     sell(&bench, 20_000, 21, FAULTS);
     let mut running = bench.start(&["run", "pipeline.toml"]);
-    wait_until("it began", || consumed(&bench) > 0);
+    wait_until("it began", || bench.consumed() > 0);
 
     // ClickHouse goes away while events come, Weir is killed in the outage, and both come back.
     parts().kill(Part::ClickHouse).unwrap();
@@ -138,37 +138,16 @@ fn outages_and_kills_lose_nothing_and_double_nothing() {
     running.wait().unwrap();
     parts().restart(Part::ClickHouse).unwrap();
     let mut running = bench.start(&["run", "pipeline.toml"]);
-    wait_until("it is back", || consumed(&bench) == records_in(&bench));
+    wait_until("it is back", || bench.consumed() == records_in(&bench));
 
     // Kafka is killed and comes back; Weir waits for it.
     parts().kill(Part::Kafka).unwrap();
     std::thread::sleep(std::time::Duration::from_secs(1));
     parts().restart(Part::Kafka).unwrap();
     sell(&bench, 10_000, 23, FAULTS);
-    wait_until("it reads on", || consumed(&bench) == records_in(&bench));
+    wait_until("it reads on", || bench.consumed() == records_in(&bench));
 
     terminate(&mut running);
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
     assert_exact(&bench, records_in(&bench));
-}
-
-/// Records that the ledger in ClickHouse knows; 0 while there is none.
-pub(crate) fn consumed(bench: &Bench) -> u64 {
-    let there = format!("SELECT count() FROM tables WHERE database = '{}' AND name = 'weir_ledger'", bench.database);
-    if clickhouse("system", &there, &[]) == "0" {
-        return 0;
-    }
-    bench.ask("SELECT sum(consumed) FROM weir_ledger").parse().unwrap_or(0)
-}
-
-/// SIGTERM, and the end with exit code 0.
-#[track_caller]
-pub(crate) fn terminate(running: &mut Child) {
-    Command::new("kill").args(["-TERM", &running.id().to_string()]).status().unwrap();
-    let mut code = None;
-    wait_until("it stops", || {
-        code = running.try_wait().unwrap();
-        code.is_some()
-    });
-    assert_eq!(code.and_then(|status| status.code()), Some(0));
 }

@@ -9,8 +9,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::program::{Bench, parts, wait_until};
-use crate::shop::{consumed, sell, shop, terminate};
+use crate::program::{Bench, parts, terminate, wait_until};
+use crate::shop::{sell, shop};
 
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -77,7 +77,7 @@ fn a_topic_made_anew_is_told_from_one_that_has_grown() {
     let bench = shop("topics_anew");
     sell(&bench, 2_000, 1, &[]);
     let mut running = bench.start(&["run", "pipeline.toml"]);
-    wait_until("everything is read", || consumed(&bench) == 2_000);
+    wait_until("everything is read", || bench.consumed() == 2_000);
     terminate(&mut running);
     let before = ends(&bench, 4);
     delete(&bench);
@@ -87,7 +87,7 @@ fn a_topic_made_anew_is_told_from_one_that_has_grown() {
     for _ in 0..2 {
         bench.weir(&["run", "pipeline.toml"]).refused(4, &["made anew", &bench.topic, "new state folder"]);
     }
-    assert_eq!(consumed(&bench), 2_000, "nothing of the new topic was read");
+    assert_eq!(bench.consumed(), 2_000, "nothing of the new topic was read");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_topic_made_anew_under_a_running_pipeline_stops_it() {
     let bench = shop("topics_anew_live");
     sell(&bench, 2_000, 1, &[]);
     let mut running = bench.start(&["run", "pipeline.toml"]);
-    wait_until("everything is read", || consumed(&bench) == 2_000);
+    wait_until("everything is read", || bench.consumed() == 2_000);
     delete(&bench);
     sell(&bench, 9_000, 2, &[]);
     let mut code = None;
@@ -113,7 +113,7 @@ fn new_partitions_are_noticed_and_a_restart_reads_them_from_their_beginning() {
     serve_status(&bench);
     sell(&bench, 2_000, 1, &[]);
     let mut running = bench.start(&["run", "pipeline.toml"]);
-    wait_until("everything is read", || consumed(&bench) == 2_000);
+    wait_until("everything is read", || bench.consumed() == 2_000);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let more = NewPartitions::new(&bench.topic, 6);
     runtime.block_on(admin().create_partitions(&[more], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
@@ -126,6 +126,6 @@ fn new_partitions_are_noticed_and_a_restart_reads_them_from_their_beginning() {
     let ends = ends(&bench, 6);
     assert!(ends[4] > 0 && ends[5] > 0, "something came into the new partitions: {ends:?}");
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
-    assert_eq!(consumed(&bench), 8_000);
+    assert_eq!(bench.consumed(), 8_000);
     assert_eq!(told(&bench, 6), ends);
 }

@@ -205,6 +205,10 @@ fn random_expressions_have_clickhouses_type_and_values() {
     let seed = std::env::var("WEIR_SEED").ok().and_then(|seed| seed.parse().ok());
     match seed {
         Some(seed) => check(seed, 4000),
+        // `make proof` asks for more.
+        None if std::env::var_os("WEIR_PROOF").is_some_and(|size| size == "full") => {
+            (1..=20).for_each(|seed| check(seed, 4000));
+        }
         None => check(1, 1500),
     }
 }
