@@ -4,6 +4,7 @@
 
 use rdkafka::ClientConfig;
 use weir_schemas::registry::{Credentials, Registry, Settings};
+use weir_sinks::DeliveryError;
 use weir_sinks::clickhouse::{Client, Settings as ClickHouseSettings};
 
 use crate::config::Pipeline;
@@ -68,4 +69,16 @@ pub fn clickhouse(pipeline: &Pipeline) -> Result<Client, Error> {
         authorities_pem,
     };
     Ok(Client::new(&settings)?)
+}
+
+/// What an error of the first statements means, which are sent once: nobody waits for a ClickHouse at start.
+pub fn first_contact(pipeline: &Pipeline, error: weir_sinks::Error) -> Error {
+    match error {
+        weir_sinks::Error::Delivery(DeliveryError::Retriable { why }) => Error::Unreachable {
+            part: format!("clickhouse at {}", pipeline.clickhouse.url),
+            detail: why,
+            remedy: "check `clickhouse.url` and `clickhouse.ca_file`, and that the server is up".to_owned(),
+        },
+        other => other.into(),
+    }
 }

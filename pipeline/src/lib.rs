@@ -3,6 +3,7 @@
 pub mod bind;
 pub mod clock;
 pub mod commit;
+pub mod complaints;
 pub mod config;
 pub mod connect;
 mod count;

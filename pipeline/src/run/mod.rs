@@ -50,7 +50,7 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
     let bound = bind(file, pipeline, &readers.schemas).map_err(Error::Config)?;
     let custom = describe(file, pipeline, &bound, operators)?;
     let layout = layout_of(pipeline, &bound, &custom);
-    for statement in runtime.block_on(layout.apply(&client))? {
+    for statement in runtime.block_on(layout.apply(&client)).map_err(|error| connect::first_contact(pipeline, error))? {
         tracing::info!(statement, "changed a table");
     }
     let mut destinations = tables_of(pipeline, &layout, &client);

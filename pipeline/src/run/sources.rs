@@ -17,6 +17,7 @@ use super::operators::Described;
 use super::span;
 use super::tables::kept_events;
 use crate::bind::{Bound, BoundSource, BoundView};
+use crate::complaints::Complaints;
 use crate::config::{self, Pipeline};
 use crate::connect;
 use crate::dataflow::SourceGraph;
@@ -100,7 +101,8 @@ pub(super) fn opener(
         told: EventTime::MIN,
     };
     Ok(Box::new(move |resume: Resume| {
-        let consumer: BaseConsumer = base.create().map_err(|error| unreachable_broker(&brokers, &error))?;
+        let consumer: BaseConsumer<Complaints> =
+            base.create_with_context(Complaints::default()).map_err(|error| unreachable_broker(&brokers, error))?;
         let described = open::topics_of(&consumer, &brokers, &names)?;
         check_identities(&described, &resume)?;
         let topics: Vec<(TopicId, Topic)> = described
@@ -114,7 +116,7 @@ pub(super) fn opener(
             recovery::forget_marks(&resume.store, topic, number, of.log_begins_at)?;
         }
         let attend = Attendant::new(&consumer_config(&base, &group, 0), &plan.name, described, news)
-            .map_err(|error| unreachable_broker(&brokers, &error))?;
+            .map_err(|error| unreachable_broker(&brokers, error))?;
         let plan = Arc::new(stream::Plan { told: resume.told, ..plan });
         let open: OpenSource = Arc::new(move |worker: usize, peers: usize| {
             let share = open::share(&resumes, worker, peers);
@@ -123,7 +125,7 @@ pub(super) fn opener(
                 .map(|of| Assigned { topic: of.topic.clone(), partition: of.partition.number, offset: of.offset })
                 .collect();
             let config = consumer_config(&base, &group, queue_bytes);
-            let fetcher = Fetcher::new(&config, &assigned).map_err(|error| unreachable_broker(&brokers, &error))?;
+            let fetcher = Fetcher::new(&config, &assigned).map_err(|error| unreachable_broker(&brokers, error))?;
             let source = StreamSource::new(plan.clone(), schemas.clone(), fetcher, share, clock.now_ms());
             Ok(Box::new(source) as Box<dyn Source>)
         });

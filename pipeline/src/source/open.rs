@@ -15,6 +15,7 @@ use weir_schemas::time::EventTime;
 use super::PartitionPosition;
 use super::describe::{Topic, describe};
 use super::stream::Resume;
+use crate::complaints::{self, Complaints};
 use crate::error::Error;
 
 /// How long a broker may take to answer one question at start.
@@ -50,7 +51,7 @@ impl Start {
 /// # Errors
 /// When the broker can't be asked, a topic isn't there, or the log no longer has what the state resumes from.
 pub fn open(
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<Complaints>,
     brokers: &str,
     topics: &[(TopicId, Topic)],
     committed: &[PartitionPosition],
@@ -65,7 +66,7 @@ pub fn open(
         for &number in partitions {
             let (low, high) = consumer
                 .fetch_watermarks(topic, number, ANSWER_WITHIN)
-                .map_err(|error| unreachable_broker(brokers, &error))?;
+                .map_err(|error| unreachable_broker(brokers, error))?;
             let position = known.get(&(topic.as_str(), number));
             let offset = match position {
                 Some(position) => resumable(topic, number, position.next_offset, low, high)?,
@@ -95,8 +96,10 @@ pub fn share(resumes: &[Resume], worker: usize, peers: usize) -> Vec<Resume> {
 ///
 /// # Errors
 /// When the cluster can't be asked, or one of them isn't there.
-pub fn topics_of(consumer: &BaseConsumer, brokers: &str, names: &[String]) -> Result<Vec<Topic>, Error> {
-    let topics = describe(consumer, names, ANSWER_WITHIN).map_err(|error| unreachable_broker(brokers, &error))?;
+pub fn topics_of(consumer: &BaseConsumer<Complaints>, brokers: &str, names: &[String]) -> Result<Vec<Topic>, Error> {
+    // The first question of all: here a wrong password or certificate shows.
+    let topics = describe(consumer, names, ANSWER_WITHIN)
+        .map_err(|error| unreachable_broker(brokers, complaints::why(consumer, &error)))?;
     match topics.iter().find(|topic| topic.partitions.is_empty()) {
         None => Ok(topics),
         Some(missing) => Err(Error::Unreachable {
@@ -147,7 +150,7 @@ fn resumable(topic: &str, partition: i32, next_offset: i64, low: i64, high: i64)
 }
 
 fn first_offset(
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<Complaints>,
     brokers: &str,
     topic: &str,
     partition: i32,
@@ -159,7 +162,7 @@ fn first_offset(
         Start::Latest => return Ok(high),
         Start::At(at_ms) => at_ms,
     };
-    let unreachable = |error: KafkaError| unreachable_broker(brokers, &error);
+    let unreachable = |error: KafkaError| unreachable_broker(brokers, error);
     let mut asked = TopicPartitionList::new();
     asked.add_partition_offset(topic, partition, Offset::Offset(at_ms)).map_err(unreachable)?;
     let answered = consumer.offsets_for_times(asked, ANSWER_WITHIN).map_err(unreachable)?;
@@ -171,7 +174,7 @@ fn first_offset(
 }
 
 /// The error for a broker that gave no answer, or a wrong one.
-pub fn unreachable_broker(brokers: &str, error: &KafkaError) -> Error {
+pub fn unreachable_broker(brokers: &str, error: impl ToString) -> Error {
     Error::Unreachable {
         part: format!("kafka at {brokers}"),
         detail: error.to_string(),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use weir_pipeline::bind::{Bound, bind};
+use weir_pipeline::complaints::{Complaints, why};
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
 use weir_pipeline::problem::Problem;
@@ -114,7 +115,7 @@ async fn check_subjects(
 
 /// Whether the topics are there.
 fn check_topics(file: &str, pipeline: &Pipeline, problems: &mut Vec<Problem>) {
-    let consumer: BaseConsumer = match connect::kafka(pipeline).create() {
+    let consumer: BaseConsumer<Complaints> = match connect::kafka(pipeline).create_with_context(Complaints::default()) {
         Ok(consumer) => consumer,
         Err(error) => {
             problems.push(Problem::of_file(file, format!("[kafka]: {error}"), "correct `brokers` and `settings`"));
@@ -124,8 +125,10 @@ fn check_topics(file: &str, pipeline: &Pipeline, problems: &mut Vec<Problem>) {
     let metadata = match consumer.fetch_metadata(None, ANSWER_WITHIN) {
         Ok(metadata) => metadata,
         Err(error) => {
-            let message = format!("kafka at {} doesn't answer: {error}", pipeline.kafka.brokers);
-            problems.push(Problem::of_file(file, message, "correct `brokers`, or start it; --offline leaves it out"));
+            let why = why(&consumer, &error);
+            let message = format!("kafka at {} doesn't answer: {why}", pipeline.kafka.brokers);
+            let remedy = "correct `brokers` and `settings`, or start it; --offline leaves it out";
+            problems.push(Problem::of_file(file, message, remedy));
             return;
         }
     };

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
 
 mod ahead;
+mod disk;
 mod evaluable;
 mod idle;
 mod log;
@@ -14,6 +15,7 @@ mod program;
 mod refusals;
 mod retail;
 mod schema;
+mod secured;
 mod shop;
 mod tidy;
 mod topics;
