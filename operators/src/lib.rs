@@ -20,6 +20,7 @@ pub mod maintain;
 pub mod moment;
 pub mod operator;
 pub mod prove;
+pub mod profile;
 pub mod record;
 pub mod route;
 pub mod script;

@@ -8,6 +8,7 @@ mod detect;
 mod events;
 mod harness;
 mod ledger;
+mod profile;
 mod record;
 mod script;
 mod states;

@@ -1,0 +1,342 @@
+//! What a window's events of one tenant, event type and release looked like.
+//!
+//! A cell adds up: merging cells in any order, split over any workers and epochs, gives the same cell. So it keeps sums, the
+//! least places and a sketch of users whose registers are maxima, nothing that depends on who came first.
+
+use std::collections::BTreeMap;
+
+use crate::state::{Codec, CodecError};
+
+/// Registers of the sketch of users: its standard error is 1.04 / √64 = 13 %.
+const REGISTERS: usize = 64;
+/// Bytes of each text that a key or a detail keeps; longer ones are cut.
+pub const TEXT_BYTES: usize = 128;
+/// Buckets of the details of one reason for refusal.
+const DETAILS: u8 = 8;
+
+/// A place by the topic's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Spot(pub u16, pub i32, pub i64);
+
+/// Whose events a cell holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CellKey {
+    /// The tenant, '' where unknown.
+    pub tenant: Vec<u8>,
+    /// The event's type, '' where there is no event.
+    pub event_type: Vec<u8>,
+    /// The SDK's name, its version, the app's version.
+    pub release: [Vec<u8>; 3],
+}
+
+impl Codec for CellKey {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.tenant.encode(out);
+        self.event_type.encode(out);
+        self.release.iter().for_each(|part| part.encode(out));
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Result<Self, CodecError> {
+        let (tenant, event_type) = (Vec::decode(bytes)?, Vec::decode(bytes)?);
+        let mut release: [Vec<u8>; 3] = Default::default();
+        for part in &mut release {
+            *part = Vec::decode(bytes)?;
+        }
+        Ok(CellKey { tenant, event_type, release })
+    }
+}
+
+/// A sketch of how many users there were: HyperLogLog (Flajolet and others 2007) with linear counting for few.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Users([u8; REGISTERS]);
+
+impl Default for Users {
+    fn default() -> Users {
+        Users([0; REGISTERS])
+    }
+}
+
+impl Users {
+    /// Adds a user by a 64-bit hash.
+    pub fn add(&mut self, hash: u64) {
+        // The low six bits choose the register, the rest gives the rank; the bit above the rest ends a rest of zeros.
+        let rank = ((hash >> 6) | 1 << 58).trailing_zeros() as u8 + 1;
+        if let Some(register) = self.0.get_mut((hash & 63) as usize) {
+            *register = (*register).max(rank);
+        }
+    }
+
+    /// Adds the users of another sketch.
+    pub fn merge(&mut self, other: &Users) {
+        self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine = (*mine).max(theirs));
+    }
+
+    /// About how many there were.
+    pub fn estimate(&self) -> f64 {
+        let registers = REGISTERS as f64;
+        let raw = 0.709 * registers * registers / self.0.iter().map(|&rank| (-f64::from(rank)).exp2()).sum::<f64>();
+        let empty = self.0.iter().filter(|&&rank| rank == 0).count() as f64;
+        if raw <= 2.5 * registers && empty > 0.0 { registers * (registers / empty).ln() } else { raw }
+    }
+}
+
+/// Refused records of one reason whose details fall in one bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusals {
+    /// How many.
+    pub records: u64,
+    /// The least of the details.
+    pub detail: Vec<u8>,
+    /// The least place.
+    pub spot: Spot,
+}
+
+/// One cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// Events by slot; shorter than the layout where the last ones are zero.
+    pub counts: Vec<u32>,
+    /// The least place of slots whose events are worth looking at.
+    pub examples: BTreeMap<u32, Spot>,
+    /// First and last place.
+    pub range: Option<(Spot, Spot)>,
+    /// Its users.
+    pub users: Users,
+    /// Refused records by reason and bucket of their detail.
+    pub refused: BTreeMap<(u8, u8), Refusals>,
+}
+
+impl Cell {
+    /// The count of a slot.
+    pub fn count(&self, slot: usize) -> u32 {
+        self.counts.get(slot).copied().unwrap_or(0)
+    }
+
+    /// Widens the range of places to `spot`.
+    pub fn cover(&mut self, spot: Spot) {
+        let (first, last) = self.range.unwrap_or((spot, spot));
+        self.range = Some((first.min(spot), last.max(spot)));
+    }
+
+    /// Counts a refused record.
+    pub fn refuse(&mut self, reason: u8, detail: &[u8], records: u64, spot: Spot) {
+        let detail = detail.get(..TEXT_BYTES).unwrap_or(detail);
+        let bucket = (xxhash_rust::xxh3::xxh3_64(detail) % u64::from(DETAILS)) as u8;
+        self.add_refusals((reason, bucket), Refusals { records, detail: detail.to_vec(), spot });
+    }
+
+    fn add_refusals(&mut self, key: (u8, u8), refusals: Refusals) {
+        match self.refused.get_mut(&key) {
+            Some(known) => {
+                known.records = known.records.saturating_add(refusals.records);
+                known.spot = known.spot.min(refusals.spot);
+                if refusals.detail < known.detail {
+                    known.detail = refusals.detail;
+                }
+            }
+            None => {
+                self.refused.insert(key, refusals);
+            }
+        }
+    }
+
+    /// Adds what `other` counted.
+    pub fn merge(&mut self, other: Cell) {
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+        }
+        self.counts.iter_mut().zip(other.counts).for_each(|(mine, theirs)| *mine = mine.saturating_add(theirs));
+        for (slot, spot) in other.examples {
+            self.examples.entry(slot).and_modify(|known| *known = spot.min(*known)).or_insert(spot);
+        }
+        if let Some((first, last)) = other.range {
+            self.cover(first);
+            self.cover(last);
+        }
+        self.users.merge(&other.users);
+        other.refused.into_iter().for_each(|(key, refusals)| self.add_refusals(key, refusals));
+    }
+}
+
+/// Counts and sketch are sparse: a gap and a value for each that isn't zero, as variable-length integers.
+impl Codec for Cell {
+    fn encode(&self, out: &mut Vec<u8>) {
+        sparse(self.counts.iter().map(|&count| u64::from(count)), out);
+        sparse(self.users.0.iter().map(|&rank| u64::from(rank)), out);
+        varint(self.examples.len() as u64, out);
+        for (slot, spot) in &self.examples {
+            varint(u64::from(*slot), out);
+            write_spot(*spot, out);
+        }
+        out.push(u8::from(self.range.is_some()));
+        if let Some((first, last)) = self.range {
+            write_spot(first, out);
+            write_spot(last, out);
+        }
+        varint(self.refused.len() as u64, out);
+        for ((reason, bucket), refusals) in &self.refused {
+            out.extend_from_slice(&[*reason, *bucket]);
+            varint(refusals.records, out);
+            varint(refusals.detail.len() as u64, out);
+            out.extend_from_slice(&refusals.detail);
+            write_spot(refusals.spot, out);
+        }
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Result<Self, CodecError> {
+        let mut cell = Cell::default();
+        read_sparse(bytes, |at, value| {
+            // A slot's gap can't name more slots than a layout has: columns are bounded by the reader schema.
+            if at >= MOST_SLOTS {
+                return Err(WRONG);
+            }
+            cell.counts.resize(at + 1, 0);
+            *cell.counts.last_mut().ok_or(WRONG)? = u32::try_from(value).map_err(|_| WRONG)?;
+            Ok(())
+        })?;
+        read_sparse(bytes, |at, value| {
+            *cell.users.0.get_mut(at).ok_or(WRONG)? = u8::try_from(value).map_err(|_| WRONG)?;
+            Ok(())
+        })?;
+        for _ in 0..read_varint(bytes)? {
+            let slot = u32::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
+            cell.examples.insert(slot, read_spot(bytes)?);
+        }
+        if take(bytes, 1)? == [1] {
+            cell.range = Some((read_spot(bytes)?, read_spot(bytes)?));
+        }
+        for _ in 0..read_varint(bytes)? {
+            let &[reason, bucket] = take(bytes, 2)? else { return Err(WRONG) };
+            let records = read_varint(bytes)?;
+            let length = usize::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
+            let detail = take(bytes, length)?.to_vec();
+            cell.refused.insert((reason, bucket), Refusals { records, detail, spot: read_spot(bytes)? });
+        }
+        Ok(cell)
+    }
+}
+
+const WRONG: CodecError = CodecError("cell");
+/// Slots that a stored cell may name, at most.
+const MOST_SLOTS: usize = 1 << 20;
+
+fn sparse(values: impl Iterator<Item = u64>, out: &mut Vec<u8>) {
+    let mut next = 0;
+    for (at, value) in values.enumerate().filter(|(_, value)| *value > 0) {
+        // One more than the gap, so that 0 can end the list.
+        varint((at - next + 1) as u64, out);
+        varint(value, out);
+        next = at + 1;
+    }
+    out.push(0);
+}
+
+fn read_sparse(
+    bytes: &mut &[u8],
+    mut each: impl FnMut(usize, u64) -> Result<(), CodecError>,
+) -> Result<(), CodecError> {
+    let mut next = 0_usize;
+    loop {
+        let gap = usize::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
+        if gap == 0 {
+            return Ok(());
+        }
+        let at = next.checked_add(gap - 1).ok_or(WRONG)?;
+        each(at, read_varint(bytes)?)?;
+        next = at.checked_add(1).ok_or(WRONG)?;
+    }
+}
+
+fn varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn read_varint(bytes: &mut &[u8]) -> Result<u64, CodecError> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let &[byte] = take(bytes, 1)? else { return Err(WRONG) };
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(WRONG)
+}
+
+fn write_spot(spot: Spot, out: &mut Vec<u8>) {
+    varint(u64::from(spot.0), out);
+    varint(u64::from(spot.1 as u32), out);
+    varint(spot.2 as u64, out);
+}
+
+fn read_spot(bytes: &mut &[u8]) -> Result<Spot, CodecError> {
+    let topic = u16::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
+    let partition = u32::try_from(read_varint(bytes)?).map_err(|_| WRONG)? as i32;
+    Ok(Spot(topic, partition, read_varint(bytes)? as i64))
+}
+
+fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], CodecError> {
+    let (head, rest) = bytes.split_at_checked(length).ok_or(WRONG)?;
+    *bytes = rest;
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random_cell(random: &mut fastrand::Rng) -> Cell {
+        let mut cell = Cell::default();
+        for _ in 0..random.usize(0..20) {
+            let slot = random.usize(0..60);
+            if cell.counts.len() <= slot {
+                cell.counts.resize(slot + 1, 0);
+            }
+            cell.counts[slot] += random.u32(1..1_000_000);
+            let spot = Spot(random.u16(0..3), random.i32(0..9), random.i64(0..1 << 40));
+            cell.examples.insert(slot as u32, spot);
+            cell.cover(spot);
+            cell.users.add(random.u64(..));
+            let detail = [b'a' + random.u8(0..5)];
+            cell.refuse(random.u8(0..3), &detail, random.u64(1..9), spot);
+        }
+        cell
+    }
+
+    #[test]
+    fn cells_add_up_in_any_order_and_come_back_from_their_bytes() {
+        let mut random = fastrand::Rng::with_seed(11);
+        for _ in 0..500 {
+            let cells: Vec<Cell> = (0..5).map(|_| random_cell(&mut random)).collect();
+            let sum = |order: &[usize]| {
+                let mut sum = Cell::default();
+                order.iter().for_each(|&at| sum.merge(cells[at].clone()));
+                sum
+            };
+            let all = sum(&[0, 1, 2, 3, 4]);
+            assert_eq!(all, sum(&[4, 2, 0, 3, 1]));
+            let mut bytes = Vec::new();
+            all.encode(&mut bytes);
+            assert_eq!(Cell::decode_all(&bytes).unwrap(), all);
+            for cut in 0..bytes.len() {
+                assert!(Cell::decode_all(&bytes[..cut]).is_err(), "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn users_are_counted_within_the_sketch_error() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for users in [1_u32, 10, 100, 1_000, 100_000] {
+            let mut sketch = Users::default();
+            let ids: Vec<u64> = (0..users).map(|_| random.u64(..)).collect();
+            ids.iter().chain(&ids).for_each(|&id| sketch.add(id));
+            let off = sketch.estimate() / f64::from(users) - 1.0;
+            assert!(off.abs() < 0.45, "{users} users: off by {off}");
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Profiles accepted events and refused records, in front of the judges' exchange.
+//!
+//! What an epoch's events of a window, tenant, event type and release looked like becomes one [`Cell`]; a few cells travel
+//! instead of events. Fields are counted a column at a time.
+//!
+//! Output: the columns of [`cell_schema`]. Bound: one cell per window, tenant, event type and release of an epoch.
+
+mod cell;
+mod layout;
+mod observe;
+
+use std::sync::Arc;
+
+use arrow_array::builder::BinaryBuilder;
+use arrow_array::types::{Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type};
+use arrow_array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, UInt16Array};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use hashbrown::HashTable;
+use weir_schemas::fate::Reason;
+use weir_schemas::stage::system;
+use weir_schemas::time::Span;
+use xxhash_rust::xxh3::xxh3_64;
+
+pub use cell::{Cell, CellKey, Refusals, Spot, TEXT_BYTES, Users};
+pub use layout::{BUCKETS, DELAYS, FieldSlots, Indicator, Kind, Layout, SCHEMAS, delay_bucket, magnitude};
+
+use crate::content::mix;
+use crate::error::Error;
+use crate::operator::{Context, Operator};
+use crate::record::{reason_of, refused};
+use crate::route::key_group;
+use crate::state::{Codec, CodecError};
+use crate::tally::{binary, primitive};
+use observe::{Counts, Rows, observe};
+
+/// Indices of the columns of [`cell_schema`].
+pub const GROUP: usize = 0;
+const WINDOW: usize = 1;
+const KEY: usize = 2;
+const CELL: usize = 3;
+
+/// Indices of the columns of events that say whose an event is; where there is none it counts as ''.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SenderColumns {
+    /// The tenant.
+    pub tenant: Option<usize>,
+    /// The event's type.
+    pub event_type: Option<usize>,
+    /// SDK, its version, the app's version.
+    pub release: [Option<usize>; 3],
+    /// The user.
+    pub user: Option<usize>,
+}
+
+/// The columns of what a profile emits: the tenant's key group, the window's start in microseconds, the encoded [`CellKey`]
+/// and the encoded [`Cell`].
+pub fn cell_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("_group", DataType::UInt16, false),
+        Field::new("window", DataType::Int64, false),
+        Field::new("key", DataType::Binary, false),
+        Field::new("cell", DataType::Binary, false),
+    ]))
+}
+
+/// The rows of a batch with the columns of [`cell_schema`], as `each(group, window, key, cell)`.
+///
+/// # Errors
+/// When the bytes aren't what a profile wrote.
+pub fn read_cells(
+    batch: &RecordBatch,
+    mut each: impl FnMut(u16, i64, CellKey, Cell) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let groups = primitive::<UInt16Type>(batch, GROUP)?;
+    let windows = primitive::<Int64Type>(batch, WINDOW)?;
+    let (keys, cells) = (binary(batch, KEY)?, binary(batch, CELL)?);
+    for row in 0..batch.num_rows() {
+        let key = CellKey::decode_all(keys.value(row)).map_err(foreign)?;
+        let cell = Cell::decode_all(cells.value(row)).map_err(foreign)?;
+        each(groups.value(row), windows.value(row), key, cell)?;
+    }
+    Ok(())
+}
+
+fn foreign(error: CodecError) -> Error {
+    Error::Arrow(ArrowError::SchemaError(format!("a batch of cells: {error}")))
+}
+
+/// The start of the window of `width` that a time falls in.
+pub fn window_of(at: i64, width: Span) -> i64 {
+    at.saturating_sub(at.rem_euclid(width.0.max(1)))
+}
+
+/// Profiles accepted events.
+pub struct ProfileEvents {
+    layout: Arc<Layout>,
+    columns: SenderColumns,
+    window: Span,
+    cells: Open,
+    counts: Counts,
+}
+
+/// The cells of the open epoch.
+#[derive(Default)]
+struct Open {
+    index: HashTable<u32>,
+    cells: Vec<OpenCell>,
+}
+
+struct OpenCell {
+    hash: u64,
+    window: i64,
+    key: CellKey,
+    cell: Cell,
+}
+
+impl Open {
+    /// The number of a cell; a new one is made where there is none.
+    fn number(&mut self, window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u32 {
+        let mut hash = mix(xxh3_64(tenant), window as u64);
+        hash = mix(hash, xxh3_64(event_type));
+        release.iter().for_each(|part| hash = mix(hash, xxh3_64(part)));
+        let is = |open: &OpenCell| {
+            let key = &open.key;
+            open.window == window
+                && *key.tenant == *tenant
+                && *key.event_type == *event_type
+                && key.release.iter().zip(release).all(|(mine, theirs)| **mine == *theirs)
+        };
+        let Open { index, cells } = self;
+        if let Some(&at) = index.find(hash, |&at| cells.get(at as usize).is_some_and(is)) {
+            return at;
+        }
+        let key =
+            CellKey { tenant: tenant.to_vec(), event_type: event_type.to_vec(), release: release.map(<[u8]>::to_vec) };
+        let at = cells.len() as u32;
+        cells.push(OpenCell { hash, window, key, cell: Cell::default() });
+        index.insert_unique(hash, at, |&at| cells.get(at as usize).map_or(0, |open| open.hash));
+        at
+    }
+
+    fn get_mut(&mut self, at: u32) -> Option<&mut Cell> {
+        self.cells.get_mut(at as usize).map(|open| &mut open.cell)
+    }
+
+    /// The cells as a batch, in the order of their first event; none are left.
+    fn take(&mut self) -> Result<RecordBatch, Error> {
+        self.index.clear();
+        let open = std::mem::take(&mut self.cells);
+        let (mut keys, mut cells, mut bytes) = (BinaryBuilder::new(), BinaryBuilder::new(), Vec::new());
+        for one in &open {
+            bytes.clear();
+            one.key.encode(&mut bytes);
+            keys.append_value(&bytes);
+            bytes.clear();
+            one.cell.encode(&mut bytes);
+            cells.append_value(&bytes);
+        }
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt16Array::from_iter_values(open.iter().map(|one| key_group(&one.key.tenant)))),
+            Arc::new(Int64Array::from_iter_values(open.iter().map(|one| one.window))),
+            Arc::new(keys.finish()),
+            Arc::new(cells.finish()),
+        ];
+        Ok(RecordBatch::try_new(cell_schema(), columns)?)
+    }
+}
+
+fn cut(text: &[u8]) -> &[u8] {
+    text.get(..TEXT_BYTES).unwrap_or(text)
+}
+
+/// A text column's value in a row; '' where it is null or there is no such column.
+fn text<'a>(column: Option<&'a BinaryArray>, row: usize) -> &'a [u8] {
+    column.filter(|texts| texts.is_valid(row)).map_or(&[], |texts| cut(texts.value(row)))
+}
+
+impl ProfileEvents {
+    /// `layout` says what is counted of which columns; `window` is the judges'.
+    pub fn new(layout: Arc<Layout>, columns: SenderColumns, window: Span) -> ProfileEvents {
+        let counts = Counts::new(layout.slots());
+        ProfileEvents { layout, columns, window, cells: Open::default(), counts }
+    }
+
+    /// The cell of each row.
+    fn cells_of(&mut self, batch: &RecordBatch) -> Result<Vec<u32>, Error> {
+        let column = |at: Option<usize>| at.map(|at| binary(batch, at)).transpose();
+        let (tenant, event_type) = (column(self.columns.tenant)?, column(self.columns.event_type)?);
+        let [sdk, sdk_version, app_version] = self.columns.release;
+        let release = [column(sdk)?, column(sdk_version)?, column(app_version)?];
+        let times = primitive::<Int64Type>(batch, system::EVENT_TIME)?.values();
+        Ok(times
+            .iter()
+            .enumerate()
+            .map(|(row, &time)| {
+                let release = release.map(|part| text(part, row));
+                let window = window_of(time, self.window);
+                self.cells.number(window, text(tenant, row), text(event_type, row), release)
+            })
+            .collect())
+    }
+
+    /// Counts what is the same for every event: how many, delay, schema, places, users.
+    fn observe_events(&mut self, batch: &RecordBatch, rows: &Rows<'_>) -> Result<(), Error> {
+        let times = primitive::<Int64Type>(batch, system::EVENT_TIME)?.values();
+        let kafka_times = primitive::<Int64Type>(batch, system::KAFKA_TIME_MS)?.values();
+        let schemas = primitive::<UInt32Type>(batch, system::SCHEMA_ID)?.values();
+        let users = self.columns.user.and_then(|at| batch.columns().get(at));
+        let mut hashes = vec![0_u64; users.map_or(0, |_| batch.num_rows())];
+        if let Some(users) = users {
+            crate::content::add_column(users, &mut hashes)?;
+        }
+        for (row, &cell) in rows.cells.iter().enumerate() {
+            self.counts.add(cell, Layout::EVENTS);
+            let (Some(time), Some(&recorded)) = (times.get(row), kafka_times.get(row)) else { continue };
+            if recorded >= 0 {
+                let delay = delay_bucket(recorded.saturating_sub(time.div_euclid(1_000)));
+                self.counts.add(cell, Layout::DELAY + usize::from(delay));
+            }
+            let schema = schemas.get(row).map_or(0, |id| id % u32::from(SCHEMAS));
+            self.counts.add(cell, Layout::SCHEMA + schema as usize);
+            if let Some(cell) = self.cells.get_mut(cell) {
+                cell.cover(rows.spot(row));
+                if let Some(&hash) = hashes.get(row) {
+                    cell.users.add(hash);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Operator for ProfileEvents {
+    fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
+        let numbers = self.cells_of(&batch)?;
+        self.counts.grow(self.cells.cells.len());
+        let rows = Rows {
+            cells: &numbers,
+            topics: primitive::<UInt16Type>(&batch, system::TOPIC)?.values(),
+            partitions: primitive::<Int32Type>(&batch, system::PARTITION)?.values(),
+            offsets: primitive::<Int64Type>(&batch, system::OFFSET)?.values(),
+        };
+        self.observe_events(&batch, &rows)?;
+        let ProfileEvents { layout, cells, counts, .. } = self;
+        for field in layout.fields() {
+            let Some(column) = batch.columns().get(field.column) else { continue };
+            observe(column, field, &rows, counts, |cell, slot, spot| {
+                if let Some(cell) = cells.get_mut(cell) {
+                    cell.examples.entry(slot as u32).and_modify(|known| *known = spot.min(*known)).or_insert(spot);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        for (at, open) in self.cells.cells.iter_mut().enumerate() {
+            let counts = self.counts.of(at);
+            let used = counts.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
+            open.cell.counts = counts.get(..used).unwrap_or_default().to_vec();
+        }
+        self.counts.clear();
+        cx.emit(self.cells.take()?);
+        Ok(())
+    }
+
+    fn holds_watermark_within_epoch(&self) -> bool {
+        true
+    }
+}
+
+/// Profiles refused records: by tenant and release, and by event type '' since most of them never became an event.
+pub struct ProfileRefused {
+    window: Span,
+    cells: Open,
+}
+
+impl ProfileRefused {
+    /// `window` is the judges'.
+    pub fn new(window: Span) -> ProfileRefused {
+        ProfileRefused { window, cells: Open::default() }
+    }
+}
+
+impl Operator for ProfileRefused {
+    fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
+        let topics = primitive::<UInt16Type>(&batch, refused::TOPIC)?;
+        let partitions = primitive::<Int32Type>(&batch, refused::PARTITION)?;
+        let offsets = primitive::<Int64Type>(&batch, refused::OFFSET)?;
+        let recorded = primitive::<Int64Type>(&batch, refused::KAFKA_TIME_MS)?;
+        let times = primitive::<Int64Type>(&batch, refused::EVENT_TIME)?;
+        let reasons = primitive::<UInt8Type>(&batch, refused::REASON)?;
+        let details = binary(&batch, refused::DETAIL)?;
+        let tenants = binary(&batch, refused::TENANT)?;
+        let parts: Vec<&BinaryArray> =
+            refused::RELEASE.map(|column| binary(&batch, column)).collect::<Result<_, _>>()?;
+        for row in 0..batch.num_rows() {
+            let by_event = times.is_valid(row) && stands_in_its_window(reason_of(reasons.value(row))?);
+            let at = if by_event { times.value(row) } else { recorded.value(row).max(0).saturating_mul(1_000) };
+            let release = std::array::from_fn(|part| text(parts.get(part).copied(), row));
+            let number = self.cells.number(window_of(at, self.window), text(Some(tenants), row), &[], release);
+            let spot = Spot(topics.value(row), partitions.value(row), offsets.value(row));
+            if let Some(cell) = self.cells.get_mut(number) {
+                cell.refuse(reasons.value(row), details.value(row), 1, spot);
+                cell.cover(spot);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        cx.emit(self.cells.take()?);
+        Ok(())
+    }
+
+    fn holds_watermark_within_epoch(&self) -> bool {
+        true
+    }
+}
+
+/// Whether a record refused for `reason` counts in the window of its event time. One that came too late, or from a clock
+/// in the future, counts when it came: the window of its event is over, or not yet there.
+fn stands_in_its_window(reason: Reason) -> bool {
+    !matches!(reason, Reason::TooLate | Reason::TooLateAfterIdle | Reason::FutureEventTime)
+}
