@@ -48,7 +48,7 @@ fn random_event(random: &mut fastrand::Rng, offset: i64) -> Event {
         [Some(pick(&["a", "b"])), Some(pick(&["view", "buy"])), Some(pick(&["", "12", "GB", "DE", "-1.5", "1.2.3"]))];
     let keys = ["x", "y", "country"];
     let props = keys.iter().filter(|_| random.bool()).map(|key| ((*key).to_owned(), "v".to_owned())).collect();
-    let time_ms = random.i64(0..180_000);
+    let time_ms = random.i64(1_000_000..1_180_000);
     Event {
         offset,
         time_ms,
