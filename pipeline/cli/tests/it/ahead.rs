@@ -52,7 +52,7 @@ fn a_partition_an_hour_ahead_waits_and_its_windows_are_right() {
     let waits = |bench: &Bench| {
         let status = bench.status()?;
         let ahead = status.sources[0].partitions.iter().find(|of| of.status.partition == 1)?.status.clone();
-        let is_told = ahead.state == "paused" && ahead.detail.contains("too far ahead");
+        let is_told = ahead.state == "waiting" && ahead.detail.contains("too far ahead");
         (is_told && status.sources[0].held_back_by == Some(format!("{}/0", bench.topic))).then_some(ahead)
     };
     wait_until("the partition ahead waits, and says so", || waits(&bench).is_some());
