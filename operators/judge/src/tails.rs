@@ -1,11 +1,12 @@
 //! How rare a size is among the sizes that came before it.
 //!
-//! A [`Tail`] is a histogram of sizes on a logarithmic scale that forgets slowly. Within what was seen it answers with the
-//! share seen; beyond that it goes on with a Pareto tail whose index is Hill's estimate from the largest few per cent
-//! (Hill 1975), so that a size that never came still has a rarity, and a series with wild swings needs a wilder one.
-//! The peaks-over-threshold idea is that of SPOT (Siffer et al. 2017), with the estimate that needs no iteration.
+//! A [`Tail`] is a histogram of sizes on a logarithmic scale that forgets slowly. Within what was seen often it answers
+//! with the share seen. Beyond the last few it goes on as a stretched exponential (Weibull) tail, whose exponent is the
+//! lesser of two measured between upper quantiles, so that a size that never came has a rarity, and a series with wild
+//! swings needs a wilder one. The idea of going on beyond a high quantile is that of SPOT (Siffer et al. 2017); the
+//! quantiles need no iteration, and bodies lighter than exponential keep their light tails.
 //!
-//! Invariants: 84 bytes whatever is learnt; counts never overflow (all are halved first); the same sizes in the same order
+//! Invariants: 80 bytes whatever is learnt; counts never overflow (all are halved first); the same sizes in the same order
 //! give the same answers.
 
 use crate::series::bytes::{Reader, Writer};
@@ -22,15 +23,18 @@ pub(crate) const WHOLE: u16 = 8;
 const FULL: u32 = 48_000;
 /// What the prior counts: 20 observations.
 const PRIOR: f64 = 160.0;
-/// The share of the largest sizes that the Pareto tail is fitted to.
-const TAIL_SHARE: f64 = 0.03;
-/// The prior of Hill's estimate, and how many observations it counts.
-const HILL_PRIOR: f64 = 0.25;
-/// No single size counts for more in Hill's estimate than this logarithm of its excess.
-const EXCESS_MOST: f64 = 1.5;
-const HILL_PRIOR_WEIGHT: f64 = 6.0 * 8.0;
+/// What so many observations were beyond is the tail: 6 observations.
+const FEW: f64 = 48.0;
+/// No rarity is greater.
+const MOST: f64 = 99.0;
 
-/// A forgetting histogram of sizes with a Pareto tail.
+/// Between these lies the tail's exponent: 1 is exponential, 2 that of a normal distribution. Where little is known, the
+/// most is less.
+const EXPONENT_LEAST: f64 = 0.2;
+const EXPONENT_MOST: f64 = 1.8;
+const EXPONENT_MOST_AT_FIRST: f64 = 0.7;
+
+/// A forgetting histogram of sizes with a tail beyond.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tail {
     counts: [u16; BUCKETS],
@@ -56,24 +60,44 @@ impl Tail {
             return 0.0;
         }
         let whole = f64::from(self.total) + 1.0;
-        let (threshold, beyond) = self.threshold();
-        if size < edge(threshold) {
-            return -(self.beyond(size) / whole).log10();
+        let few = FEW / whole;
+        if size < edge(BUCKETS - 1) {
+            let share = (self.beyond(size) / whole).min(1.0);
+            if share > few {
+                return -share.log10();
+            }
         }
-        let log_excess = (size.min(1e30) / edge(threshold)).ln();
-        let index = self.hill(threshold, beyond);
-        -(beyond / whole).log10() + log_excess / index * std::f64::consts::LOG10_E
+        let (anchor, depth, exponent) = self.tail(few);
+        (depth * (size.min(1e30) / anchor).max(1.0).powf(exponent) * std::f64::consts::LOG10_E).min(MOST)
     }
 
     /// The size that the share `beyond` of all sizes exceeds.
     pub(crate) fn exceeded_by(&self, share: f64) -> f64 {
-        let (threshold, beyond) = self.threshold();
         let whole = f64::from(self.total) + 1.0;
-        if share * whole < beyond {
-            let index = self.hill(threshold, beyond);
-            return edge(threshold) * (beyond / (share * whole)).powf(index);
+        let few = FEW / whole;
+        if share >= few {
+            return self.quantile(share);
         }
-        let mut left = share * whole;
+        let (anchor, depth, exponent) = self.tail(few);
+        anchor * (-share.ln() / depth).max(1.0).powf(1.0 / exponent)
+    }
+
+    /// Where the tail begins, minus the natural logarithm of the share beyond, and the exponent with which that grows.
+    fn tail(&self, few: f64) -> (f64, f64, f64) {
+        let anchors = [0.1, (0.1 * few).sqrt().min(0.03), few].map(|share: f64| share.max(few));
+        let points = anchors.map(|share| (self.quantile(share), -share.ln()));
+        let exponent = |from: (f64, f64), to: (f64, f64)| {
+            let is_apart = to.1 > from.1 && to.0 > from.0;
+            if is_apart { (to.1 / from.1).ln() / (to.0 / from.0).ln() } else { EXPONENT_MOST }
+        };
+        let least = exponent(points[0], points[1]).min(exponent(points[1], points[2]));
+        let most = if few > 0.03 { EXPONENT_MOST_AT_FIRST } else { EXPONENT_MOST };
+        (points[2].0, points[2].1, least.clamp(EXPONENT_LEAST, most))
+    }
+
+    /// The size that the share `beyond` of all sizes exceeds, among those seen.
+    fn quantile(&self, share: f64) -> f64 {
+        let mut left = share * (f64::from(self.total) + 1.0);
         for bucket in (0..BUCKETS).rev() {
             let count = f64::from(self.counts[bucket]);
             if count >= left {
@@ -95,36 +119,12 @@ impl Tail {
         }
     }
 
-    /// The first bucket of the tail, and what it and all above it count.
-    fn threshold(&self) -> (usize, f64) {
-        let wanted = TAIL_SHARE * f64::from(self.total);
-        let mut beyond = 0.0;
-        for bucket in (1..BUCKETS).rev() {
-            beyond += f64::from(self.counts[bucket]);
-            if beyond >= wanted {
-                return (bucket, beyond.max(0.5));
-            }
-        }
-        (0, f64::from(self.total).max(0.5))
-    }
-
-    /// Hill's estimate over the buckets from `threshold` on: the mean logarithm of the excess, drawn towards its prior.
-    fn hill(&self, threshold: usize, beyond: f64) -> f64 {
-        let per_bucket = std::f64::consts::LN_2 / PER_OCTAVE;
-        let excess: f64 = (threshold..BUCKETS)
-            .map(|bucket| {
-                f64::from(self.counts[bucket]) * (((bucket - threshold) as f64 + 0.5) * per_bucket).min(EXCESS_MOST)
-            })
-            .sum();
-        (excess + HILL_PRIOR * HILL_PRIOR_WEIGHT) / (beyond + HILL_PRIOR_WEIGHT)
-    }
-
     /// What is at least `size`, for a size below the tail.
     fn beyond(&self, size: f64) -> f64 {
         let bucket = bucket_of(size);
         let above: f64 = self.counts[bucket + 1..].iter().map(|count| f64::from(*count)).sum();
         let within = (edge(bucket + 1) / size).log2() * PER_OCTAVE;
-        above + f64::from(self.counts[bucket]) * within.clamp(0.0, 1.0) + 1.0
+        above + f64::from(self.counts[bucket]) * within.clamp(0.0, 1.0)
     }
 
     pub(crate) fn write(&self, writer: &mut Writer) {

@@ -19,11 +19,11 @@ impl Writer {
         self.bytes.extend_from_slice(&number.to_le_bytes());
     }
 
-    pub(crate) fn i64(&mut self, number: i64) {
+    pub(crate) fn i32(&mut self, number: i32) {
         self.bytes.extend_from_slice(&number.to_le_bytes());
     }
 
-    pub(crate) fn f32(&mut self, number: f32) {
+    pub(crate) fn i64(&mut self, number: i64) {
         self.bytes.extend_from_slice(&number.to_le_bytes());
     }
 
@@ -39,7 +39,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (first, rest) = self.rest.split_first_chunk::<N>()?;
         self.rest = rest;
         Some(*first)
@@ -57,12 +57,12 @@ impl Reader<'_> {
         self.take().map(u32::from_le_bytes)
     }
 
-    pub(crate) fn i64(&mut self) -> Option<i64> {
-        self.take().map(i64::from_le_bytes)
+    pub(crate) fn i32(&mut self) -> Option<i32> {
+        self.take().map(i32::from_le_bytes)
     }
 
-    pub(crate) fn f32(&mut self) -> Option<f32> {
-        self.take().map(f32::from_le_bytes).filter(|number| number.is_finite())
+    pub(crate) fn i64(&mut self) -> Option<i64> {
+        self.take().map(i64::from_le_bytes)
     }
 
     pub(crate) fn f64(&mut self) -> Option<f64> {

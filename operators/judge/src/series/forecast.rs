@@ -15,8 +15,8 @@ const FORECASTERS: usize = 8;
 const FIRST_SEASONAL: usize = 4;
 const SHARPNESS: i32 = 6;
 /// Errors that a forecaster must have made before it is heard.
-const HEARD_FROM: u32 = 12;
-const DAY_GAIN_MIN: f64 = 0.15;
+const HEARD_FROM: u16 = 12;
+const DAY_GAIN_MIN: f64 = 0.1;
 const WEEK_GAIN_MIN: f64 = 0.25;
 
 /// What the forecasters know.
@@ -32,8 +32,8 @@ pub(crate) struct Forecasters {
     rest: Mean,
     /// The season's part at the last value.
     season_last: f64,
-    day: Profile<DAY_SLOTS>,
-    week: Profile<WEEK_SLOTS>,
+    day: Profile<DAY_SLOTS, 3>,
+    week: Profile<WEEK_SLOTS, 2>,
     errors: [Mean; FORECASTERS],
 }
 
@@ -108,7 +108,7 @@ impl Forecasters {
 
     /// Learns `value`, of which at most `clip` from the slow forecast is believed by what is slow.
     pub(crate) fn learn(&mut self, place: Place, pace: &Pace, value: f64, forecast: &Forecast, clip: f64) {
-        let error_gain = (1.0 / (2.0 * pace.per_day())).clamp(0.003, 0.02);
+        let error_gain = (1.0 / pace.per_day()).clamp(0.003, 0.02);
         for at in 0..FORECASTERS {
             if at < FIRST_SEASONAL || forecast.day_known {
                 let error = (value - forecast.each[at]).abs().min(2.0 * clip);
@@ -127,7 +127,7 @@ impl Forecasters {
         self.rest.learn(value - forecast.season, 0.25);
 
         let believed = forecast.slow + within(value - forecast.slow, clip);
-        let slow_gain = (1.0 / (1.5 * pace.per_day())).clamp(0.003, 0.1);
+        let slow_gain = (0.67 / pace.per_day()).clamp(0.003, 0.1);
         let left = believed - forecast.season;
         self.slow.learn(left, slow_gain);
         let week = forecast.season - self.day.mean(place.day_slot);

@@ -1,22 +1,25 @@
 //! One incident is one alarm.
 //!
-//! A value at or beyond the threshold opens an incident. While it is open, what follows must be rarer than what opened it,
-//! less so with every step; below that it scores high, but under the threshold.
+//! A value at or beyond the threshold opens an incident. While it is open, and a while after it has calmed down, what
+//! follows must be rarer than what opened it; below that it scores by its rarity, but under the threshold.
 
 use super::bytes::{Reader, Writer};
 
 /// The score from which the product alerts.
 pub const THRESHOLD: f64 = 0.5;
-/// The rarity that the threshold stands for, in decimal logarithms.
-const RARITY: f64 = 2.8;
-
-/// Steps after which the memory of an incident has fallen to a third.
+/// The rarity that the threshold stands for, in decimal logarithms: about once in a thousand values.
+pub(crate) const RARITY: f64 = 3.0;
+/// Quiet steps after which the memory of an incident has fallen to a third.
 const FADES_IN: f64 = 60.0;
+/// How much longer the memory lasts through steps that aren't quiet.
+const HELD: f64 = 8.0;
+/// The highest score below the threshold.
+const BELOW: f64 = 0.4999;
 
 /// The memory of the last incident.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Incident {
-    /// What is subtracted from rarities; 0 when nothing happened for long.
+    /// What is subtracted from rarities; it falls to 0 with time.
     memory: f64,
 }
 
@@ -25,23 +28,20 @@ impl Incident {
         Incident { memory: 0.0 }
     }
 
-    /// Whether an incident is fresh.
-    pub(crate) fn is_open(&self) -> bool {
-        self.memory > 0.3 * RARITY
-    }
-
-    /// The score and the rarity left of `rarity`, `steps` usual distances after the last value.
+    /// The score and what is left of `rarity`, `steps` usual distances after the last value.
     pub(crate) fn judge(&mut self, rarity: f64, steps: f64) -> (f64, f64) {
-        self.memory *= (-steps / FADES_IN).exp();
-        let left = rarity - self.memory;
+        // Far out, rarities are extrapolated: ten times as rare in logarithms is only a few times as telling.
+        let size = if rarity < RARITY { rarity } else { RARITY * (1.0 + (rarity / RARITY).ln()) };
+        let fades_in = if size < RARITY { FADES_IN } else { HELD * FADES_IN };
+        self.memory *= (-steps / fades_in).exp();
+        let left = (size - self.memory).max(0.0);
         if left >= RARITY {
-            self.memory = f64::max(self.memory, rarity);
+            self.memory = size;
             return (left / (left + RARITY), left);
         }
-        // Ordered below the threshold by the rarity itself, for those who rank.
-        let shadow = rarity / (rarity + RARITY);
-        let below = left.max(0.0) / (left.max(0.0) + RARITY);
-        (below.max(shadow.min(0.9) * 0.5).min(0.4999), left.max(0.0))
+        // Who ranks rows rather than counts alarms still sees the rest of an incident stand out.
+        let ranked = 0.5 * rarity / (rarity + RARITY);
+        ((left / (left + RARITY)).max(ranked).min(BELOW), left)
     }
 
     pub(crate) fn write(&self, writer: &mut Writer) {
@@ -49,6 +49,22 @@ impl Incident {
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Incident> {
-        Some(Incident { memory: reader.f64()? })
+        Some(Incident { memory: reader.f64()?.max(0.0) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_alarms_once_and_what_is_much_worse_again() {
+        let mut incident = Incident::new();
+        assert!(incident.judge(1.0, 1.0).0 < THRESHOLD);
+        assert!(incident.judge(4.0, 1.0).0 >= THRESHOLD);
+        assert!((0..100).all(|_| incident.judge(4.0, 1.0).0 < THRESHOLD));
+        assert!(incident.judge(60.0, 1.0).0 >= THRESHOLD);
+        (0..400).for_each(|_| assert!(incident.judge(0.5, 1.0).0 < THRESHOLD));
+        assert!(incident.judge(4.0, 1.0).0 >= THRESHOLD, "after a long calm");
     }
 }

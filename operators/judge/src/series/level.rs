@@ -6,7 +6,7 @@ use super::bytes::{Reader, Writer};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Mean {
     pub(crate) value: f64,
-    count: u32,
+    count: u16,
 }
 
 impl Mean {
@@ -14,7 +14,7 @@ impl Mean {
         Mean { value: 0.0, count: 0 }
     }
 
-    pub(crate) fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u16 {
         self.count
     }
 
@@ -27,11 +27,11 @@ impl Mean {
 
     pub(crate) fn write(&self, writer: &mut Writer) {
         writer.f64(self.value);
-        writer.u32(self.count);
+        writer.u16(self.count);
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Mean> {
-        Some(Mean { value: reader.f64()?, count: reader.u32()? })
+        Some(Mean { value: reader.f64()?, count: reader.u16()? })
     }
 }
 
