@@ -87,6 +87,13 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1e-9)]
         tolerance: f64,
     },
+    /// Score how unusual each value of a series is, against the values before it.
+    ///
+    /// In: CSV with the header timestamp,value. Out: CSV with the header timestamp,anomaly_score, a row for each row, the
+    /// timestamps as they came, scores from 0 to 1. Timestamps are ISO 8601, 2014-04-01 00:05:00 (UTC where none is said),
+    /// or seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by their size. A value that is empty,
+    /// NaN or infinite scores 0 and teaches nothing.
+    Detect(super::commands::detect::Detect),
     /// Write records to Kafka as Avro: from CSV, JSON lines or a generator.
     Produce(Box<super::commands::produce::Produce>),
     /// Serve the ClickHouse engine over HTTP, for a laptop and for tests.

@@ -41,6 +41,7 @@ pub fn main(operators: OperatorRegistry) -> ExitCode {
             let options = weir_replay::verify::Options { show, tolerance, live: true };
             commands::verify::run(&file, &view, options)
         }
+        Command::Detect(detect) => commands::detect::run(&detect),
         Command::Produce(produce) => commands::produce::run(&produce),
         Command::Clickhouse(clickhouse) => commands::clickhouse::run(&clickhouse),
         Command::Completions { shell } => commands::completions::run(shell),

@@ -13,7 +13,11 @@ use super::season::Profile;
 const FORECASTERS: usize = 8;
 /// The first forecaster that needs the shape of the day, and the ones that need that of the week, too.
 const FIRST_SEASONAL: usize = 4;
+/// The forecasters that go by slow levels and seasons alone.
+const SLOW: std::ops::Range<usize> = 3..6;
 const SHARPNESS: i32 = 6;
+/// A gap of more steps tells no more.
+const STEPS_MOST: f64 = 168.0;
 /// Errors that a forecaster must have made before it is heard.
 const HEARD_FROM: u16 = 12;
 const DAY_GAIN_MIN: f64 = 0.1;
@@ -68,8 +72,8 @@ impl Forecasters {
         }
     }
 
-    /// The forecast for `place`.
-    pub(crate) fn forecast(&self, place: Place) -> Forecast {
+    /// The forecast for `place`, `steps` usual distances after the last value.
+    pub(crate) fn forecast(&self, place: Place, steps: f64) -> Forecast {
         let day_known = self.day.visits(place.day_slot) >= 1;
         let visits = f64::from(self.week.visits(place.week_slot));
         let day = self.day.mean(place.day_slot);
@@ -86,20 +90,24 @@ impl Forecasters {
             self.rest.value + season,
             self.last + season - self.season_last,
         ];
-        let next = self.mix(&each, 0..FORECASTERS, day_known);
-        let slow = self.mix(&each, 3..6, day_known);
+        let next = self.mix(&each, 0..FORECASTERS, day_known, steps);
+        let slow = self.mix(&each, SLOW, day_known, steps);
         Forecast { next, slow, day_known, week_known: visits >= 1.0, each, season }
     }
 
-    fn mix(&self, each: &[f64; FORECASTERS], which: std::ops::Range<usize>, day_known: bool) -> f64 {
+    /// The mean of the forecasters `which`, each weighed by a high power of its inverse error. Those that go by the last
+    /// values know less after a gap: their errors grow by the root of its steps.
+    fn mix(&self, each: &[f64; FORECASTERS], which: std::ops::Range<usize>, day_known: bool, steps: f64) -> f64 {
         let first = which.start;
+        let widened = steps.min(STEPS_MOST).sqrt();
+        let error = |at: usize| self.errors[at].value * if SLOW.contains(&at) { 1.0 } else { widened } + 1e-12;
         let heard = |at: &usize| {
             (*at < FIRST_SEASONAL || day_known) && (*at == first || self.errors[*at].count() >= HEARD_FROM)
         };
-        let best = which.clone().filter(heard).map(|at| self.errors[at].value).fold(f64::INFINITY, f64::min);
+        let best = which.clone().filter(heard).map(error).fold(f64::INFINITY, f64::min);
         let (mut sum, mut weights) = (0.0, 0.0);
         for at in which.filter(heard) {
-            let weight = ((best + 1e-12) / (self.errors[at].value + 1e-12)).powi(SHARPNESS);
+            let weight = (best / error(at)).powi(SHARPNESS);
             sum += weight * each[at];
             weights += weight;
         }
@@ -127,7 +135,7 @@ impl Forecasters {
         self.rest.learn(value - forecast.season, 0.25);
 
         let believed = forecast.slow + within(value - forecast.slow, clip);
-        let slow_gain = (0.67 / pace.per_day()).clamp(0.003, 0.1);
+        let slow_gain = (0.3 / pace.per_day()).clamp(0.003, 0.1);
         let left = believed - forecast.season;
         self.slow.learn(left, slow_gain);
         let week = forecast.season - self.day.mean(place.day_slot);

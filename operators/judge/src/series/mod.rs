@@ -131,7 +131,7 @@ impl Series {
         }
         let place = Place::of(at_us);
         let x = self.scaled(value);
-        let forecast = self.forecasters.forecast(place);
+        let forecast = self.forecasters.forecast(place, self.pace.steps_to(at_us));
         let found = self.signs.find(x, self.seen, self.gap(at_us), place, &forecast);
         let (score, rarity) = self.incident.judge(found.rarity, self.pace.steps_to(at_us));
 
@@ -148,7 +148,7 @@ impl Series {
     /// What is expected at `at_us`, without learning anything.
     pub fn expect(&self, at_us: i64) -> Expectation {
         let place = Place::of(at_us);
-        let next = self.forecasters.forecast(place).next;
+        let next = self.forecasters.forecast(place, self.pace.steps_to(at_us)).next;
         let half = self.signs.half_width(place, OUTSIDE) * self.gap(at_us);
         let value = |x: f64| self.origin + x * self.unit;
         Expectation {

@@ -103,7 +103,7 @@ fn clean(random: &mut Rng, noise: &str, times: &[f64]) -> (Vec<f64>, f64, Vec<f6
         start: times[0],
     };
     let (mut ar, mut mean) = (0.0, Vec::new());
-    let rho = [0.5, 0.8, 0.95][random.usize(..3)];
+    let rho: f64 = [0.5, 0.8, 0.95][random.usize(..3)];
     let burst_rate = 0.002 + 0.01 * random.f64();
     let rate = 0.02 + 0.1 * random.f64();
     let mut burst = 0.0;
@@ -118,7 +118,7 @@ fn clean(random: &mut Rng, noise: &str, times: &[f64]) -> (Vec<f64>, f64, Vec<f6
                 "laplace" => base + (-random.f64().ln()) * if random.bool() { 0.7 } else { -0.7 },
                 "student" => base + 0.6 * z / ((0..3).map(|_| normal(random).powi(2)).sum::<f64>() / 3.0).sqrt(),
                 "ar" => {
-                    ar = rho * ar + (1.0 - rho * rho as f64).sqrt() * z;
+                    ar = rho * ar + (1.0 - rho * rho).sqrt() * z;
                     base + 2.0 * ar
                 }
                 "wandering" => {

@@ -39,7 +39,10 @@ fn windows(text: &str) -> BTreeMap<String, Vec<(i64, i64)>> {
     windows.into_iter().map(|(file, times)| (file, pairs(times))).collect()
 }
 
-fn read(folder: &Path) -> Vec<(String, Vec<(i64, f64)>, Vec<(i64, i64)>)> {
+/// A file of the benchmark: its name, rows and windows.
+type File = (String, Vec<(i64, f64)>, Vec<(i64, i64)>);
+
+fn read(folder: &Path) -> Vec<File> {
     let labels = std::fs::read_to_string(folder.join("labels/combined_windows.json")).unwrap();
     let rows = |file: &str| {
         let text = std::fs::read_to_string(folder.join("data").join(file)).unwrap();

@@ -121,3 +121,71 @@ fn expect_says_what_observe_will_say() {
         assert!(expectation.lower <= expectation.expected && expectation.expected <= expectation.upper);
     }
 }
+
+/// Hourly values with a day and a quiet weekend, little noise.
+fn week_shaped(hour: i64, random: &mut fastrand::Rng) -> f64 {
+    let is_weekend = (hour / 24) % 7 >= 5;
+    let day = 20.0 * ((hour % 24) as f64 / 24.0 * std::f64::consts::TAU).sin();
+    (100.0 + day) * if is_weekend { 0.5 } else { 1.0 } + random.f64()
+}
+
+#[test]
+fn the_shape_of_the_week_is_expected_once_it_was_seen() {
+    let mut random = fastrand::Rng::with_seed(8);
+    let mut series = Series::new();
+    let mut off = 0.0;
+    for hour in 0..24 * 7 * 8 {
+        let value = week_shaped(hour, &mut random);
+        let expected = series.observe(hour * HOUR_US, value).expected;
+        off += if hour >= 24 * 7 * 7 { (expected - value).abs() / (24.0 * 7.0) } else { 0.0 };
+    }
+    assert!(off < 2.5, "in the eighth week it is off by {off} in the mean");
+    let noon = |day: i64| series.expect((24 * (7 * 8 + day) + 12) * HOUR_US).expected;
+    assert!((noon(2) - 100.0).abs() < 12.0 && (noon(6) - 50.0).abs() < 12.0, "{} {}", noon(2), noon(6));
+}
+
+#[test]
+fn an_incident_does_not_become_normal_but_a_lasting_change_does() {
+    let mut random = fastrand::Rng::with_seed(9);
+    let (weeks, start) = (4, 24 * 7 * 4 + 24 * 2);
+    for lasts_hours in [6, i64::MAX] {
+        let mut series = Series::new();
+        let mut alarms = 0;
+        for hour in 0..24 * 7 * weeks + 24 * 14 {
+            let is_wrong = hour >= start && hour - start < lasts_hours;
+            let value = week_shaped(hour, &mut random) + if is_wrong { 300.0 } else { 0.0 };
+            alarms += i32::from(series.observe(hour * HOUR_US, value).score >= THRESHOLD && hour >= start);
+            if hour == start + 24 && lasts_hours == 6 {
+                let expected = series.expect((hour + 1) * HOUR_US).expected;
+                assert!((expected - 100.0).abs() < 40.0, "a day after the incident {expected} is expected");
+            }
+        }
+        let expected = series.expect((24 * 7 * weeks + 24 * 14 + 1) * HOUR_US).expected;
+        let wanted = if lasts_hours == 6 { 100.0 } else { 400.0 };
+        assert!((expected - wanted).abs() < 40.0, "{expected} instead of {wanted}");
+        assert!((1..=4).contains(&alarms), "{alarms} alarms for one incident of {lasts_hours} hours");
+    }
+}
+
+#[test]
+fn gaps_repeats_and_uneven_times_are_no_alarm_and_a_constant_that_moves_is() {
+    let mut random = fastrand::Rng::with_seed(10);
+    let mut series = Series::new();
+    let mut at_us = 0;
+    let mut alarms = 0;
+    for step in 0..2_000 {
+        at_us += match step % 40 {
+            7 => 30 * HOUR_US,
+            11 | 12 => 0,
+            _ => HOUR_US + random.i64(-HOUR_US / 3..HOUR_US / 3),
+        };
+        let value = if step % 23 == 5 { f64::NAN } else { 10.0 + random.f64() + random.f64() };
+        alarms += i32::from(series.observe(at_us, value).score >= THRESHOLD);
+    }
+    assert!(alarms <= 3, "{alarms} alarms");
+
+    let mut series = Series::new();
+    let scores: Vec<f64> = (0..500).map(|step| series.observe(step * HOUR_US, 45.0).score).collect();
+    assert!(scores.iter().all(|score| *score < THRESHOLD), "a constant is no alarm");
+    assert!(series.observe(500 * HOUR_US, 46.0).score >= THRESHOLD, "a constant that moves is one");
+}

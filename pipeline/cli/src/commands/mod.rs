@@ -4,6 +4,7 @@ pub(crate) mod check;
 pub(crate) mod clickhouse;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod detect;
 pub(crate) mod init;
 pub(crate) mod produce;
 pub(crate) mod run;

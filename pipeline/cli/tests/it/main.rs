@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
 
 mod ahead;
+mod detect;
 mod disk;
 mod evaluable;
 mod idle;
