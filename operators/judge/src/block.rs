@@ -2,7 +2,7 @@
 
 use crate::cell::{Pool, PoolCell, Strand, cut};
 use crate::compare::{Observation, by_shift};
-use crate::facts::{between_min, per_user};
+use crate::facts::{between_min, effective};
 use crate::math::{logit, share_at};
 use crate::season::Season;
 use crate::settings::Settings;
@@ -33,6 +33,14 @@ pub(crate) struct Member {
     pub(crate) strand: Strand,
     /// By number of the family; 0 where not measured.
     pub(crate) trials: [u64; 16],
+}
+
+impl Member {
+    /// Whether the evidence so far is for a fault of this release.
+    pub(crate) fn leans(&self, indicator: Indicator) -> bool {
+        let found = self.strand.cells.binary_search_by(|cell| cell.indicator.cmp(&indicator));
+        found.is_ok_and(|at| self.strand.cells[at].trial.ln_e > 0.5)
+    }
 }
 
 /// Several releases of one SDK or app version, judged together as far as they aren't at fault already.
@@ -266,14 +274,15 @@ impl<'t> Block<'t> {
             }
             let pool = &self.pools[member.platform].cells[pool_at];
             let row = rows[member.release];
-            let shrink = 1.0 / (2.0 * per_user(row, pool) - 1.0);
+            let (hits, trials, one_user) = effective(row, trials, pool);
             let cell = member.strand.find(indicator, f64::from(pool.between));
             let logit = pool.season.expected(at_us) + f64::from(cell.offset);
             let observation = Observation {
                 member: at,
                 platform: member.platform,
-                hits: row.map_or(0, |row| row.hits) as f64 * shrink,
-                trials: trials as f64 * shrink,
+                hits,
+                trials,
+                one_user,
                 logit,
                 expected: share_at(logit),
                 offset_variance: f64::from(cell.offset_variance),

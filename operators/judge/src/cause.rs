@@ -134,6 +134,12 @@ fn subject(signal: &Signal) -> (&str, &str, u8) {
     (signal.about_type(), &signal.field, family)
 }
 
+/// The same without the type.
+fn matter(signal: &Signal) -> (&str, u8) {
+    let (_, field, family) = subject(signal);
+    (field, family)
+}
+
 fn link_same_senders(signals: &[Signal], links: &mut Links) {
     links.link_equal(signals, true, |signal| Some((&signal.tenant, &signal.scope)));
     links.link_equal(signals, false, |signal| Some((&signal.tenant, &signal.scope, subject(signal))));
@@ -143,8 +149,10 @@ fn link_same_field(signals: &[Signal], links: &mut Links) {
     links.link_equal(signals, false, |signal| {
         signal.scope.sdk.as_ref().map(|sdk| (&signal.tenant, sdk, subject(signal)))
     });
-    links.link_equal(signals, true, |signal| {
-        signal.scope.app_version.as_ref().map(|version| (&signal.tenant, version, subject(signal)))
+    links
+        .link_equal(signals, true, |signal| signal.scope.sdk.as_ref().map(|sdk| (&signal.tenant, sdk, matter(signal))));
+    links.link_equal(signals, false, |signal| {
+        signal.scope.app_version.as_ref().map(|version| (&signal.tenant, version, matter(signal)))
     });
     // A release's first symptoms may be of different fields in different apps of the same SDK version.
     links.link_equal(signals, true, |signal| {
@@ -153,7 +161,7 @@ fn link_same_field(signals: &[Signal], links: &mut Links) {
     });
     links.link_equal(signals, false, |signal| {
         let scope = &signal.scope;
-        scope.sdk_version.as_ref().map(|version| (&scope.sdk, version, subject(signal)))
+        scope.sdk_version.as_ref().map(|version| (&scope.sdk, version, matter(signal)))
     });
 }
 

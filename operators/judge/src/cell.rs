@@ -31,6 +31,10 @@ pub(crate) struct Trial {
     pub(crate) segment: Segment,
     pub(crate) users: f32,
     pub(crate) users_in_window: f32,
+    /// Effective hits that one user of each window may have brought, summed.
+    pub(crate) one_user: f32,
+    /// Logarithm of the segment's e-value.
+    pub(crate) ln_e: f32,
     pub(crate) windows: u32,
     pub(crate) first: Option<Place>,
     pub(crate) fault: Option<Fault>,
@@ -38,7 +42,7 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    pub(crate) const BYTES: usize = 28 + 12 + 15 + 21 + 4;
+    pub(crate) const BYTES: usize = 28 + 20 + 15 + 21 + 4;
 
     /// Starts gathering anew.
     pub(crate) fn clear(&mut self) {
@@ -52,6 +56,8 @@ impl Trial {
         sums.into_iter().chain([segment.spread, segment.spread_by_past]).for_each(|sum| out.f32(sum));
         out.f32(self.users);
         out.f32(self.users_in_window);
+        out.f32(self.one_user);
+        out.f32(self.ln_e);
         out.u32(self.windows);
         out.u8(u8::from(self.first.is_some()));
         let first = self.first.unwrap_or_default();
@@ -78,7 +84,8 @@ impl Trial {
             spread: from.f32()?,
             spread_by_past: from.f32()?,
         };
-        let (users, users_in_window, windows) = (from.f32()?, from.f32()?, from.u32()?);
+        let (users, users_in_window) = (from.f32()?, from.f32()?);
+        let (one_user, ln_e, windows) = (from.f32()?, from.f32()?, from.u32()?);
         let known = from.u8()? == 1;
         let place = Place { topic: from.i16()? as u16, partition: from.u32()? as i32, offset: from.i64()? };
         let is_fault = from.u8()? == 1;
@@ -93,6 +100,8 @@ impl Trial {
             segment,
             users,
             users_in_window,
+            one_user,
+            ln_e,
             windows,
             first: known.then_some(place),
             fault: is_fault.then_some(fault),

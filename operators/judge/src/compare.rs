@@ -15,6 +15,8 @@ pub(crate) struct Observation {
     /// Effective counts.
     pub(crate) hits: f64,
     pub(crate) trials: f64,
+    /// Effective hits that one user may have brought.
+    pub(crate) one_user: f64,
     /// By season and offset, as logit and as share.
     pub(crate) logit: f64,
     pub(crate) expected: f64,
@@ -54,10 +56,6 @@ pub(crate) struct Common {
     /// Effective trials and hits behind it.
     pub(crate) trials: f64,
     pub(crate) hits: f64,
-    /// Part of the votes whose shift has the common sign and at least half its size.
-    pub(crate) agreement: f64,
-    /// Releases with a vote that counts for something.
-    pub(crate) voters: usize,
 }
 
 /// Orders observations by shift.
@@ -82,7 +80,6 @@ pub(crate) fn common(
             votes += observation.vote * factor;
             common.trials += observation.trials;
             common.hits += observation.hits;
-            common.voters += usize::from(observation.information > 2.0);
         }
     }
     if votes <= 0.0 {
@@ -94,8 +91,6 @@ pub(crate) fn common(
     let precision = votes / 1.57;
     common.shift = median * precision / (precision + 1.0 / prior);
     common.variance = 1.0 / (precision + 1.0 / prior);
-    let agrees = |o: &&Observation| o.shift.signum() == median.signum() && o.shift.abs() >= 0.5 * median.abs();
-    common.agreement = observations.iter().filter(agrees).map(|o| o.vote * vote(o).max(0.0)).sum::<f64>() / votes;
     common
 }
 
@@ -133,6 +128,7 @@ mod tests {
             platform: 0,
             hits,
             trials,
+            one_user: 1.0,
             logit: logit(0.05),
             expected: 0.05,
             offset_variance: 0.02,
@@ -166,7 +162,6 @@ mod tests {
         let all = [release(0, 500.0, 1_000.0), release(1, 480.0, 1_000.0), release(2, 5.0, 10.0)];
         let common = others_of(&all, 2);
         assert!((common.shift - 2.9).abs() < 0.2, "{common:?}");
-        assert!(common.agreement > 0.99 && common.voters == 2);
     }
 
     #[test]

@@ -22,10 +22,11 @@
 //! error rate; e-BH of Wang and Ramdas 2022 would control a rate of false discoveries, which grows with the true ones, while a
 //! person's patience is for a number of alerts). What it rests on: the betas are as wide as the truth (learned, with floors), and
 //! windows are independent given the segment's share. Users that stay for many windows break the second; counts are
-//! therefore divided by the hits per user (as if all events of one user agreed), and a person is told only of effects that
-//! matter. The proof suite measures what is left.
+//! therefore divided by a design effect (as if all events of one user agreed), half of the evidence must stand without any
+//! one user of each window, and a person is told only of effects that matter. So the guarantee is one under a model; the
+//! proof suite (`tests/it/shares`) measures the false alerts in a world that breaks it.
 
-use crate::math::{ln_add, ln_marginal, logit, share_at};
+use crate::math::{ln_add, ln_beta, ln_marginal, logit, share_at};
 
 /// Greatest and least prior weight of a reference, in trials: no reference is trusted like millions of independent
 /// observations, and none is as vague as to forbid nothing.
@@ -86,7 +87,23 @@ impl Segment {
         let at = |expected: f32, spread: f32| {
             ln_e_value(f64::from(self.hits), trials, f64::from(expected) / trials, f64::from(spread) / trials)
         };
-        at(self.expected, self.spread).min(at(self.expected_by_past, self.spread_by_past))
+        let by_past = at(self.expected_by_past, self.spread_by_past);
+        // The lesser of the two counts; from nothing on, how much less doesn't matter.
+        if by_past <= 0.0 { by_past } else { by_past.min(at(self.expected, self.spread)) }
+    }
+
+    /// The segment without so many hits, as though the events of one user in each window hadn't been there.
+    pub(crate) fn without(&self, hits: f32) -> Segment {
+        let rest = 1.0 - (hits / self.trials.max(f32::MIN_POSITIVE)).min(1.0);
+        Segment {
+            start: self.start,
+            hits: (self.hits - hits).max(0.0),
+            trials: self.trials * rest,
+            expected: self.expected * rest,
+            expected_by_past: self.expected_by_past * rest,
+            spread: self.spread * rest,
+            spread_by_past: self.spread_by_past * rest,
+        }
     }
 
     /// Share seen and share expected, and how far apart they are on the logit scale. The seen share is drawn towards the
@@ -130,12 +147,13 @@ pub(crate) fn ln_e_value(hits: f64, trials: f64, expected: f64, variance: f64) -
     let (a, b) = beta_around(expected, variance);
     let null = ln_marginal(hits, misses, a, b);
     let centre = logit(expected.clamp(1e-6, 1.0 - 1e-6));
-    let mut alternative = ln_marginal(hits, misses, 0.5, 0.5);
-    for (shift, spread) in [(1.2, 0.3), (-1.2, 0.3), (3.0, 1.5), (-3.0, 1.5)] {
+    // Beta(1/2, 1/2) of Jeffreys; the beta function is pi there.
+    let mut alternative = ln_beta(hits + 0.5, misses + 0.5) - std::f64::consts::PI.ln();
+    for (shift, spread) in [(1.2, 0.3), (-1.2, 0.3), (3.0, 1.5)] {
         let (a, b) = beta_around(share_at(centre + shift), spread);
         alternative = ln_add(alternative, ln_marginal(hits, misses, a, b));
     }
-    alternative - 5.0f64.ln() - null
+    alternative - 4.0f64.ln() - null
 }
 
 /// Logarithm of how much better one reference (share, variance of its logit) explains the counts than another.
@@ -155,23 +173,38 @@ fn beta_around(mean: f64, variance: f64) -> (f64, f64) {
     (mean * trials, (1.0 - mean) * trials)
 }
 
-/// Adds a window to the segment and returns the logarithm of the e-detector's statistic: the open segment's e-value and
-/// that of this window alone.
+/// Adds a window to the segment; returns the logarithm of its e-value and that of the e-detector's statistic, which adds
+/// the e-value of this window alone (where that can be more than nothing).
 ///
 /// Which segment goes on is chosen after the window: if the window alone says more than the whole, the next starts here.
-pub(crate) fn observe(segment: &mut Segment, window: u32, seen: &Seen) -> f64 {
+pub(crate) fn observe(segment: &mut Segment, window: u32, seen: &Seen) -> (f64, f64) {
     let mut alone = Segment::default();
     alone.add(window, seen);
     if segment.is_empty() {
         *segment = alone;
-        return alone.ln_e();
+        let newest = alone.ln_e();
+        return (newest, newest);
     }
     segment.add(window, seen);
-    let (whole, newest) = (segment.ln_e(), alone.ln_e());
+    let whole = segment.ln_e();
+    if is_within(seen, 1.5) {
+        return (whole, whole);
+    }
+    let newest = alone.ln_e();
     if newest > whole {
         *segment = alone;
     }
-    ln_add(whole, newest)
+    (whole.max(newest), ln_add(whole, newest))
+}
+
+/// Whether the counts are within so many standard deviations of either reference.
+pub(crate) fn is_within(seen: &Seen, deviations: f64) -> bool {
+    let near = |expected: f64, variance: f64| {
+        let information = seen.trials * expected * (1.0 - expected);
+        let off = seen.hits - seen.trials * expected;
+        off * off < deviations * deviations * information * (1.0 + information * variance)
+    };
+    near(seen.expected, seen.variance) || near(seen.expected_by_past, seen.variance_by_past)
 }
 
 /// The logarithm of the threshold that keeps the expected number of false alarms of a tenant within a budget per week.
@@ -252,10 +285,10 @@ mod tests {
             variance: 0.1,
             variance_by_past: 0.1,
         };
-        let first = observe(&mut segment, 10, &seen);
+        let (_, first) = observe(&mut segment, 10, &seen);
         let mut last = first;
         for window in 11..60 {
-            last = observe(&mut segment, window, &seen);
+            (_, last) = observe(&mut segment, window, &seen);
         }
         assert!(first < 3.0 && last > 20.0, "{first} {last}");
         assert_eq!(segment.start, 10);
@@ -271,6 +304,6 @@ mod tests {
             variance: 0.1,
             variance_by_past: 0.1,
         };
-        assert!(observe(&mut Segment::default(), 1, &seen) < 0.0);
+        assert!(observe(&mut Segment::default(), 1, &seen).1 < 0.0);
     }
 }

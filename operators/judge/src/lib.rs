@@ -26,6 +26,7 @@ mod rounds;
 mod season;
 pub mod series;
 pub mod settings;
+mod shelf;
 pub mod signal;
 pub mod store;
 mod tails;
@@ -35,3 +36,8 @@ pub mod version;
 mod volume;
 
 pub use judge::{Judged, Known, judge};
+
+/// Bytes of state of one release's series (or of an SDK or app version's).
+pub const BYTES_PER_SERIES: usize = cell::Cell::BYTES;
+/// Bytes of state of one indicator of a platform, which all its releases share, without its label.
+pub const BYTES_PER_PLATFORM_SERIES: usize = cell::PoolCell::BYTES;

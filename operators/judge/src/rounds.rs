@@ -5,19 +5,30 @@ use crate::block::Block;
 use crate::cell::{PoolCell, Trial};
 use crate::compare::{Common, Observation, common};
 use crate::evidence::Seen;
-use crate::facts::{between_min, excess_users, learn_offset, learn_per_user, seen_by, summed};
+use crate::facts::{
+    between_min, excess_users, learn_offset, learn_per_user, moved_together, past_variance, seen_by, summed,
+};
 use crate::math::{logit, share_at};
 use crate::signal::{Scope, Signal, State};
 use crate::tally::{Family, Indicator, Row};
-use crate::verdict::{Bar, Outcome, judge};
+use crate::verdict::{Bar, Outcome, Told, judge};
 
 /// Effective trials of the others below which no release is compared with them.
 const OTHERS_MIN: f64 = 10.0;
 /// Variance by which platforms may differ when a platform has too few releases and others stand in.
 const BETWEEN_PLATFORMS: f64 = 0.09;
 
+/// Greatest variance that a known release's wandering is taken for.
+const WITHIN_MAX: f64 = 0.25;
+/// Mean of the square of a standard normal number that is clipped at 4.
+const CLIPPED_SQUARE: f64 = 0.9205;
+/// Part of the releases' votes that a move of the whole platform takes.
+const TOGETHER_MIN: f64 = 0.7;
+/// Evidence from which a series doesn't tell how series in order wander.
+const WANDER_LN_E_MAX: f32 = 4.0;
+
 /// A judged series, to be told of.
-struct Told<'a> {
+struct Report<'a> {
     scope: Scope,
     platform: usize,
     /// Position in the platform's pool.
@@ -41,7 +52,7 @@ impl Block<'_> {
         order: &[usize],
         inside: &dyn Fn(usize) -> bool,
     ) -> Option<Common> {
-        let prior = f64::from(pool.season.variance).max(0.05);
+        let prior = past_variance(pool, self.frame.settings);
         let same = |o: &Observation| f64::from(o.platform == platform && !o.at_fault && !inside(o.member));
         let mut others = common(observations, order, prior, same);
         if others.trials < OTHERS_MIN {
@@ -86,21 +97,22 @@ impl Block<'_> {
             let seen = seen_by(&own, others, cell, settings);
             let users = excess_users(row, &own, seen.expected, cell);
             let between = f64::from(cell.between);
-            if let Some(others) = others
-                && own.information > 20.0
-                && !own.at_fault
-            {
-                let left_over = own.shift - others.shift;
-                let known = 1.0 / own.information + own.offset_variance + others.variance;
-                let sum = &mut wander[own.platform];
-                sum.0 += (left_over * left_over - known).clamp(-known, 9.0 * own.within);
-                sum.1 += 1.0;
-            }
             let bar = self.bar(indicator.family, others, &own, mature);
             let member = &mut self.members[own.member];
+            let told = Told { users, one_user: own.one_user, first: row.map(|row| row.first) };
             let series = member.strand.find(indicator, between);
-            let outcome =
-                judge(&mut series.trial, self.frame.window, &seen, users, row.map(|row| row.first), &bar, settings);
+            let outcome = judge(&mut series.trial, self.frame.window, &seen, &told, &bar, settings);
+            if let Some(others) = others
+                && own.information > 20.0
+                && series.trial.ln_e < WANDER_LN_E_MAX
+                && !matches!(outcome, Outcome::Bad | Outcome::Recovered)
+            {
+                let left_over = own.shift - others.shift;
+                let known = 1.0 / own.information + own.offset_variance + others.variance + own.within;
+                let sum = &mut wander[own.platform];
+                sum.0 += known * ((left_over * left_over / known).min(4.0) - CLIPPED_SQUARE);
+                sum.1 += 1.0;
+            }
             if let Outcome::Calm(segment) = &outcome {
                 learn_offset(&mut series.offset, &mut series.offset_variance, segment, own.within, between);
             }
@@ -108,7 +120,7 @@ impl Block<'_> {
                 found.push(at);
                 let trial = series.trial.clone();
                 let scope = Scope::release(&self.frame.tally.releases[member.release]);
-                self.say(Told {
+                self.say(Report {
                     scope,
                     platform: own.platform,
                     pool_at,
@@ -132,15 +144,15 @@ impl Block<'_> {
     fn bar(&self, family: Family, others: Option<Common>, seen: &Observation, mature: bool) -> Bar {
         let (shift_min, difference_min) = self.frame.settings.release.of(family);
         let judged = others.is_some() && mature;
-        // A new release brings its own schema and its own new types: no fault. A known one that changes them is looked at.
+        // A new release brings its own schema and its own new types: no fault. A known one that leaves its schema is one.
         let new = seen.offset_variance > 0.05;
-        let brings = matches!(family, Family::Schema) || (family == Family::TypeShare && seen.expected < 0.01);
+        let brings = family == Family::Schema || (new && family == Family::TypeShare && seen.expected < 0.01);
         Bar {
             ln_threshold: self.frame.ln_threshold,
             shift_min,
             difference_min,
-            up: judged && !(new && brings),
-            down: judged && family.is_mix() && !(new && family == Family::Schema),
+            up: judged && !brings,
+            down: judged && family.is_mix() && (family != Family::Schema || (!new && seen.expected > 0.5)),
             windows_min: 1,
         }
     }
@@ -149,24 +161,28 @@ impl Block<'_> {
         let settings = self.frame.settings;
         for (platform, at) in pool_at.iter().enumerate() {
             let Some(at) = *at else { continue };
-            let (mut sum, mut count) = (0.0, 0.0);
+            let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
             for member in self.members.iter_mut().filter(|member| member.platform == platform) {
                 if let Ok(found) = member.strand.cells.binary_search_by(|cell| cell.indicator.cmp(&indicator)) {
                     let cell = &member.strand.cells[found];
                     if cell.offset_variance < 0.02 && cell.trial.fault.is_none() {
-                        sum += f64::from(cell.offset * cell.offset).min(1.0);
+                        let offset = f64::from(cell.offset);
+                        sum += offset;
+                        squares += offset * offset;
                         count += 1.0;
                     }
                 }
             }
+            let least = between_min(settings, indicator.family);
             let cell = &mut self.pools[platform].cells[at];
             if count >= 2.0 {
-                let between = (sum / count).max(between_min(settings, indicator.family));
+                // Around their mean: what all offsets have in common is the season's.
+                let between = ((squares - sum * sum / count) / (count - 1.0)).clamp(least, 4.0 * least);
                 cell.between += ((between - f64::from(cell.between)) * 0.01) as f32;
             }
             if wander[platform].1 > 0.0 {
                 let within = f64::from(cell.within) + 0.02 * (wander[platform].0 / wander[platform].1);
-                cell.within = within.clamp(settings.within_min * settings.within_min, 1.0) as f32;
+                cell.within = within.clamp(settings.within_min * settings.within_min, WITHIN_MAX) as f32;
             }
         }
     }
@@ -180,6 +196,9 @@ impl Block<'_> {
         rows: &[Option<&Row>],
     ) {
         let settings = self.frame.settings;
+        if indicator.family == Family::Schema {
+            return;
+        }
         for at in 0..self.groups.len() {
             let group = &self.groups[at];
             let platform = group.platform;
@@ -198,13 +217,19 @@ impl Block<'_> {
             let users =
                 own.iter().zip(&group_rows).map(|(o, row)| excess_users(*row, o, seen.expected, cell)).sum::<f64>();
             let members: Vec<usize> = own.iter().map(|o| o.member).collect();
-            let bar = self.bar(indicator.family, others, &sum, mature);
+            let mut bar = self.bar(indicator.family, others, &sum, mature);
+            // One member alone doesn't make its whole version bad.
+            let leans = |o: &&&Observation| self.members[o.member].leans(indicator);
+            if own.iter().filter(leans).count() < 2 {
+                (bar.up, bar.down) = (false, false);
+            }
             let first = group_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
             let scope = group.scope.clone();
+            let told = Told { users, one_user: sum.one_user, first };
             let series = self.groups[at].strand.find(indicator, 0.0);
-            let outcome = judge(&mut series.trial, self.frame.window, &seen, users, first, &bar, settings);
+            let outcome = judge(&mut series.trial, self.frame.window, &seen, &told, &bar, settings);
             let trial = series.trial.clone();
-            self.say(Told {
+            self.say(Report {
                 scope,
                 platform,
                 pool_at,
@@ -244,7 +269,7 @@ impl Block<'_> {
         let members: Vec<usize> = own.iter().map(|o| o.member).collect();
         let (shift_min, difference_min) = settings.platform.of(indicator.family);
         // One release among several that moved isn't all of them.
-        let together = whole.voters < 2 || whole.agreement >= 0.7;
+        let together = moved_together(&own, &sum) >= TOGETHER_MIN;
         let mix = indicator.family.is_mix();
         let bar = Bar {
             ln_threshold: self.frame.ln_threshold,
@@ -256,16 +281,16 @@ impl Block<'_> {
         };
         let first = own_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
         let at_us = self.frame.tally.window.start_us;
+        let told = Told { users, one_user: sum.one_user, first };
         let cell = &mut self.pools[platform].cells[at];
-        let outcome = judge(&mut cell.trial, self.frame.window, &seen, users, first, &bar, settings);
+        let outcome = judge(&mut cell.trial, self.frame.window, &seen, &told, &bar, settings);
         if !matches!(outcome, Outcome::Bad) {
-            let information = 1.0 / whole.variance.max(1e-6);
-            cell.season.learn(at_us, whole.shift, information / (information + 4.0));
-            learn_per_user(cell, &own_rows);
+            cell.season.learn(at_us, whole.shift, whole.variance);
+            learn_per_user(cell, &own_rows, mature);
         }
         let trial = cell.trial.clone();
         let scope = Scope::platform(self.platforms[platform]);
-        self.say(Told {
+        self.say(Report {
             scope,
             platform,
             pool_at: at,
@@ -279,36 +304,36 @@ impl Block<'_> {
         });
     }
 
-    fn say(&mut self, told: Told<'_>) {
-        if !matches!(told.outcome, Outcome::Bad | Outcome::Recovered) {
+    fn say(&mut self, report: Report<'_>) {
+        if !matches!(report.outcome, Outcome::Bad | Outcome::Recovered) {
             return;
         }
-        let pool = &self.pools[told.platform].cells[told.pool_at];
+        let pool = &self.pools[report.platform].cells[report.pool_at];
         let tally = self.frame.tally;
-        let came = || told.rows.iter().flatten().filter(|row| row.hits > 0);
+        let came = || report.rows.iter().flatten().filter(|row| row.hits > 0);
         let mut examples = [None; 3];
         let places = came().flat_map(|row| row.examples.iter().flatten());
         for (seat, place) in examples.iter_mut().zip(places) {
             *seat = Some(*place);
         }
         let family = pool.indicator.family as usize;
-        let releases = || told.members.iter().map(|&member| &self.members[member]);
+        let releases = || report.members.iter().map(|&member| &self.members[member]);
         let all = releases().map(|member| tally.release_users.get(member.release).copied().unwrap_or(0));
-        let seen = told.seen;
-        let fault = told.trial.fault;
+        let seen = report.seen;
+        let fault = report.trial.fault;
         let deviation = 1.96 * seen.variance.sqrt();
         self.signals.push(Signal {
             tenant: tally.tenant.clone(),
-            scope: told.scope,
+            scope: report.scope,
             event_type: self.event_type.to_owned(),
             field: self.field.to_owned(),
             indicator: pool.indicator,
             label: pool.label.clone(),
-            state: if told.outcome == Outcome::Bad { State::Bad } else { State::Recovered },
+            state: if report.outcome == Outcome::Bad { State::Bad } else { State::Recovered },
             since: fault.map_or(self.frame.window, |fault| fault.since),
             window: self.frame.window,
             ln_e: fault.map_or(0.0, |fault| f64::from(fault.ln_e)),
-            ln_threshold: told.ln_threshold,
+            ln_threshold: report.ln_threshold,
             share_now: seen.hits / seen.trials.max(f64::MIN_POSITIVE),
             share_seen: fault.map_or(0.0, |fault| f64::from(fault.share)),
             expected: seen.expected,
@@ -316,9 +341,9 @@ impl Block<'_> {
             upper: share_at(logit(seen.expected) + deviation),
             hits: came().map(|row| row.hits).sum(),
             trials: releases().map(|member| member.trials[family]).sum(),
-            users: told.users,
+            users: report.users,
             users_all: all.map(f64::from).sum(),
-            first: told.trial.first.or_else(|| came().map(|row| row.first).min()),
+            first: report.trial.first.or_else(|| came().map(|row| row.first).min()),
             last: came().map(|row| row.last).max(),
             examples,
         });

@@ -1,19 +1,22 @@
 //! The usual level of a number by hour of week, learned online in constant memory.
 //!
-//! The number (a logit or a logarithm) is a level, plus an effect of the hour of day on working days or weekend days, plus
-//! an effect of the day of week. Each part follows what is left over of the others with a gain that falls from 1/visits to
+//! The number (a logit or a logarithm) is a level, plus an effect of the hour of day, plus what weekends add at that hour,
+//! plus an effect of the day of week. Each part follows what is left over of the others with a gain that falls from 1/visits to
 //! a floor, and what is left over is clipped at three deviations before it is learned, so that an incident moves little.
 
 use crate::store::{Reader, Writer};
 
+/// Hours of the day, and what weekends add to each.
 const SLOTS: usize = 48;
 const DAYS: usize = 7;
 /// Thousandths of a logit (or of a natural logarithm) in one step of a stored effect.
 const STEP: f64 = 1e-3;
 /// Least gains: of the level per window, of an effect per visit.
-const GAIN_OF_LEVEL: f64 = 0.01;
+const GAIN_OF_LEVEL: f64 = 0.004;
 const GAIN_OF_EFFECT: f64 = 0.15;
 const GAIN_OF_VARIANCE: f64 = 0.01;
+/// Variance of a number's own counting at which it is trusted half.
+const NOISE_HALF: f64 = 0.25;
 
 /// A learned season; [`Season::BYTES`] bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,12 +30,11 @@ pub(crate) struct Season {
     days: [i16; DAYS],
 }
 
-/// Slot of the hour and of the day for a moment. 1970-01-01 was a Thursday.
-fn slots(at_us: i64) -> (usize, usize) {
+/// The hour of day, the day of week, and whether it is a weekend's. 1970-01-01 was a Thursday.
+fn slots(at_us: i64) -> (usize, usize, bool) {
     let hours = at_us.div_euclid(3_600_000_000);
     let day = (hours.div_euclid(24) + 3).rem_euclid(7) as usize;
-    let hour = hours.rem_euclid(24) as usize;
-    (if day >= 5 { 24 + hour } else { hour }, day)
+    (hours.rem_euclid(24) as usize, day, day >= 5)
 }
 
 impl Season {
@@ -44,30 +46,38 @@ impl Season {
 
     /// What is expected at a moment, from what was learned before.
     pub(crate) fn expected(&self, at_us: i64) -> f64 {
-        let (hour, day) = slots(at_us);
-        f64::from(self.level) + STEP * (f64::from(self.hours[hour]) + f64::from(self.days[day]))
+        let (hour, day, weekend) = slots(at_us);
+        let of_weekend = if weekend { self.hours[24 + hour] } else { 0 };
+        f64::from(self.level) + STEP * (f64::from(self.hours[hour]) + f64::from(of_weekend) + f64::from(self.days[day]))
     }
 
-    /// Learns what was left over at a moment: seen less expected. `weight` (0 to 1) is how much the number is to be trusted.
-    pub(crate) fn learn(&mut self, at_us: i64, left_over: f64, weight: f64) {
-        let (hour, day) = slots(at_us);
-        let deviation = f64::from(self.variance).max(1e-6).sqrt();
+    /// Learns what was left over at a moment: seen less expected. `noise` is the variance of the number itself, by how it
+    /// was counted: it is trusted the less, and isn't taken for the series' own.
+    pub(crate) fn learn(&mut self, at_us: i64, left_over: f64, noise: f64) {
+        let weight = NOISE_HALF / (NOISE_HALF + noise);
+        let (hour, day, weekend) = slots(at_us);
+        let deviation = (f64::from(self.variance) + noise).max(1e-6).sqrt();
         let young = self.windows < 48;
         let clipped = if young { left_over } else { left_over.clamp(-3.0 * deviation, 3.0 * deviation) };
         self.windows = self.windows.saturating_add(1);
         let visits = f64::from(self.windows);
         self.level += (clipped * weight * (1.0 / visits).max(GAIN_OF_LEVEL)) as f32;
-        // Hours take what the level leaves; a slot is seen five times a week or twice.
-        let of_hour = (1.0 / (1.0 + visits / 33.6)).max(GAIN_OF_EFFECT) * weight;
+        // Hours take what the level leaves: each is seen daily, a weekend's twice a week.
+        let of_hour = (1.0 / (1.0 + visits / 24.0)).max(GAIN_OF_EFFECT) * weight;
+        let of_weekend = (1.0 / (1.0 + visits / 84.0)).max(GAIN_OF_EFFECT) * weight;
         let of_day = (0.2 / (1.0 + visits / 168.0)).max(GAIN_OF_EFFECT / 24.0) * weight;
         let step = |effect: &mut i16, by: f64| {
             *effect = (f64::from(*effect) + by / STEP).round().clamp(-30_000.0, 30_000.0) as i16;
         };
-        step(&mut self.hours[hour], clipped * of_hour);
+        if weekend {
+            step(&mut self.hours[24 + hour], clipped * of_weekend);
+        }
+        step(&mut self.hours[hour], clipped * of_hour * if weekend { 0.3 } else { 1.0 });
         step(&mut self.days[day], clipped * of_day);
         let wide = left_over.clamp(-4.0 * deviation - 0.1, 4.0 * deviation + 0.1);
         let gain = (1.0 / (visits + 8.0)).max(GAIN_OF_VARIANCE) * weight;
-        self.variance += ((wide * wide - f64::from(self.variance)) * gain) as f32;
+        let own = wide * wide - noise - f64::from(self.variance);
+        self.variance = (f64::from(self.variance) + own * gain).max(1e-4) as f32;
     }
 
     pub(crate) fn write(&self, out: &mut Writer) {
@@ -103,13 +113,13 @@ mod tests {
             2.0 + if weekend { 0.7 - 0.5 * daily } else { daily }
         };
         let mut season = Season::new(truth(0), 0.25);
-        for hour in 0..24 * 28 {
+        for hour in 0..24 * 42 {
             let left_over = truth(hour) - season.expected(hour * HOUR_US);
-            season.learn(hour * HOUR_US, left_over, 1.0);
+            season.learn(hour * HOUR_US, left_over, 0.0);
         }
-        for hour in 24 * 28..24 * 35 {
+        for hour in 24 * 42..24 * 49 {
             let off = (truth(hour) - season.expected(hour * HOUR_US)).abs();
-            assert!(off < 0.25, "hour {hour}: {off}");
+            assert!(off < 0.3, "hour {hour}: {off}");
         }
     }
 
@@ -117,10 +127,10 @@ mod tests {
     fn an_incident_of_a_day_moves_little() {
         let mut season = Season::new(0.0, 0.01);
         for hour in 0..24 * 28 {
-            season.learn(hour * HOUR_US, -season.expected(hour * HOUR_US), 1.0);
+            season.learn(hour * HOUR_US, -season.expected(hour * HOUR_US), 0.0);
         }
         for hour in 24 * 28..24 * 29 {
-            season.learn(hour * HOUR_US, 5.0 - season.expected(hour * HOUR_US), 1.0);
+            season.learn(hour * HOUR_US, 5.0 - season.expected(hour * HOUR_US), 0.0);
         }
         assert!(season.expected(24 * 29 * HOUR_US).abs() < 0.5);
         assert_eq!(

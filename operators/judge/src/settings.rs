@@ -24,6 +24,7 @@ pub struct Settings {
     pub within_min: f64,
     /// Standard deviation (logit) of a platform's own season that is never taken for less.
     pub past_min: f64,
+    pub past_of_mix_min: f64,
     /// Part of a move of all releases by which each may follow it differently.
     pub follow_differently: f64,
     /// A drop of volume must leave less than this part of what is usual, for at least as many windows.
@@ -60,28 +61,29 @@ impl Effects {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            false_alerts_per_week: 0.2,
+            false_alerts_per_week: 0.5,
             learn_windows: 72,
             users_in_window_min: 3.0,
             users_min: 10.0,
             release: Effects {
                 shift_min: 0.6,
-                difference_min: 0.005,
+                difference_min: 0.02,
                 shift_of_mix_min: 1.4,
-                difference_of_mix_min: 0.03,
+                difference_of_mix_min: 0.08,
             },
             platform: Effects {
                 shift_min: 1.2,
-                difference_min: 0.01,
+                difference_min: 0.03,
                 shift_of_mix_min: 3.0,
                 difference_of_mix_min: 0.02,
             },
             between_min: 0.3,
-            between_of_mix_min: 0.4,
+            between_of_mix_min: 0.35,
             within_min: 0.1,
-            past_min: 0.25,
+            past_min: 0.35,
+            past_of_mix_min: 0.45,
             follow_differently: 0.3,
-            volume_left_max: 0.45,
+            volume_left_max: 0.4,
             volume_windows: 2,
             ln_recovery: 7.0,
             recovery_windows: 2,

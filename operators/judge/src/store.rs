@@ -66,6 +66,9 @@ impl Writer {
     pub(crate) fn f32(&mut self, value: f32) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
+    pub(crate) fn f64(&mut self, value: f64) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
     pub(crate) fn text(&mut self, text: &str) {
         self.u32(text.len() as u32);
         self.0.extend_from_slice(text.as_bytes());
@@ -98,6 +101,9 @@ impl<'b> Reader<'b> {
     }
     pub(crate) fn f32(&mut self) -> Option<f32> {
         self.take().map(f32::from_le_bytes)
+    }
+    pub(crate) fn f64(&mut self) -> Option<f64> {
+        self.take().map(f64::from_le_bytes)
     }
     pub(crate) fn text(&mut self) -> Option<String> {
         let length = usize::try_from(self.u32()?).ok()?;

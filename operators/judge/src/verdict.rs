@@ -1,13 +1,16 @@
 //! One series' evidence in one window: found out of order, still so, back in order, or nothing.
 
 use crate::cell::{Fault, Trial};
-use crate::evidence::{Seen, Segment, drawn_shift, ln_ratio, observe};
+use crate::evidence::{Seen, Segment, is_within, ln_ratio, observe};
 use crate::settings::Settings;
 use crate::tally::Place;
 
 /// Windows after which a segment that led nowhere is learned from.
 const SEGMENT_WINDOWS_MAX: u32 = 24 * 14;
 
+/// Part of the threshold that the evidence must reach without one user of each window: a device that sends odd events for
+/// hours is no fault of a release.
+const WITHOUT_ONE: f64 = 0.5;
 /// Variance of the logit by which a fault's share may change while it goes on.
 const FAULT_VARIANCE: f64 = 0.5;
 
@@ -21,6 +24,16 @@ pub(crate) struct Bar {
     pub(crate) up: bool,
     pub(crate) down: bool,
     pub(crate) windows_min: u32,
+}
+
+/// What is told of the window's hits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    /// Users affected beyond what is usual.
+    pub(crate) users: f64,
+    /// Effective hits that one user may have brought.
+    pub(crate) one_user: f64,
+    pub(crate) first: Option<Place>,
 }
 
 /// What became of a series in a window.
@@ -38,8 +51,7 @@ pub(crate) fn judge(
     trial: &mut Trial,
     window: u32,
     seen: &Seen,
-    users: f64,
-    first: Option<Place>,
+    told: &Told,
     bar: &Bar,
     settings: &Settings,
 ) -> Outcome {
@@ -47,20 +59,27 @@ pub(crate) fn judge(
     if trial.fault.is_some() {
         return still_bad(trial, seen, settings);
     }
-    if trial.segment.is_empty() && unremarkable(seen) {
+    if !bar.up && !bar.down {
+        // Nothing to find here: no evidence is gathered that a later window could be blamed with.
+        trial.clear();
+    }
+    if (!bar.up && !bar.down) || (trial.segment.is_empty() && is_within(seen, 0.5)) {
         let mut segment = Segment::default();
         segment.add(window, seen);
         return Outcome::Calm(segment);
     }
     let before = trial.segment;
-    let statistic = observe(&mut trial.segment, window, seen);
+    let (ln_e, statistic) = observe(&mut trial.segment, window, seen);
+    trial.ln_e = ln_e as f32;
     if before.is_empty() || trial.segment.start != before.start {
-        (trial.users, trial.users_in_window, trial.windows, trial.first) = (0.0, 0.0, 0, None);
+        (trial.users, trial.users_in_window, trial.one_user) = (0.0, 0.0, 0.0);
+        (trial.windows, trial.first) = (0, None);
     }
-    trial.users += users as f32;
-    trial.users_in_window = trial.users_in_window.max(users as f32);
+    trial.users += told.users as f32;
+    trial.users_in_window = trial.users_in_window.max(told.users as f32);
+    trial.one_user += told.one_user.min(seen.hits) as f32;
     trial.windows += 1;
-    trial.first = match (trial.first, first) {
+    trial.first = match (trial.first, told.first) {
         (Some(known), Some(new)) => Some(known.min(new)),
         (known, new) => known.or(new),
     };
@@ -71,22 +90,12 @@ pub(crate) fn judge(
         trial.fault = Some(fault);
         return Outcome::Bad;
     }
-    if trial.segment.ln_e() <= 0.0 || trial.windows >= SEGMENT_WINDOWS_MAX {
+    if ln_e <= 0.0 || trial.windows >= SEGMENT_WINDOWS_MAX {
         let segment = trial.segment;
         trial.clear();
         return Outcome::Calm(segment);
     }
     Outcome::Gathering
-}
-
-/// Within half a standard deviation of either reference: no evidence, without working it out.
-fn unremarkable(seen: &Seen) -> bool {
-    let near = |expected: f64, variance: f64| {
-        let shift = drawn_shift(seen.hits, seen.trials, expected);
-        let information = (seen.trials * expected * (1.0 - expected)).max(1e-9);
-        shift * shift < 0.25 * (1.0 / information + variance)
-    };
-    near(seen.expected, seen.variance) || near(seen.expected_by_past, seen.variance_by_past)
 }
 
 /// Whether the effect is one that a person wants to be told about.
@@ -99,6 +108,7 @@ fn matters(trial: &Trial, bar: &Bar, settings: &Settings) -> bool {
         && f64::from(trial.users) >= settings.users_min
         && f64::from(trial.users_in_window) >= settings.users_in_window_min
         && trial.windows >= bar.windows_min
+        && (effect.shift < 0.0 || trial.segment.without(trial.one_user).ln_e() >= WITHOUT_ONE * bar.ln_threshold)
 }
 
 /// A fault goes on until the windows speak for either reference, against the share that it had.

@@ -6,19 +6,22 @@
 
 use crate::block::Frame;
 use crate::cell::{Pool, PoolCell, cut};
-use crate::evidence::Seen;
+use crate::evidence::{Seen, ln_threshold};
 use crate::math::logit;
 use crate::season::Season;
 use crate::signal::{Scope, Signal, State};
 use crate::store::{Store, key};
 use crate::tally::{Family, Indicator, code_of};
-use crate::verdict::{Bar, Outcome, judge};
+use crate::verdict::{Bar, Outcome, Told, judge};
 
 const VOLUME_KEY: u8 = b'n';
 /// The code of all types together.
 const ALL_TYPES: u64 = 0;
 /// Usual events below which a volume isn't judged.
 const USUAL_MIN: f64 = 20.0;
+/// Least variance of a volume's logarithm.
+const VARIANCE_MIN: f64 = 0.05;
+const WEEK_US: f64 = 7.0 * 86_400e6;
 
 struct Count<'t> {
     code: u64,
@@ -58,12 +61,15 @@ pub(crate) fn judge_volumes(frame: &Frame<'_>, store: &mut dyn Store, signals: &
             pool.cells.insert(at, cell);
         }
     }
+    // A family of its own, with the same budget: volumes are few, and a drop that lasts is worth the other false alert.
+    let per_week = WEEK_US / tally.window.width_us.max(1) as f64;
+    let ln_threshold = ln_threshold(pool.cells.len() as u64, per_week, frame.settings.false_alerts_per_week);
     let mature = pool.windows >= frame.settings.learn_windows;
     for cell in &mut pool.cells {
         let code = cell.indicator.code;
         let count = counts.iter().find(|count| count.code == code);
         let (events, users) = count.map_or((0.0, 0.0), |count| (count.events, count.users));
-        judge_volume(frame, cell, events, users, mature, signals);
+        judge_volume(frame, cell, (events, users), mature, ln_threshold, signals);
     }
     let oldest = frame.window.saturating_sub(frame.settings.forget_after_windows);
     pool.cells.retain(|cell| cell.season.level > 0.0 || cell.trial.last_seen >= oldest);
@@ -75,9 +81,9 @@ pub(crate) fn judge_volumes(frame: &Frame<'_>, store: &mut dyn Store, signals: &
 fn judge_volume(
     frame: &Frame<'_>,
     cell: &mut PoolCell,
-    events: f64,
-    users: f64,
+    (events, users): (f64, f64),
     mature: bool,
+    ln_threshold: f64,
     signals: &mut Vec<Signal>,
 ) {
     let settings = frame.settings;
@@ -90,12 +96,12 @@ fn judge_volume(
     }
     if usual < USUAL_MIN || !mature {
         cell.trial.last_seen = frame.window;
-        cell.season.learn(at_us, left_over, 1.0);
+        cell.season.learn(at_us, left_over, 1.0 / (events + 1.0));
         return;
     }
     let per_user = f64::from(cell.per_user).max(1.0);
     let shrink = 1.0 / (2.0 * per_user - 1.0);
-    let variance = f64::from(cell.season.variance).max(settings.past_min * settings.past_min) * 1.5;
+    let variance = f64::from(cell.season.variance).max(VARIANCE_MIN);
     let seen = Seen {
         hits: events * shrink,
         trials: (events + usual) * shrink,
@@ -105,7 +111,7 @@ fn judge_volume(
         variance_by_past: variance,
     };
     let bar = Bar {
-        ln_threshold: frame.ln_threshold,
+        ln_threshold,
         shift_min: -settings.volume_left_max.ln(),
         difference_min: 0.0,
         up: false,
@@ -113,9 +119,9 @@ fn judge_volume(
         windows_min: settings.volume_windows,
     };
     let lost = (usual - events).max(0.0) / per_user;
-    let outcome = judge(&mut cell.trial, frame.window, &seen, lost, None, &bar, settings);
+    let outcome = judge(&mut cell.trial, frame.window, &seen, &Told { users: lost, ..Told::default() }, &bar, settings);
     if outcome != Outcome::Bad {
-        cell.season.learn(at_us, left_over, 1.0);
+        cell.season.learn(at_us, left_over, 1.0 / (events + 1.0));
     }
     if !matches!(outcome, Outcome::Bad | Outcome::Recovered) {
         return;
@@ -132,7 +138,7 @@ fn judge_volume(
         since: fault.map_or(frame.window, |fault| fault.since),
         window: frame.window,
         ln_e: fault.map_or(0.0, |fault| f64::from(fault.ln_e)),
-        ln_threshold: frame.ln_threshold,
+        ln_threshold,
         share_now: events / usual,
         share_seen: fault.map_or(1.0, |fault| logit(f64::from(fault.share)).exp()),
         expected: 1.0,

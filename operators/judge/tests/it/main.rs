@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it can't go on")]
 
+mod alerts;
 mod detection;
 mod generate;
+mod judging;
 mod nab;
 mod scoring;
 mod series;
+mod shares;
