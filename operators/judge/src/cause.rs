@@ -19,6 +19,8 @@ use crate::version;
 
 /// Windows by which symptoms of one fault may differ in when they began.
 const ONSET_WINDOWS: u32 = 6;
+/// The same between tenants, who take up a version at different times.
+const TENANTS_WINDOWS: u32 = 48;
 
 /// What kind of attribute explains a problem, from narrow to broad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,8 +113,13 @@ impl Links {
         self.0[one.max(other)] = one.min(other);
     }
 
-    /// Links signals of equal key; if `by_onset`, only those that began about when the one before did.
-    fn link_equal<'s, K: Ord>(&mut self, signals: &'s [Signal], by_onset: bool, key: impl Fn(&'s Signal) -> Option<K>) {
+    /// Links signals of equal key; only those that began `within` so many windows of the one before.
+    fn link_equal<'s, K: Ord>(
+        &mut self,
+        signals: &'s [Signal],
+        within: Option<u32>,
+        key: impl Fn(&'s Signal) -> Option<K>,
+    ) {
         let mut keyed: Vec<(K, u32, usize)> = signals
             .iter()
             .enumerate()
@@ -120,7 +127,7 @@ impl Links {
             .collect();
         keyed.sort_unstable();
         for pair in keyed.windows(2) {
-            let near = !by_onset || pair[1].1.saturating_sub(pair[0].1) <= ONSET_WINDOWS;
+            let near = within.is_none_or(|within| pair[1].1.saturating_sub(pair[0].1) <= within);
             if pair[0].0 == pair[1].0 && near {
                 self.link(pair[0].2, pair[1].2);
             }
@@ -141,27 +148,27 @@ fn matter(signal: &Signal) -> (&str, u8) {
 }
 
 fn link_same_senders(signals: &[Signal], links: &mut Links) {
-    links.link_equal(signals, true, |signal| Some((&signal.tenant, &signal.scope)));
-    links.link_equal(signals, false, |signal| Some((&signal.tenant, &signal.scope, subject(signal))));
+    links.link_equal(signals, Some(ONSET_WINDOWS), |signal| Some((&signal.tenant, &signal.scope)));
+    links.link_equal(signals, None, |signal| Some((&signal.tenant, &signal.scope, subject(signal))));
 }
 
 fn link_same_field(signals: &[Signal], links: &mut Links) {
-    links.link_equal(signals, false, |signal| {
+    links.link_equal(signals, None, |signal| {
         signal.scope.sdk.as_ref().map(|sdk| (&signal.tenant, sdk, subject(signal)))
     });
-    links
-        .link_equal(signals, true, |signal| signal.scope.sdk.as_ref().map(|sdk| (&signal.tenant, sdk, matter(signal))));
-    links.link_equal(signals, false, |signal| {
+    // Where a whole platform moves, some of its releases, and those of others, are found out of order by themselves.
+    links.link_equal(signals, Some(ONSET_WINDOWS), |signal| Some((&signal.tenant, matter(signal))));
+    links.link_equal(signals, None, |signal| {
         signal.scope.app_version.as_ref().map(|version| (&signal.tenant, version, matter(signal)))
     });
     // A release's first symptoms may be of different fields in different apps of the same SDK version.
-    links.link_equal(signals, true, |signal| {
+    links.link_equal(signals, Some(ONSET_WINDOWS), |signal| {
         let scope = &signal.scope;
         scope.sdk_version.as_ref().map(|version| (&signal.tenant, &scope.sdk, version))
     });
-    links.link_equal(signals, false, |signal| {
+    links.link_equal(signals, Some(TENANTS_WINDOWS), |signal| {
         let scope = &signal.scope;
-        scope.sdk_version.as_ref().map(|version| (&scope.sdk, version, matter(signal)))
+        scope.sdk_version.as_ref().map(|version| (&scope.sdk, version, subject(signal)))
     });
 }
 
@@ -169,8 +176,8 @@ fn link_platforms_and_tenants(signals: &[Signal], links: &mut Links) {
     fn whole(signal: &&Signal) -> bool {
         !signal.scope.names_releases()
     }
-    links.link_equal(signals, true, |signal| Some(signal).filter(whole).map(|signal| &signal.tenant));
-    links.link_equal(signals, true, |signal| {
+    links.link_equal(signals, Some(ONSET_WINDOWS), |signal| Some(signal).filter(whole).map(|signal| &signal.tenant));
+    links.link_equal(signals, Some(ONSET_WINDOWS), |signal| {
         Some(signal).filter(whole).map(|signal| (&signal.scope.sdk, subject(signal)))
     });
 }

@@ -1,12 +1,15 @@
 //! The proof of the alerts at the level of counts: labelled incidents in an invented world, held-out seeds.
 //!
-//! Parameters were tuned on seeds below 1000 only; what is asserted is measured on seeds from 1000 on. `WEIR_PROOF=full`
-//! runs all of it; `WEIR_JUDGE_SEEDS=1,2,3` runs these seeds and prints each miss.
+//! Parameters were tuned on seeds below 1000 only. `cargo test` runs a small part, `WEIR_PROOF=full` all of it;
+//! `WEIR_JUDGE_SEEDS=1,2,3` runs these seeds and prints each miss.
 //!
 //! The goals: recall of 0.99 on incidents of the stated minimum size (`Incident::is_of_stated_size`), the right first bad
-//! release in 0.95, a median delay of one window after close, at most one false alert per tenant and clean week. All but the
-//! first are reached and asserted. Of 366 labelled incidents on held-out seeds 184 were of the stated size, and 0.946 of
-//! these were found: what is asserted of recall is that it doesn't fall back behind that; the goal is printed beside it.
+//! release in 0.95, a median delay of one window after close, at most one false alert per tenant and clean week.
+//! On seeds 1000 to 1019 and, clean, 2000 to 2007 it was: 184 of 366 labelled incidents of the stated size, 0.946 of these
+//! found, 0.989 with the right release, median delay one window, 0.33 false alerts per tenant and clean week. A look at one
+//! of the misses (1003: an incident swallowed by another tenant's alert) then narrowed two links in `cause`, so those
+//! seeds aren't held out any more; the full proof runs fresh ones. What is asserted of recall is that it doesn't fall
+//! behind what was measured; the goal is printed beside it.
 
 mod emit;
 mod incidents;
@@ -72,8 +75,9 @@ fn incidents_are_found_and_blamed_on_the_right_release() {
     }
     let full = std::env::var("WEIR_PROOF").is_ok_and(|value| value == "full");
     let (runs, clean_runs) = if full { (20, 8) } else { (2, 1) };
-    let scores = measure(1000..1000 + runs, true);
-    let clean = measure(2000..2000 + clean_runs, false);
+    let first = if full { 3000 } else { 1000 };
+    let scores = measure(first..first + runs, true);
+    let clean = measure(first + 1000..first + 1000 + clean_runs, false);
     explain(&scores);
     explain(&clean);
     print("held-out seeds, with incidents", &scores);
