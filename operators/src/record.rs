@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::BinaryBuilder;
+use arrow_array::builder::{BinaryBuilder, ListBuilder};
+use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt8Type, UInt16Type};
-use arrow_array::{Array, ArrayRef, RecordBatch, TimestampMicrosecondArray, TimestampMillisecondArray};
+use arrow_array::{Array, ArrayRef, ListArray, RecordBatch, TimestampMicrosecondArray, TimestampMillisecondArray};
 use arrow_schema::{Field, Schema, SchemaRef};
 use weir_schemas::fate::Reason;
 use weir_schemas::rows::{Changes, Table, TableKind};
-use weir_schemas::stage::{Column, system};
+use weir_schemas::stage::{Column, broken_rules, system, text_item};
 use weir_schemas::tables;
 use weir_schemas::types::{ColumnType, Width, Zone};
 
@@ -21,8 +22,8 @@ use crate::operator::{Context, Operator};
 use crate::tally::primitive;
 
 /// The table of a source's accepted events: time and place in front, in columns whose names begin with `_`, then the
-/// reader schema's columns.
-pub fn events_table(name: &str, columns: &[Column], retention_days: Option<u32>) -> Table {
+/// reader schema's columns; where the source has passing rules, those that the event is tagged with are the last.
+pub fn events_table(name: &str, columns: &[Column], has_marks: bool, retention_days: Option<u32>) -> Table {
     let utc = || Some(Zone::from("UTC"));
     let column = |name: &str, column_type: ColumnType, comment: &str| Column {
         name: name.to_owned(),
@@ -38,6 +39,10 @@ pub fn events_table(name: &str, columns: &[Column], retention_days: Option<u32>)
         column("_schema_id", ColumnType::UInt(Width::W32), "the writer schema's id in the registry"),
     ];
     all.extend(columns.iter().cloned());
+    if has_marks {
+        let names = ColumnType::Array(Box::new(ColumnType::String));
+        all.push(column("weir_broken_rules", names, "the rules of mode tag that the event breaks"));
+    }
     Table {
         name: name.into(),
         comment: format!("Accepted events of the source {name}"),
@@ -54,12 +59,29 @@ pub struct RecordEvents {
     table: Arc<str>,
     schema: SchemaRef,
     topics: Vec<TopicNames>,
+    tags: Vec<Option<Arc<str>>>,
 }
 
 impl RecordEvents {
-    /// Writes to `table`, which [`events_table`] declared; the topics' numbers are the indices of `topics`.
-    pub fn new(table: &Table, topics: Vec<TopicNames>) -> RecordEvents {
-        RecordEvents { table: table.name.clone(), schema: schema_of(table), topics }
+    /// Writes to `table`, which [`events_table`] declared; the topics' numbers are the indices of `topics`, the numbers of
+    /// passing rules those of `tags`, which holds the ids of those that tag.
+    pub fn new(table: &Table, topics: Vec<TopicNames>, tags: Vec<Option<Arc<str>>>) -> RecordEvents {
+        RecordEvents { table: table.name.clone(), schema: schema_of(table), topics, tags }
+    }
+
+    /// The ids of the tags for the numbers of broken rules.
+    fn tags(&self, broken: &ListArray) -> Result<ArrayRef, Error> {
+        let mut ids = ListBuilder::new(BinaryBuilder::new()).with_field(text_item());
+        for row in 0..broken.len() {
+            let numbers = broken.value(row);
+            for number in numbers.as_primitive::<UInt16Type>().values() {
+                if let Some(Some(id)) = self.tags.get(usize::from(*number)) {
+                    ids.values().append_value(id.as_bytes());
+                }
+            }
+            ids.append(true);
+        }
+        Ok(Arc::new(ids.finish()))
     }
 }
 
@@ -75,7 +97,14 @@ impl Operator for RecordEvents {
             Arc::new(TimestampMillisecondArray::new(kafka_times.values().clone(), None)),
             batch.column(system::SCHEMA_ID).clone(),
         ];
-        columns.extend(batch.columns().iter().skip(system::COUNT).cloned());
+        let own = batch.columns().iter().skip(system::COUNT);
+        match broken_rules(&batch) {
+            None => columns.extend(own.cloned()),
+            Some(broken) => {
+                columns.extend(own.take(batch.num_columns().saturating_sub(system::COUNT + 1)).cloned());
+                columns.push(self.tags(broken)?);
+            }
+        }
         let rows = RecordBatch::try_new(self.schema.clone(), columns)?;
         cx.write(Changes { table: self.table.clone(), rows, deleted: None });
         Ok(())
@@ -130,7 +159,7 @@ impl Operator for RecordRefused {
             Arc::new(TimestampMicrosecondArray::new(times.values().clone(), times.nulls().cloned())),
             Arc::new(reasons.finish()),
         ];
-        // Detail, tenant, release, key, value and headers stand in the table as they came.
+        // Detail, tenant, release, cause, key, value and headers stand in the table as they came.
         columns.extend(batch.columns().iter().skip(refused::DETAIL).cloned());
         let rows = RecordBatch::try_new(self.schema.clone(), columns)?;
         cx.write(Changes { table: Arc::from(tables::QUARANTINE), rows, deleted: None });
@@ -157,7 +186,7 @@ pub(crate) fn schema_of(table: &Table) -> SchemaRef {
 }
 
 /// The topics' names for their numbers.
-fn topic_names(topics: &[TopicNames], numbers: &[u16]) -> Result<ArrayRef, Error> {
+pub(crate) fn topic_names(topics: &[TopicNames], numbers: &[u16]) -> Result<ArrayRef, Error> {
     let mut names = BinaryBuilder::with_capacity(numbers.len(), numbers.len() * 16);
     for number in numbers {
         let names_of = topics.get(usize::from(*number)).ok_or_else(|| Error::Custom {

@@ -10,16 +10,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weir_operators::expr::Expr;
 use weir_operators::prove::Proof;
+use weir_operators::rule::Rule;
 use weir_operators::view::ViewPlan;
 use weir_schemas::avro::ReaderSchema;
-use weir_schemas::stage::{Column, event_schema, system};
+use weir_schemas::stage::{Column, event_schema, marked_event_schema, system};
 use weir_schemas::time::Span;
 use weir_schemas::types::ColumnType;
 
 use crate::config::{self, Pipeline};
 use crate::problem::{Problem, nearest};
+use crate::rules::{self, ReferenceTables};
 use crate::source::intake::Contract;
 use crate::source::judge::Bounds;
 use crate::sql::{self, SourceColumns};
@@ -31,6 +32,8 @@ pub struct Bound {
     pub sources: Vec<BoundSource>,
     /// The views, in the order of their names.
     pub views: Vec<BoundView>,
+    /// The tables that rules look values up in.
+    pub tables: ReferenceTables,
 }
 
 /// A source, bound.
@@ -77,6 +80,7 @@ pub fn bind(
 ) -> Result<Bound, Vec<Problem>> {
     let mut problems = Vec::new();
     let texts = read_views(pipeline, &mut problems);
+    let tables = ReferenceTables::read(pipeline, &mut problems);
     let everything: BTreeMap<String, SourceColumns> = pipeline
         .sources
         .iter()
@@ -85,6 +89,7 @@ pub fn bind(
     for (name, source) in &pipeline.sources {
         if let Some(columns) = everything.get(name) {
             check_fields(file, name, source, &columns.columns, &mut problems);
+            rules::check_sensitive(file, name, source, &columns.columns, &mut problems);
         }
     }
     if !problems.is_empty() {
@@ -98,12 +103,18 @@ pub fn bind(
         }
     }
     for (name, rule) in &pipeline.quality.rules {
-        match plan_rule(file, name, rule, &everything) {
-            Ok(expr) => {
+        let (Some(source), Some(columns)) = (pipeline.sources.get(&rule.source), everything.get(&rule.source)) else {
+            continue;
+        };
+        match rules::plan(file, name, rule, source, columns, &tables) {
+            Ok(planned) => {
                 let of_source = used.entry(rule.source.clone()).or_default();
-                expr.visit_columns(&mut |index| {
-                    of_source.insert(index);
-                });
+                let shown = planned.shown.iter().filter_map(|shown| shown.text.as_ref());
+                for expr in std::iter::once(&planned.condition).chain(shown) {
+                    expr.visit_columns(&mut |index| {
+                        of_source.insert(index);
+                    });
+                }
             }
             Err(found) => problems.extend(found),
         }
@@ -111,7 +122,7 @@ pub fn bind(
     if !problems.is_empty() {
         return Err(problems);
     }
-    bind_to_wanted(file, pipeline, readers, &texts, &used)
+    bind_to_wanted(file, pipeline, readers, &texts, &used, tables)
 }
 
 /// The second planning, over the columns that are read.
@@ -121,6 +132,7 @@ fn bind_to_wanted(
     readers: &BTreeMap<String, Arc<ReaderSchema>>,
     texts: &BTreeMap<String, String>,
     used: &BTreeMap<String, BTreeSet<usize>>,
+    tables: ReferenceTables,
 ) -> Result<Bound, Vec<Problem>> {
     let none = BTreeSet::new();
     let mut wanted = BTreeMap::new();
@@ -146,10 +158,10 @@ fn bind_to_wanted(
         else {
             continue;
         };
-        let mut rules = Vec::new();
+        let mut bound_rules = Vec::new();
         for (rule_name, rule) in pipeline.quality.rules.iter().filter(|(_, rule)| rule.source == *name) {
-            match plan_rule(file, rule_name, rule, &narrowed) {
-                Ok(expr) => rules.push((rule_name.clone(), expr)),
+            match rules::plan(file, rule_name, rule, source, columns, &tables) {
+                Ok(planned) => bound_rules.push(planned),
                 Err(found) => problems.extend(found),
             }
         }
@@ -159,11 +171,11 @@ fn bind_to_wanted(
             name: name.clone(),
             reader: Arc::clone(reader),
             wanted: flags,
-            contract: contract_of(source, &columns.columns, rules, proofs),
+            contract: contract_of(name, source, &columns.columns, bound_rules, proofs),
             columns: columns.columns.clone(),
         });
     }
-    if problems.is_empty() { Ok(Bound { sources, views }) } else { Err(problems) }
+    if problems.is_empty() { Ok(Bound { sources, views, tables }) } else { Err(problems) }
 }
 
 fn read_views(pipeline: &Pipeline, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
@@ -189,16 +201,6 @@ fn file_of(pipeline: &Pipeline, view: &str) -> String {
 
 fn columns_of(source: &config::Source, columns: Vec<Column>) -> SourceColumns {
     SourceColumns { columns, event_time: source.event_time.clone() }
-}
-
-fn plan_rule(
-    file: &str,
-    name: &str,
-    rule: &config::Rule,
-    sources: &BTreeMap<String, SourceColumns>,
-) -> Result<Expr, Vec<Problem>> {
-    let Some(columns) = sources.get(&rule.source) else { return Err(Vec::new()) };
-    sql::plan_condition(&rule.require, &format!("{file}, rule `{name}`"), columns)
 }
 
 /// Which of the reader's columns are read at all.
@@ -271,15 +273,18 @@ fn index_of(columns: &[Column], field: &str) -> Option<usize> {
 }
 
 fn contract_of(
+    name: &str,
     source: &config::Source,
     columns: &[Column],
-    rules: Vec<(String, Expr)>,
+    rules: Vec<Rule>,
     proofs: Vec<Proof>,
 ) -> Contract {
     let index = |field: &Option<String>| field.as_deref().and_then(|field| index_of(columns, field));
     let span = |ms: u64| Span::from_ms(i64::try_from(ms).unwrap_or(i64::MAX));
     let release = &source.release;
     Contract {
+        source: name.to_owned(),
+        sensitive: source.sensitive.clone(),
         bounds: Bounds {
             disorder: span(source.disorder_ms),
             allowed_lateness: span(source.allowed_lateness_ms),
@@ -287,6 +292,7 @@ fn contract_of(
             idle_after_ms: i64::try_from(source.idle_after_ms).unwrap_or(i64::MAX),
         },
         events: event_schema(columns),
+        marked: rules.iter().any(|rule| rule.mode.passes()).then(|| marked_event_schema(columns)),
         // `check_fields` found it; the first column stands in only for a schema that was refused.
         event_time: index_of(columns, &source.event_time).unwrap_or(0),
         tenant: index(&source.tenant),

@@ -20,6 +20,7 @@ use weir_operators::operator::{Context, Operator};
 use weir_operators::route::key_group;
 use weir_operators::state::StateRegistry;
 use weir_schemas::rows::Table;
+use weir_schemas::stage::BROKEN_RULES;
 use weir_schemas::stage::Column;
 
 /// Makes an operator's instance on one worker.
@@ -68,9 +69,11 @@ impl OperatorRegistry {
     }
 }
 
-/// Adds the key group of each row behind a batch's columns, so that the next edge can route by it.
+/// Adds the key group of each row behind a source's columns, so that the next edge can route by it. The marks of broken
+/// rules, where there are any, stand behind it: its place is the same with and without them.
 pub struct AddGroup {
     key: Vec<usize>,
+    column: usize,
     schema: SchemaRef,
 }
 
@@ -91,13 +94,14 @@ impl AddGroup {
             indexes.push(index);
         }
         let mut fields: Vec<Arc<Field>> = schema.fields().iter().cloned().collect();
-        fields.push(Arc::new(Field::new("_group", DataType::UInt16, false)));
-        Ok(AddGroup { key: indexes, schema: Arc::new(Schema::new(fields)) })
+        let column = schema.index_of(BROKEN_RULES).unwrap_or(fields.len());
+        fields.insert(column, Arc::new(Field::new("_group", DataType::UInt16, false)));
+        Ok(AddGroup { key: indexes, column, schema: Arc::new(Schema::new(fields)) })
     }
 
     /// The index of the column that it adds.
     pub fn column(&self) -> usize {
-        self.schema.fields().len() - 1
+        self.column
     }
 }
 
@@ -113,7 +117,7 @@ impl Operator for AddGroup {
         });
         let groups: ArrayRef = Arc::new(UInt16Array::from_iter_values(groups));
         let mut columns = batch.columns().to_vec();
-        columns.push(groups);
+        columns.insert(self.column.min(columns.len()), groups);
         cx.emit(RecordBatch::try_new(self.schema.clone(), columns)?);
         Ok(())
     }

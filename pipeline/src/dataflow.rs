@@ -4,8 +4,9 @@
 //!  Kafka ─▶ source ── events ─▶ identify ═▶ deduplicate ── accepted ──┬─▶ combine ═▶ maintain      (a pair per view)
 //!           fetch,              hash of      each tenant and          ├─▶ key ═▶ a team's own operator
 //!           decode,             tenant, id   id once                  ├─▶ record events
-//!           judge time,                        │                      └─▶ count accepted ═╗
-//!           rules, proof                       │ tallies                                  ╠═▶ detect
+//!           judge time,                        │                      ├─▶ record violations
+//!           rules, proof                       │                      └─▶ count accepted ═╗
+//!           │      │                           │ tallies                                  ╠═▶ detect
 //!           │      │                           ▼                                          ║
 //!           │      └──────── tallies ────▶ count ─▶ gather ═▶ ledger                      ║
 //!           │ refused                                                                     ║
@@ -43,9 +44,12 @@ use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::moment::Moment;
 use weir_operators::record::{RecordEvents, RecordRefused};
 use weir_operators::route::{BatchStream, Route};
+use weir_operators::rule::Rule;
 use weir_operators::tally::{GatherTallies, TallyAccepted};
 use weir_operators::view::ViewPlan;
+use weir_operators::violations::RecordViolations;
 use weir_schemas::rows::Table;
+use weir_schemas::rule::Mode;
 
 use crate::count::Count;
 use crate::custom::{AddGroup, CustomOperator};
@@ -75,6 +79,10 @@ pub struct SourceGraph {
     pub deduplicate: Option<(usize, Deduplication)>,
     /// The table that accepted events are written to.
     pub keep_events: Option<Table>,
+    /// The columns that name an event's sender.
+    pub sender: SenderColumns,
+    /// The rules of this source, in the order of their ids.
+    pub rules: Vec<Rule>,
     /// The views of this source.
     pub views: Vec<(Arc<ViewPlan>, Keeping)>,
     /// When refused records are an alert.
@@ -174,7 +182,7 @@ fn keep_books(graph: &SourceGraph, wiring: &Wiring, tallies: BatchStream<'_>) ->
     Ok(())
 }
 
-/// refused ─▶ record refused; accepted ─▶ record events, where they are kept
+/// refused ─▶ record refused; accepted ─▶ record events, where they are kept, and record violations, where rules tag
 fn record(
     graph: &SourceGraph,
     wiring: &Wiring,
@@ -185,9 +193,16 @@ fn record(
     let name = format!("{}/record refused", graph.name);
     watch(operate(&name, refused, Route::Pipeline, host, |_| Ok(Box::new(RecordRefused::new(topics))))?, wiring);
     if let Some(table) = &graph.keep_events {
-        let events = RecordEvents::new(table, graph.topics.clone());
+        let passing = graph.rules.iter().filter(|rule| rule.mode.passes());
+        let tags = passing.map(|rule| (rule.mode == Mode::Tag).then(|| Arc::clone(&rule.id))).collect();
+        let events = RecordEvents::new(table, graph.topics.clone(), tags);
         let name = format!("{}/record events", graph.name);
-        watch(operate(&name, accepted, Route::Pipeline, host, |_| Ok(Box::new(events)))?, wiring);
+        watch(operate(&name, accepted.clone(), Route::Pipeline, host, |_| Ok(Box::new(events)))?, wiring);
+    }
+    if graph.rules.iter().any(|rule| rule.mode == Mode::Tag) {
+        let violations = RecordViolations::new(&graph.rules, graph.sender, graph.topics.clone());
+        let name = format!("{}/record violations", graph.name);
+        watch(operate(&name, accepted, Route::Pipeline, host, |_| Ok(Box::new(violations)))?, wiring);
     }
     Ok(())
 }

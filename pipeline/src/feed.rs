@@ -127,6 +127,9 @@ impl Feed {
             self.cx.metrics.fetched(&self.cx.name, polled.bytes);
             crash::pass(CrashPoint::AfterPoll);
         }
+        for (rule, mode, count) in &polled.broken {
+            self.cx.metrics.rule_broken(&self.cx.name, rule, *mode, *count);
+        }
         for judgement in &polled.judgements {
             gathered.add_rows(*worker, self.at.epoch, judgement);
         }

@@ -1,6 +1,7 @@
 //! The wiring: configuration, SQL planning, the Kafka source, epochs, commit, recovery, HTTP.
 
 pub mod bind;
+pub mod cause;
 pub mod clock;
 pub mod commit;
 pub mod complaints;
@@ -23,6 +24,7 @@ pub mod problem;
 pub mod progress;
 pub mod readers;
 pub mod recovery;
+pub mod rules;
 pub mod run;
 pub mod shares;
 pub mod source;

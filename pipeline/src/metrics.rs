@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use weir_operators::account::TopicNames;
 use weir_schemas::fate::Fate;
 use weir_schemas::metric::{Kind, Metric};
+use weir_schemas::rule::Mode;
 use weir_schemas::stage::CONSUMED;
 use weir_schemas::time::EventTime;
 
@@ -33,6 +34,7 @@ pub struct Metrics {
     registry: Registry,
     consumed: Family<Labels, Counter>,
     by_fate: Family<Labels, Counter>,
+    rules_broken: Family<Labels, Counter>,
     consumed_bytes: Family<Labels, Counter>,
     imbalances: Counter,
     found_imbalances: Arc<AtomicU64>,
@@ -48,6 +50,7 @@ impl Default for Metrics {
             registry: Registry::default(),
             consumed: Family::default(),
             by_fate: Family::default(),
+            rules_broken: Family::default(),
             consumed_bytes: Family::default(),
             imbalances: Counter::default(),
             found_imbalances: Arc::default(),
@@ -70,6 +73,7 @@ impl Metrics {
         match metric {
             Metric::RecordsConsumed => self.registry.register(name, help, self.consumed.clone()),
             Metric::RecordsByFate => self.registry.register(name, help, self.by_fate.clone()),
+            Metric::RulesBroken => self.registry.register(name, help, self.rules_broken.clone()),
             Metric::BytesConsumed => self.registry.register(name, help, self.consumed_bytes.clone()),
             Metric::LedgerImbalances => self.registry.register(name, help, self.imbalances.clone()),
             Metric::CommitSeconds => self.registry.register(name, help, self.commit_seconds.clone()),
@@ -111,6 +115,12 @@ impl Metrics {
     /// Counts bytes that `source` fetched.
     pub fn fetched(&self, source: &str, bytes: u64) {
         self.consumed_bytes.get_or_create(&vec![("source", source.to_owned())]).inc_by(bytes);
+    }
+
+    /// Counts events in time that broke a rule of `source`.
+    pub fn rule_broken(&self, source: &str, rule: &str, mode: Mode, count: u64) {
+        let labels = vec![("source", source.to_owned()), ("rule", rule.to_owned()), ("mode", mode.name().to_owned())];
+        self.rules_broken.get_or_create(&labels).inc_by(count);
     }
 
     /// Notes how long a commit took.
@@ -201,6 +211,7 @@ mod tests {
         metrics.count("events", &[orders], &tallies);
         metrics.imbalances().fetch_add(1, Ordering::Relaxed);
         metrics.fetched("events", 70);
+        metrics.rule_broken("events", "paid", Mode::Tag, 4);
         let partition = PartitionStatus {
             topic: "orders".to_owned(),
             partition: 3,
@@ -227,6 +238,8 @@ mod tests {
         assert!(text.contains("weir_watermark_seconds{source=\"events\"} 2.5"), "{text}");
         assert!(text.contains("weir_parked_partitions{} 1.0"), "{text}");
         assert!(text.contains("weir_ledger_imbalances_total 1"), "{text}");
+        let broken = "weir_rule_broken_total{source=\"events\",rule=\"paid\",mode=\"tag\"} 4";
+        assert!(text.contains(broken), "{text}");
         assert!(text.contains("weir_consumed_bytes_total{source=\"events\"} 70"), "{text}");
     }
 }

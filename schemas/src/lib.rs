@@ -14,6 +14,7 @@ pub mod metric;
 pub mod place;
 pub mod registry;
 pub mod rows;
+pub mod rule;
 pub mod stage;
 pub mod tables;
 pub mod time;

@@ -37,6 +37,7 @@ macro_rules! metrics {
 metrics! {
     RecordsConsumed, "weir_records_consumed_total", Counter, "Records fetched, by source and partition.";
     RecordsByFate, "weir_records_total", Counter, "Records by source and fate.";
+    RulesBroken, "weir_rule_broken_total", Counter, "Events in time that broke a rule, by source, rule and mode.";
     BytesConsumed, "weir_consumed_bytes_total", Counter, "Bytes of keys and values fetched, by source.";
     Watermark, "weir_watermark_seconds", Gauge, "Combined watermark of a source, in seconds since 1970.";
     LagRecords, "weir_lag_records", Gauge, "Records between the committed position and the end of a partition.";

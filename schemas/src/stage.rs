@@ -2,14 +2,16 @@
 //!
 //! Every edge carries Arrow record batches, each wrapped in a type of its own, so that a signature tells
 //! the stage. A batch of events has the system columns below first, then the reader schema's columns in its
-//! order, nested records flattened to dotted names.
+//! order, nested records flattened to dotted names. Where the source has rules that events may break and still pass,
+//! [`BROKEN_RULES`] is the last column: which of them each row broke.
 //!
 //! Invariants: the system columns are never null and stand at the indices given here; all other columns have
 //! the Arrow types of [`ColumnType::arrow`](crate::types::ColumnType::arrow).
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::{ListArray, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
 use crate::types::ColumnType;
@@ -64,6 +66,28 @@ pub fn event_schema(columns: &[Column]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// The last column of a batch of events whose source has passing rules, those of mode tag or observe (a list of
+/// `UInt16`): the numbers of the rules that the event broke, rising. A rule's number is its place among the passing rules of
+/// its source, in the order of their ids. A source without passing rules has no such column.
+pub const BROKEN_RULES: &str = "_broken_rules";
+
+/// The Arrow schema of the events of a source with passing rules: [`event_schema`], then [`BROKEN_RULES`].
+pub fn marked_event_schema(columns: &[Column]) -> SchemaRef {
+    let mut fields: Vec<_> = event_schema(columns).fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(BROKEN_RULES, DataType::List(broken_rule_field()), false)));
+    Arc::new(Schema::new(fields))
+}
+
+/// The field of the items of [`BROKEN_RULES`].
+pub fn broken_rule_field() -> Arc<Field> {
+    Arc::new(Field::new("item", DataType::UInt16, false))
+}
+
+/// [`BROKEN_RULES`] of a batch of events, if its source has passing rules.
+pub fn broken_rules(batch: &RecordBatch) -> Option<&ListArray> {
+    batch.column_by_name(BROKEN_RULES)?.as_list_opt::<i32>()
+}
+
 /// Events that decoded, are in time and kept the rules; duplicates may be among them.
 #[derive(Clone, Debug)]
 pub struct Events(pub RecordBatch);
@@ -81,7 +105,8 @@ pub struct Refused(pub RecordBatch);
 pub struct Tallies(pub RecordBatch);
 
 /// The columns of [`Refused`]. `tenant`, `sdk`, `sdk_version` and `app_version` are '' where unknown; `schema_id` is
-/// null where the frame could not be read, `event_time` (microseconds) where there is none.
+/// null where the frame could not be read, `event_time` (microseconds) where there is none. From `rule` to
+/// `broken_rules` they say what decided, as [`tables::quarantine`](crate::tables::quarantine) explains.
 pub fn refused_schema() -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Binary, false);
     Arc::new(Schema::new(vec![
@@ -97,11 +122,27 @@ pub fn refused_schema() -> SchemaRef {
         text("sdk"),
         text("sdk_version"),
         text("app_version"),
+        text("rule"),
+        text("field"),
+        text("expected"),
+        text("found"),
+        text("severity"),
+        text("owner"),
+        text("fingerprint"),
+        Field::new("broken_rules", DataType::List(text_item()), false),
         Field::new("key", DataType::Binary, true),
         Field::new("value", DataType::Binary, true),
         // Kafka's headers as `crate::headers` writes them: kept byte for byte.
         Field::new("headers", DataType::Binary, false),
     ]))
+}
+
+/// The field of the items of a list of texts.
+pub fn text_item() -> Arc<Field> {
+    match ColumnType::Array(Box::new(ColumnType::String)).arrow() {
+        DataType::List(item) => item,
+        _ => Arc::new(Field::new("item", DataType::Binary, false)),
+    }
 }
 
 /// The columns of [`Tallies`]: `count` records of `partition`, `tenant` and `minute` had `fate`, or were consumed where

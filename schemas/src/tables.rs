@@ -20,6 +20,8 @@ pub const PARTITIONS: &str = "weir_partitions";
 pub const JUDGEMENTS: &str = "weir_judgements";
 /// The name of [`quarantine`].
 pub const QUARANTINE: &str = "weir_quarantine";
+/// The name of [`violations`].
+pub const VIOLATIONS: &str = "weir_violations";
 /// The name of [`alerts`].
 pub const ALERTS: &str = "weir_alerts";
 /// The name of [`alerts_history`].
@@ -118,6 +120,22 @@ pub fn quarantine(retention_days: Option<u32>) -> Table {
             column("sdk", few(), "the SDK that sent it, empty where unknown"),
             column("sdk_version", few(), "the SDK's version"),
             column("app_version", few(), "the app's version"),
+            column("rule", few(), "the rule that decided, empty where none did"),
+            column("field", few(), "the field's path, empty where unknown or where a rule is about several"),
+            column("expected", few(), "what the rule requires"),
+            column(
+                "found",
+                ColumnType::String,
+                "what was found instead, cut short, masked where the field is sensitive",
+            ),
+            column("severity", few(), "info, warning or critical; empty without a rule"),
+            column("owner", few(), "whose rule it is"),
+            column(
+                "fingerprint",
+                few(),
+                "of the cause: source, reason, rule or field and fault; the same for every release",
+            ),
+            column("broken_rules", ColumnType::Array(Box::new(ColumnType::String)), "every rule that the event breaks"),
             column("key", ColumnType::String.nullable(), "the record's key, byte for byte"),
             column("value", ColumnType::String.nullable(), "the record's value, byte for byte"),
             column(
@@ -127,6 +145,42 @@ pub fn quarantine(retention_days: Option<u32>) -> Table {
             ),
         ],
         key_columns: 4,
+        partition_by: Some(0),
+        kind: TableKind::Appended,
+        retention_days,
+    }
+}
+
+/// What accepted events broke: one row per event and rule of mode tag; the key is the place and the rule.
+pub fn violations(retention_days: Option<u32>) -> Table {
+    let few = || ColumnType::LowCardinality;
+    Table {
+        name: Arc::from(VIOLATIONS),
+        comment: "Rules that accepted events broke: those of mode tag".to_owned(),
+        columns: vec![
+            column("kafka_time", milliseconds(), "the record's Kafka timestamp"),
+            column("topic", few(), "the topic"),
+            column("partition", ColumnType::Int(Width::W32), "the partition"),
+            column("offset", ColumnType::Int(Width::W64), "the offset"),
+            column("rule", few(), "the rule"),
+            column("schema_id", ColumnType::UInt(Width::W32), "the writer schema's id in the registry"),
+            column("event_time", time(), "the event's time"),
+            column("tenant", few(), "the tenant, empty where unknown"),
+            column("sdk", few(), "the SDK that sent it, empty where unknown"),
+            column("sdk_version", few(), "the SDK's version"),
+            column("app_version", few(), "the app's version"),
+            column("field", few(), "the field's path, empty where the rule is about several"),
+            column("expected", few(), "what the rule requires"),
+            column(
+                "found",
+                ColumnType::String,
+                "what was found instead, cut short, masked where the field is sensitive",
+            ),
+            column("severity", few(), "info, warning or critical"),
+            column("owner", few(), "whose rule it is"),
+            column("fingerprint", few(), "of the cause: source, reason and rule; the same for every release"),
+        ],
+        key_columns: 5,
         partition_by: Some(0),
         kind: TableKind::Appended,
         retention_days,
@@ -215,7 +269,9 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_partition_columns_belong_to_the_key() {
-        for table in [progress(), partitions(), judgements(), quarantine(Some(30)), alerts(), alerts_history()] {
+        for table in
+            [progress(), partitions(), judgements(), quarantine(Some(30)), violations(None), alerts(), alerts_history()]
+        {
             let mut names: Vec<_> = table.columns.iter().map(|column| &column.name).collect();
             names.sort();
             names.dedup();

@@ -6,7 +6,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch, UInt16Array, UInt64Array};
 use arrow_buffer::Buffer;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
-use weir_schemas::stage::system;
+use weir_schemas::stage::{BROKEN_RULES, system};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::content;
@@ -89,8 +89,12 @@ impl Operator for Identify {
     fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
         let identities = self.identities(&batch)?;
         let mut contents = vec![0; batch.num_rows()];
-        for column in batch.columns().get(system::COUNT..).unwrap_or_default() {
-            content::add_column(column, &mut contents)?;
+        let names = batch.schema_ref().fields().iter().map(|field| field.name());
+        for (column, name) in batch.columns().iter().zip(names).skip(system::COUNT) {
+            // Rules also judge what a copy doesn't share, such as its record's timestamp.
+            if name != BROKEN_RULES {
+                content::add_column(column, &mut contents)?;
+            }
         }
         let groups = identities.iter().map(|identity| (identity & u128::from(GROUPS - 1)) as u16);
         let groups = UInt16Array::from_iter_values(groups);

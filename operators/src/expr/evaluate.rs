@@ -16,7 +16,7 @@ use arrow_buffer::{BooleanBuffer, NullBuffer};
 use arrow_schema::{ArrowError, DataType};
 use weir_schemas::types::ColumnType;
 
-use super::{Expr, Function, Scalar, compare, convert, decimals, like, logic, maps, numbers, strings, text};
+use super::{Expr, Function, Scalar, compare, convert, decimals, like, logic, maps, numbers, regular, strings, text};
 use crate::error::Error;
 
 /// The values of expressions over one batch; equal calls are computed once, however many expressions hold them.
@@ -143,6 +143,7 @@ impl<'a> Evaluation<'a> {
             Function::IsNotNull => Arc::new(arrow_arith::boolean::not(&logic::is_null(call.value(0)?, rows))?),
             Function::In { members, negated } => Arc::new(members.contains(&call, *negated)?),
             Function::Like { pattern, negated } => Arc::new(like::matches(&call, pattern, *negated)?),
+            Function::Match(regular) => Arc::new(regular::matches(&call, regular)?),
             Function::Lower => strings::change_case(&call, u8::to_ascii_lowercase)?,
             Function::Upper => strings::change_case(&call, u8::to_ascii_uppercase)?,
             Function::Length => strings::length(&call)?,

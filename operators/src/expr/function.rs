@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weir_schemas::types::{ColumnType, Zone};
 
-use super::{Expr, Members};
+use super::{Expr, Members, Regular};
 
 /// A function of an expression, in ClickHouse's meaning of its name.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +58,8 @@ pub enum Function {
         /// `NOT LIKE`
         negated: bool,
     },
+    /// `match(a, expression)`
+    Match(Arc<Regular>),
     /// `lower(a)`: ASCII letters only.
     Lower,
     /// `upper(a)`: ASCII letters only.
@@ -178,6 +180,7 @@ impl Function {
                 (true, false) => "ilike",
                 (true, true) => "notILike",
             },
+            Function::Match(_) => "match",
             Function::Lower => "lower",
             Function::Upper => "upper",
             Function::Length => "length",
@@ -263,6 +266,7 @@ impl Function {
             Function::Round(digits) => write!(f, ", {digits}")?,
             Function::In { members, .. } => write!(f, ", ({members})")?,
             Function::Like { pattern, .. } => write!(f, ", '{}'", pattern.text.escape_debug())?,
+            Function::Match(regular) => write!(f, ", '{}'", regular.text.escape_debug())?,
             Function::Convert(Target::Decimal64(scale)) | Function::Parse(Target::Decimal64(scale), _) => {
                 write!(f, ", {scale}")?;
             }

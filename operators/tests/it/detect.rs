@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::{BinaryBuilder, Int64Builder, UInt32Builder};
+use arrow_array::builder::{BinaryBuilder, Int64Builder, ListBuilder, UInt32Builder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, TimestampMicrosecondType, UInt32Type, UInt64Type};
 use arrow_array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, UInt8Array, UInt16Array};
@@ -11,7 +11,7 @@ use weir_operators::detect::{CountAccepted, CountRefused, Detect, SenderColumns,
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_schemas::fate::Reason;
 use weir_schemas::rows::Changes;
-use weir_schemas::stage::refused_schema;
+use weir_schemas::stage::{refused_schema, text_item};
 use weir_schemas::tables;
 use weir_schemas::time::{Epoch, EventTime, Span};
 
@@ -58,6 +58,9 @@ pub(crate) fn refused(records: &[Record]) -> RecordBatch {
         absent.append_null();
     }
     let absent: ArrayRef = Arc::new(absent.finish());
+    let nothing = text(&|_| String::new());
+    let mut broken = ListBuilder::new(BinaryBuilder::new()).with_field(text_item());
+    rows.iter().for_each(|_| broken.append(true));
     RecordBatch::try_new(
         refused_schema(),
         vec![
@@ -73,6 +76,15 @@ pub(crate) fn refused(records: &[Record]) -> RecordBatch {
             text(&|_| "web".to_owned()),
             text(&|row| row.release.to_owned()),
             text(&|_| String::new()),
+            // Rule, field, expected, found, severity, owner, fingerprint, all that are broken.
+            nothing.clone(),
+            nothing.clone(),
+            nothing.clone(),
+            nothing.clone(),
+            nothing.clone(),
+            nothing.clone(),
+            nothing,
+            Arc::new(broken.finish()),
             absent.clone(),
             absent,
             text(&|_| String::new()),

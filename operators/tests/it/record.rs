@@ -33,7 +33,7 @@ fn assert_columns(changes: &Changes, columns: &[Column]) {
 
 #[test]
 fn accepted_events_keep_their_place_their_time_and_every_field() {
-    let table = events_table("shop", &events::columns(), Some(7));
+    let table = events_table("shop", &events::columns(), false, Some(7));
     let event = Event {
         partition: 2,
         offset: 41,
@@ -44,7 +44,7 @@ fn accepted_events_keep_their_place_their_time_and_every_field() {
         user: 9,
         id: "x".to_owned(),
     };
-    let changes = written(RecordEvents::new(&table, topics()), events::batch(&[event]));
+    let changes = written(RecordEvents::new(&table, topics(), Vec::new()), events::batch(&[event]));
     assert_eq!(&*changes.table, "shop");
     assert_columns(&changes, &table.columns);
     let rows = &changes.rows;

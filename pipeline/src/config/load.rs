@@ -211,6 +211,9 @@ fn make_absolute(pipeline: &mut Pipeline, folder: &Path) {
             *file = folder.join(&*file);
         }
     }
+    for table in pipeline.quality.rules.values_mut().filter_map(|rule| rule.in_table.as_mut()) {
+        table.file = folder.join(&table.file);
+    }
     for view in pipeline.views.values_mut() {
         view.file = folder.join(&view.file);
     }

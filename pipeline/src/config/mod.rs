@@ -6,12 +6,15 @@
 //! Not here: whether the brokers answer, whether a schema fits, whether SQL parses. `check` asks those.
 
 pub mod load;
+mod quality;
 mod validate;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+
+pub use quality::{Quality, ReferenceTable, Rule};
 
 /// A whole pipeline file.
 #[derive(Clone, Debug, Deserialize)]
@@ -152,6 +155,10 @@ pub struct Source {
     /// How far a partition may run ahead of the watermark before it waits.
     #[serde(default = "default_align_ms")]
     pub align_within_ms: u64,
+    /// Fields whose values are masked wherever one is told of a record that was refused or tagged: columns, maps, or a map's
+    /// values as in `props['phone']`. A name covers what lies below it.
+    #[serde(default)]
+    pub sensitive: Vec<String>,
     /// Keep the accepted events in ClickHouse, for this many days; absent, they are not kept.
     pub keep_events_days: Option<u32>,
 }
@@ -193,27 +200,6 @@ pub struct Custom {
     /// Its own settings, handed over as they are.
     #[serde(default)]
     pub settings: toml::Table,
-}
-
-/// Rules and the quarantine.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Quality {
-    /// The topic that refused records go to, whole; absent, they are only in the table.
-    pub quarantine_topic: Option<String>,
-    /// Conditions that every event must meet.
-    #[serde(default)]
-    pub rules: BTreeMap<String, Rule>,
-}
-
-/// A condition that every event of a source must meet; an event for which it is not true is quarantined.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// The source.
-    pub source: String,
-    /// A SQL expression over the source's columns.
-    pub require: String,
 }
 
 /// Detectors and where alerts go.

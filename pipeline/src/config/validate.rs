@@ -1,7 +1,7 @@
 //! What a well-formed pipeline file may still get wrong: bounds, names that must exist, names that clash.
 
-use super::Pipeline;
 use super::load::Source;
+use super::{Pipeline, quality};
 use crate::problem::{Problem, nearest};
 
 /// Names that Weir's own tables and views take in the database.
@@ -16,6 +16,7 @@ pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem>
     bounds(source, pipeline, &mut problems);
     names(source, pipeline, &mut problems);
     references(source, pipeline, &mut problems);
+    quality::validate(source, &pipeline.quality, &mut problems);
     problems
 }
 

@@ -10,7 +10,7 @@ use weir_operators::detect::{SenderColumns, Thresholds};
 use weir_operators::maintain::Keeping;
 use weir_schemas::place::TopicId;
 use weir_schemas::registry::{Registry, SchemaCache};
-use weir_schemas::stage::{Column, event_schema, system};
+use weir_schemas::stage::{Column, system};
 use weir_schemas::time::EventTime;
 
 use super::operators::Described;
@@ -166,10 +166,16 @@ pub(super) fn graph_of(
     let tenant = index(&config.tenant);
     let keeping =
         |view: &BoundView| Keeping { provisional: view.config.provisional, allowed_lateness, memory_bytes: 0 };
+    let sender = SenderColumns {
+        tenant,
+        sdk: index(&config.release.sdk),
+        sdk_version: index(&config.release.sdk_version),
+        app_version: index(&config.release.app_version),
+    };
     let views = bound.views.iter().filter(|view| view.plan.source == source.name);
     let graph = SourceGraph {
         name: source.name.clone(),
-        schema: event_schema(&source.columns),
+        schema: Arc::clone(source.contract.emitted()),
         topics: Vec::new(),
         tenant,
         deduplicate: index(&config.event_id).map(|id| {
@@ -177,14 +183,10 @@ pub(super) fn graph_of(
             (id, Deduplication { tenant, allowed_lateness, horizon, memory_bytes: 0 })
         }),
         keep_events: kept_events(pipeline, source),
+        sender,
+        rules: source.contract.rules.clone(),
         views: views.map(|view| (Arc::new(view.plan.clone()), keeping(view))).collect(),
         detect: pipeline.alerts.refused_share.as_ref().map(|detector| {
-            let columns = SenderColumns {
-                tenant,
-                sdk: index(&config.release.sdk),
-                sdk_version: index(&config.release.sdk_version),
-                app_version: index(&config.release.app_version),
-            };
             let thresholds = Thresholds {
                 source: source.name.clone(),
                 open_at: detector.open_at,
@@ -194,7 +196,7 @@ pub(super) fn graph_of(
                 window: span(detector.window_ms),
                 settle: allowed_lateness,
             };
-            (columns, thresholds)
+            (sender, thresholds)
         }),
         custom: custom
             .iter()

@@ -5,6 +5,7 @@ use weir_operators::maintain::view_table;
 use weir_operators::record::events_table;
 use weir_operators::view::Output;
 use weir_schemas::rows::Table;
+use weir_schemas::rule::Mode;
 use weir_schemas::tables;
 use weir_sinks::clickhouse::{Layout, ViewTable};
 
@@ -19,6 +20,10 @@ pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]
     if pipeline.alerts.refused_share.is_some() {
         plain.extend([tables::alerts(), tables::alerts_history()]);
     }
+    let mut rules = bound.sources.iter().flat_map(|source| &source.contract.rules);
+    if rules.any(|rule| rule.mode == Mode::Tag) {
+        plain.push(tables::violations(None));
+    }
     for source in &bound.sources {
         plain.extend(kept_events(pipeline, source));
     }
@@ -29,7 +34,8 @@ pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]
 /// The table of a source's accepted events, where they are kept.
 pub(super) fn kept_events(pipeline: &Pipeline, source: &BoundSource) -> Option<Table> {
     let days = pipeline.sources.get(&source.name)?.keep_events_days?;
-    Some(events_table(&source.name, &source.columns, Some(days)))
+    let has_marks = source.contract.marked.is_some();
+    Some(events_table(&source.name, &source.columns, has_marks, Some(days)))
 }
 
 /// A view's table, and where the SELECT's columns stand in it.

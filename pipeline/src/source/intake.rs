@@ -1,6 +1,6 @@
 //! Intake: what becomes of one run of records, all of one partition and one writer schema.
 //!
-//! Decode, judge time, apply the rules, prove that the views can be evaluated, in this order. Each record ends in exactly one place: among the events, among
+//! Decode, judge time, apply the rules (`apply`), prove that the views can be evaluated, in this order. Each record ends in exactly one place: among the events, among
 //! the refused ones, or in a count; each is counted as consumed where it is taken, and its fate where it is decided.
 //!
 //! Not here: which partition's turn it is, and where schemas come from.
@@ -13,8 +13,8 @@ use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordB
 use arrow_buffer::NullBuffer;
 use arrow_schema::{ArrowError, DataType, SchemaRef, TimeUnit};
 use arrow_select::filter::filter_record_batch;
-use weir_operators::expr::Expr;
-use weir_operators::prove::{self, Proof, Unproven};
+use weir_operators::prove::{Proof, Unproven};
+use weir_operators::rule::{self, Rule};
 use weir_schemas::avro::{Decoded, Decoder};
 use weir_schemas::fate::{Fate, Reason};
 use weir_schemas::frame::FRAME_BYTES;
@@ -25,17 +25,24 @@ use weir_schemas::time::{Epoch, EventTime};
 use super::fetch::Message;
 use super::judge::{Bounds, PartitionClock, Verdict};
 use super::judgement::{Judgement, JudgementSheet, Kind};
-use super::refuse::{Refusal, RefusedSheet, Sender};
+use super::refuse::{Cause, Refusal, RefusedSheet, Sender};
 use super::tally::TallySheet;
 use crate::error::Error;
+use crate::rules;
 
 /// What is the same for every run of a source.
 #[derive(Clone, Debug)]
 pub struct Contract {
+    /// The source's name.
+    pub source: String,
+    /// The fields whose values nobody may see.
+    pub sensitive: Vec<String>,
     /// The bounds of time.
     pub bounds: Bounds,
     /// The Arrow schema of the events: system columns, then the wanted columns.
     pub events: SchemaRef,
+    /// The same with the marks behind, where the source has rules that events may break and still pass.
+    pub marked: Option<SchemaRef>,
     /// Index of the event time among the wanted columns.
     pub event_time: usize,
     /// Index of the tenant among the wanted columns.
@@ -44,8 +51,8 @@ pub struct Contract {
     pub release: [Option<usize>; 3],
     /// Names of the Kafka headers that tell tenant, SDK, its version and the app's version where a record doesn't decode.
     pub sender_headers: [Option<String>; 4],
-    /// Conditions that every event must meet, by name, over [`Contract::events`].
-    pub rules: Vec<(String, Expr)>,
+    /// The rules, in the order of their ids, over [`Contract::events`].
+    pub rules: Vec<Rule>,
     /// What views compute of every event and can't of some.
     pub proofs: Vec<Proof>,
 }
@@ -61,6 +68,15 @@ pub struct Sheets {
     pub tallies: TallySheet,
     /// Judgements by the clock.
     pub judgements: JudgementSheet,
+    /// How many events in time broke each rule, by the rules' indices; empty where none did.
+    pub broken: Vec<u64>,
+}
+
+impl Contract {
+    /// The Arrow schema of the batches of events that leave the source.
+    pub fn emitted(&self) -> &SchemaRef {
+        self.marked.as_ref().unwrap_or(&self.events)
+    }
 }
 
 /// Whose run it is.
@@ -82,10 +98,23 @@ pub struct Run<'a> {
 impl Run<'_> {
     /// Refuses a record that has no event: its minute is its Kafka timestamp's, its sender what the headers tell.
     pub fn refuse(&self, message: &Message, schema_id: Option<u32>, reason: Reason, detail: &str, sheets: &mut Sheets) {
+        self.refuse_for(message, schema_id, reason, detail, &Cause::default(), sheets);
+    }
+
+    fn refuse_for(
+        &self,
+        message: &Message,
+        schema_id: Option<u32>,
+        reason: Reason,
+        detail: &str,
+        cause: &Cause<'_>,
+        sheets: &mut Sheets,
+    ) {
         let sender = self.sender_of_headers(message);
         let minute_of = EventTime::from_ms(message.timestamp_ms().max(0));
         self.consume(&sender.tenant, minute_of, reason.fate(), &mut sheets.tallies);
-        let refusal = Refusal { schema_id, event_time: None, reason, detail, sender: &sender };
+        let source = &self.contract.source;
+        let refusal = Refusal { source, schema_id, event_time: None, reason, detail, sender: &sender, cause };
         sheets.refused.refuse(self.partition, message, &refusal);
     }
 
@@ -134,7 +163,12 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         for refused in &decoded.refused {
             if let Some(message) = messages.get(refused.record as usize) {
-                self.refuse(message, Some(schema_id), refused.reason, &refused.detail, sheets);
+                let is_sensitive = rules::is_sensitive(&self.contract.sensitive, &refused.field);
+                let masked =
+                    format!("field `{}`: {}, its value masked", refused.field, refused.fault.replace('_', " "));
+                let detail = if is_sensitive { &masked } else { &refused.detail };
+                let cause = Cause { field: &refused.field, fault: refused.fault, ..Cause::default() };
+                self.refuse_for(message, Some(schema_id), refused.reason, detail, &cause, sheets);
             }
         }
         let rows: Vec<&Message> = decoded.records.iter().filter_map(|&at| messages.get(at as usize)).collect();
@@ -146,8 +180,10 @@ impl Run<'_> {
         let judged = Judged { rows: &rows, times: &times, senders: &senders, schema_id };
         let in_time = self.judge(&judged, known.as_ref(), clock, sheets);
         let events = self.with_system_columns(decoded.batch, &judged)?;
-        let kept = self.apply_rules(&events, in_time, &judged, sheets)?;
+        let broken = rule::judge(&self.contract.rules, &events)?;
+        let kept = self.apply_rules(&events, in_time, &broken, &judged, sheets)?;
         let kept = self.prove(&events, kept, &judged, sheets)?;
+        let events = self.mark(events, &broken)?;
         let events = if kept.true_count() == kept.len() { events } else { filter_record_batch(&events, &kept)? };
         if events.num_rows() > 0 {
             sheets.events.push(events);
@@ -206,26 +242,6 @@ impl Run<'_> {
         BooleanArray::new(in_time.finish(), None)
     }
 
-    /// Applies the rules to the rows that are in time; the first broken rule is the one that is told.
-    fn apply_rules(
-        &self,
-        events: &RecordBatch,
-        mut kept: BooleanArray,
-        judged: &Judged<'_>,
-        sheets: &mut Sheets,
-    ) -> Result<BooleanArray, Error> {
-        for (name, rule) in &self.contract.rules {
-            let (holds, unproven) = prove::holds(rule, events)?;
-            kept = self.refuse_unproven(&format!("rule {name}"), &unproven, kept, judged, sheets);
-            let broken = kept.values() & &!&holds;
-            for row in broken.set_indices() {
-                self.refuse_in_time(judged, row, Reason::Rule, name, sheets);
-            }
-            kept = BooleanArray::new(kept.values() & &holds, None);
-        }
-        Ok(kept)
-    }
-
     /// Refuses what a view can't be evaluated for; the first such view is the one that is told.
     fn prove(
         &self,
@@ -255,10 +271,11 @@ impl Run<'_> {
         let mut proven = BooleanBufferBuilder::new(kept.len());
         proven.append_buffer(kept.values());
         for Unproven { row, expression, detail } in unproven {
-            // What is too late is that alone, whatever else is wrong with it.
+            // What is refused already, as too late or by a rule, is that alone, whatever else is wrong with it.
             if kept.value(*row) {
                 let detail = format!("{wanted_by}: {expression}: {detail}");
-                self.refuse_in_time(judged, *row, Reason::NotEvaluable, &detail, sheets);
+                let cause = Cause { fault: &detail, ..Cause::default() };
+                self.refuse_in_time(judged, *row, Reason::NotEvaluable, &detail, &cause, sheets);
                 proven.set_bit(*row, false);
             }
         }
@@ -266,12 +283,20 @@ impl Run<'_> {
     }
 
     /// Refuses a row that was counted as consumed when its time was judged.
-    fn refuse_in_time(&self, judged: &Judged<'_>, row: usize, reason: Reason, detail: &str, sheets: &mut Sheets) {
+    pub(super) fn refuse_in_time(
+        &self,
+        judged: &Judged<'_>,
+        row: usize,
+        reason: Reason,
+        detail: &str,
+        cause: &Cause<'_>,
+        sheets: &mut Sheets,
+    ) {
         let time = judged.times[row];
         sheets.tallies.count(self.partition, judged.senders.tenant(row), time, reason.fate() as u8);
         let sender = judged.senders.of_row(row);
-        let refusal =
-            Refusal { schema_id: Some(judged.schema_id), event_time: Some(time), reason, detail, sender: &sender };
+        let (source, schema_id) = (&self.contract.source, Some(judged.schema_id));
+        let refusal = Refusal { source, schema_id, event_time: Some(time), reason, detail, sender: &sender, cause };
         sheets.refused.refuse(self.partition, judged.rows[row], &refusal);
     }
 
@@ -288,7 +313,9 @@ impl Run<'_> {
     ) {
         let sender = judged.senders.of_row(row);
         self.consume(&sender.tenant, minute_of, reason.fate(), &mut sheets.tallies);
-        let refusal = Refusal { schema_id: Some(judged.schema_id), event_time, reason, detail, sender: &sender };
+        let (source, cause) = (&self.contract.source, &Cause::default());
+        let refusal =
+            Refusal { source, schema_id: Some(judged.schema_id), event_time, reason, detail, sender: &sender, cause };
         sheets.refused.refuse(self.partition, judged.rows[row], &refusal);
     }
 
@@ -332,7 +359,7 @@ impl Run<'_> {
 }
 
 /// The decoded rows of a run and what was read of each.
-struct Judged<'a> {
+pub(super) struct Judged<'a> {
     rows: &'a [&'a Message],
     times: &'a [EventTime],
     senders: &'a Senders,
@@ -340,7 +367,7 @@ struct Judged<'a> {
 }
 
 /// Who sent each row of a batch.
-struct Senders {
+pub(super) struct Senders {
     tenant: Option<ArrayRef>,
     release: [Option<ArrayRef>; 3],
 }

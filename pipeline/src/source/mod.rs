@@ -6,6 +6,7 @@
 //! Invariants: a watermark never goes back; positions are those of everything that was polled, so that a commit of
 //! them together with what became of the records is exact; `poll` never waits for the network.
 
+mod apply;
 pub mod attend;
 pub mod describe;
 pub mod fetch;
@@ -17,21 +18,27 @@ pub mod refuse;
 pub mod stream;
 pub mod tally;
 
+use std::sync::Arc;
+
 use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 use weir_schemas::rows::Changes;
+use weir_schemas::rule::Mode;
 use weir_schemas::time::{Epoch, EventTime};
 
 use crate::error::Error;
 
 /// What one call of [`Source::poll`] brought.
 pub struct Polled {
-    /// Events in time that kept the rules, with the columns of [`event_schema`](weir_schemas::stage::event_schema).
+    /// Events in time that kept the rules, with the columns of [`event_schema`](weir_schemas::stage::event_schema), or of
+    /// [`marked_event_schema`](weir_schemas::stage::marked_event_schema) where rules may be broken.
     pub events: Vec<RecordBatch>,
     /// Refused records, with the columns of [`refused_schema`](weir_schemas::stage::refused_schema).
     pub refused: Vec<RecordBatch>,
     /// Counts for the ledger, with the columns of [`tally_schema`](weir_schemas::stage::tally_schema).
     pub tallies: Vec<RecordBatch>,
+    /// How many events in time broke each rule: its id, its mode and the number; none where it is zero.
+    pub broken: Vec<(Arc<str>, Mode, u64)>,
     /// Rows of `weir_judgements`: what only the clock could decide.
     pub judgements: Vec<Changes>,
     /// Bytes of keys and values that were fetched for this.
@@ -50,6 +57,7 @@ impl Polled {
             events: Vec::new(),
             refused: Vec::new(),
             tallies: Vec::new(),
+            broken: Vec::new(),
             judgements: Vec::new(),
             bytes: 0,
             watermark,

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, UInt8Builder, UInt16Builder, UInt32Builder};
+use arrow_array::builder::{
+    BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, UInt8Builder, UInt16Builder, UInt32Builder,
+};
 use arrow_array::{ArrayRef, RecordBatch};
 use weir_schemas::fate::Reason;
 use weir_schemas::headers;
 use weir_schemas::place::Partition;
-use weir_schemas::stage::refused_schema;
+use weir_schemas::stage::{refused_schema, text_item};
 use weir_schemas::time::EventTime;
 
 use super::fetch::Message;
+use crate::cause;
 
 /// Who sent a record, as far as it is known.
 #[derive(Clone, Debug, Default)]
@@ -21,9 +24,34 @@ pub struct Sender {
     pub release: [Vec<u8>; 3],
 }
 
+/// What a refusal says of its cause beyond the reason; each empty where there is no such thing.
+#[derive(Clone, Debug, Default)]
+pub struct Cause<'a> {
+    /// The rule that decided.
+    pub rule: &'a str,
+    /// The field's path.
+    pub field: &'a str,
+    /// What the rule requires.
+    pub expected: &'a str,
+    /// What was found instead, masked and cut short.
+    pub found: &'a [u8],
+    /// The rule's severity.
+    pub severity: &'a str,
+    /// Whose rule it is.
+    pub owner: &'a str,
+    /// Every rule that is broken.
+    pub broken: &'a [&'a str],
+    /// The kind of fault, where no rule is broken: the same for all records of the cause.
+    pub fault: &'a str,
+    /// The cause's fingerprint, where it is known already.
+    pub fingerprint: Option<&'a str>,
+}
+
 /// Why one record was refused.
 #[derive(Debug)]
 pub struct Refusal<'a> {
+    /// The source's name.
+    pub source: &'a str,
     /// The writer schema's id, where the frame could be read.
     pub schema_id: Option<u32>,
     /// The event time, where it could be read.
@@ -34,10 +62,11 @@ pub struct Refusal<'a> {
     pub detail: &'a str,
     /// Who sent it.
     pub sender: &'a Sender,
+    /// What else is known of the cause.
+    pub cause: &'a Cause<'a>,
 }
 
 /// Refused records of one poll.
-#[derive(Default)]
 pub struct RefusedSheet {
     topic: UInt16Builder,
     partition: Int32Builder,
@@ -49,10 +78,36 @@ pub struct RefusedSheet {
     detail: BinaryBuilder,
     tenant: BinaryBuilder,
     release: [BinaryBuilder; 3],
+    /// Rule, field, expected, found, severity, owner, fingerprint.
+    cause: [BinaryBuilder; 7],
+    broken: ListBuilder<BinaryBuilder>,
     key: BinaryBuilder,
     value: BinaryBuilder,
     headers: BinaryBuilder,
     rows: usize,
+}
+
+impl Default for RefusedSheet {
+    fn default() -> RefusedSheet {
+        RefusedSheet {
+            topic: UInt16Builder::new(),
+            partition: Int32Builder::new(),
+            offset: Int64Builder::new(),
+            kafka_time_ms: Int64Builder::new(),
+            schema_id: UInt32Builder::new(),
+            event_time: Int64Builder::new(),
+            reason: UInt8Builder::new(),
+            detail: BinaryBuilder::new(),
+            tenant: BinaryBuilder::new(),
+            release: Default::default(),
+            cause: Default::default(),
+            broken: ListBuilder::new(BinaryBuilder::new()).with_field(text_item()),
+            key: BinaryBuilder::new(),
+            value: BinaryBuilder::new(),
+            headers: BinaryBuilder::new(),
+            rows: 0,
+        }
+    }
 }
 
 impl RefusedSheet {
@@ -71,11 +126,40 @@ impl RefusedSheet {
         for (builder, value) in self.release.iter_mut().zip(&refusal.sender.release) {
             builder.append_value(value);
         }
+        self.add_cause(refusal);
         self.key.append_option(message.key());
         self.value.append_option(message.value());
         let mut bytes = Vec::new();
         message.headers(|name, value| headers::push(&mut bytes, name, value));
         self.headers.append_value(&bytes);
+    }
+
+    fn add_cause(&mut self, refusal: &Refusal<'_>) {
+        let cause = refusal.cause;
+        let computed;
+        let fingerprint = match cause.fingerprint {
+            Some(fingerprint) => fingerprint,
+            None => {
+                computed = cause::fingerprint(refusal.source, refusal.reason, cause.field, cause.fault);
+                &computed
+            }
+        };
+        let texts: [&[u8]; 7] = [
+            cause.rule.as_bytes(),
+            cause.field.as_bytes(),
+            cause.expected.as_bytes(),
+            cause.found,
+            cause.severity.as_bytes(),
+            cause.owner.as_bytes(),
+            fingerprint.as_bytes(),
+        ];
+        for (builder, text) in self.cause.iter_mut().zip(texts) {
+            builder.append_value(text);
+        }
+        for id in cause.broken {
+            self.broken.values().append_value(id);
+        }
+        self.broken.append(true);
     }
 
     /// The records as a batch with the columns of [`refused_schema`]; the sheet is empty afterwards.
@@ -87,7 +171,7 @@ impl RefusedSheet {
             return Ok(None);
         }
         let [sdk, sdk_version, app_version] = &mut self.release;
-        let columns: Vec<ArrayRef> = vec![
+        let mut columns: Vec<ArrayRef> = vec![
             Arc::new(self.topic.finish()),
             Arc::new(self.partition.finish()),
             Arc::new(self.offset.finish()),
@@ -100,10 +184,12 @@ impl RefusedSheet {
             Arc::new(sdk.finish()),
             Arc::new(sdk_version.finish()),
             Arc::new(app_version.finish()),
-            Arc::new(self.key.finish()),
-            Arc::new(self.value.finish()),
-            Arc::new(self.headers.finish()),
         ];
+        columns.extend(self.cause.iter_mut().map(|texts| Arc::new(texts.finish()) as ArrayRef));
+        columns.push(Arc::new(self.broken.finish()));
+        for builder in [&mut self.key, &mut self.value, &mut self.headers] {
+            columns.push(Arc::new(builder.finish()));
+        }
         RecordBatch::try_new(refused_schema(), columns).map(Some)
     }
 }

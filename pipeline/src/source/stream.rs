@@ -244,7 +244,11 @@ impl Source for StreamSource {
         let clocks = self.partitions.iter().map(|partition| &partition.clock);
         let combined = combine(clocks, bounds, now_ms, self.held, others, carried);
         self.held = combined.watermark;
+        let rules = &self.plan.contract.rules;
+        let broken = std::mem::take(&mut self.sheets.broken);
+        let broken = rules.iter().zip(broken).filter(|(_, count)| *count > 0);
         Ok(Polled {
+            broken: broken.map(|(rule, count)| (Arc::clone(&rule.id), rule.mode, count)).collect(),
             events: std::mem::take(&mut self.sheets.events),
             refused: self.sheets.refused.take()?.into_iter().collect(),
             tallies: self.sheets.tallies.take()?.into_iter().collect(),

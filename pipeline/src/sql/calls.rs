@@ -1,8 +1,10 @@
 //! Calls of functions by their names: which are known, and which of their arguments must be literals.
 
+use std::sync::Arc;
+
 use sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments};
 use sqlparser::tokenizer::Location;
-use weir_operators::expr::{Comparison, Expr, Function, LocalTime, OnFailure, Refusal, Scalar, Target};
+use weir_operators::expr::{Comparison, Expr, Function, LocalTime, OnFailure, Refusal, Regular, Scalar, Target};
 use weir_schemas::types::Zone;
 
 use super::expressions::{Builder, Operand, nullable};
@@ -77,6 +79,14 @@ impl Builder<'_, '_, '_> {
                     at,
                 );
             }
+            "match" => {
+                let [value, expression] = arguments else {
+                    let message = "match takes a string and a regular expression";
+                    self.problems.add(at, message, "give it two arguments");
+                    return None;
+                };
+                return self.regular(value, expression, at);
+            }
             "lower" => Function::Lower,
             "upper" => Function::Upper,
             "length" => Function::Length,
@@ -109,6 +119,28 @@ impl Builder<'_, '_, '_> {
             }
         };
         self.call_of(function, arguments, at)
+    }
+
+    /// `match(x, expression)`.
+    fn regular(&mut self, value: &ast::Expr, expression: &ast::Expr, at: Location) -> Option<Expr> {
+        let place = self.place(expression);
+        let (value, expression) = (self.value(value), self.value(expression));
+        let (value, expression) = (value?, expression?);
+        let text = match &expression {
+            Expr::Literal { value: Scalar::Bytes(bytes), .. } => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        };
+        let Some(text) = text else {
+            self.problems.add(place, "the expression of match must be a literal", "write it as a string");
+            return None;
+        };
+        match Regular::new(text) {
+            Ok(regular) => self.call(Function::Match(Arc::new(regular)), vec![value], &[], at),
+            Err(message) => {
+                self.problems.add(place, message, "change the expression; in a string, a backslash is written as two");
+                None
+            }
+        }
     }
 
     /// `round(x[, digits])`.

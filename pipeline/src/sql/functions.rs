@@ -3,7 +3,7 @@
 use crate::problem::nearest;
 
 /// Functions of one event.
-pub(super) const FUNCTIONS: [&str; 54] = [
+pub(super) const FUNCTIONS: [&str; 55] = [
     "abs",
     "and",
     "coalesce",
@@ -24,6 +24,7 @@ pub(super) const FUNCTIONS: [&str; 54] = [
     "lessOrEquals",
     "like",
     "lower",
+    "match",
     "minus",
     "modulo",
     "multiIf",

@@ -21,7 +21,7 @@ mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_operators::expr::Expr;
+use weir_operators::expr::{Expr, Function};
 use weir_operators::view::ViewPlan;
 use weir_schemas::stage::Column;
 
@@ -57,6 +57,26 @@ pub fn plan(
 /// Every problem that was found, in the order of the text.
 pub fn plan_condition(text: &str, file: &str, source: &SourceColumns) -> Result<Expr, Vec<Problem>> {
     select::plan_condition(text, file, source)
+}
+
+/// Plans the name of a field: a column, dotted where it is nested, or a map's value as in `props['country']`.
+///
+/// # Errors
+/// Every problem that was found.
+pub fn plan_field(text: &str, file: &str, source: &SourceColumns) -> Result<Expr, Vec<Problem>> {
+    select::plan_expression(text, file, source, |field, place, problems| {
+        let is_field = match &field {
+            Expr::Column { .. } => true,
+            Expr::Call { function: Function::MapGet, arguments, .. } => {
+                matches!(arguments.as_slice(), [Expr::Column { .. }, Expr::Literal { .. }])
+            }
+            _ => false,
+        };
+        if !is_field {
+            problems.add(place, "this is no field", "name a column, or a map's value as in props['country']");
+        }
+        is_field.then_some(field)
+    })
 }
 
 /// The columns of the event batches that a view reads, by their index in the batch; those of the system aside.

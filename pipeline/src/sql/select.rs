@@ -35,6 +35,15 @@ pub(super) fn plan(
 }
 
 pub(super) fn plan_condition(text: &str, file: &str, source: &SourceColumns) -> Result<Expr, Vec<Problem>> {
+    plan_expression(text, file, source, |condition, place, problems| check_filter(condition, place, true, problems))
+}
+
+pub(super) fn plan_expression(
+    text: &str,
+    file: &str,
+    source: &SourceColumns,
+    check: impl Fn(Expr, Location, &mut Problems<'_>) -> Option<Expr>,
+) -> Result<Expr, Vec<Problem>> {
     let mut problems = Problems::new(file, text);
     let scope = Scope::Events { source, qualifiers: Vec::new(), aliases: BTreeMap::new() };
     let parsed = tokens(text, &mut problems).and_then(|tokens| {
@@ -45,14 +54,14 @@ pub(super) fn plan_condition(text: &str, file: &str, source: &SourceColumns) -> 
         });
         parsed.map_err(|error| problems.add_parser_error(error)).ok()
     });
-    let condition = parsed.and_then(|node| {
+    let expression = parsed.and_then(|node| {
         let mut builder = Builder { scope: &scope, problems: &mut problems, within: Vec::new(), fallback: BEGINNING };
         let place = builder.place(&node);
-        let condition = builder.value(&node)?;
-        check_filter(condition, place, true, &mut problems)
+        let expression = builder.value(&node)?;
+        check(expression, place, &mut problems)
     });
-    match condition {
-        Some(condition) if problems.is_empty() => Ok(condition),
+    match expression {
+        Some(expression) if problems.is_empty() => Ok(expression),
         _ => Err(problems.into_sorted()),
     }
 }

@@ -16,6 +16,7 @@ use arrow_array::{BinaryArray, TimestampMicrosecondArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use weir_operators::account::LEDGER;
 use weir_operators::deduplicate::Deduplication;
+use weir_operators::detect::SenderColumns;
 use weir_operators::error::Error as OperatorError;
 use weir_operators::maintain::Keeping;
 use weir_operators::operator::{Context, Operator};
@@ -536,6 +537,8 @@ impl World {
                     Deduplication { tenant: None, allowed_lateness: Span(0), horizon: Span(0), memory_bytes: 0 },
                 )),
                 keep_events: None,
+                sender: SenderColumns::default(),
+                rules: Vec::new(),
                 views: vec![(
                     Arc::new(view()),
                     Keeping { provisional: true, allowed_lateness: Span(0), memory_bytes: 0 },

@@ -29,6 +29,7 @@ use super::compile::{List, Program, Step, StepId, UuidFrom, What, Within, compil
 use super::reader::{ReaderSchema, Slot};
 use super::resolve::Incompatibility;
 use super::schema::Schema;
+use super::tell::{name, reason, words};
 use super::wire::{Cursor, Fault};
 use crate::fate::Reason;
 
@@ -70,6 +71,10 @@ pub struct RefusedRecord {
     pub reason: Reason,
     /// Where and what, in words; no value of text is ever in it.
     pub detail: String,
+    /// The path of the field, dotted; empty where the fault is in none.
+    pub field: Box<str>,
+    /// The kind of the fault: a name that stays the same, without numbers.
+    pub fault: &'static str,
 }
 
 /// The records together would fill more than [`BATCH_BYTES_MAX`]; nothing was decoded.
@@ -135,8 +140,7 @@ impl Decoder {
                     for (layout, _) in self.reader.layouts.iter().zip(&self.wanted).filter(|(_, wanted)| **wanted) {
                         run.buffers.cut(layout, rows.len());
                     }
-                    let (reason, detail) = self.tell(fault, run.at, run.cursor.at);
-                    refused.push(RefusedRecord { record: index as u32, reason, detail });
+                    refused.push(self.tell(index as u32, fault, run.at, run.cursor.at));
                 }
             }
         }
@@ -157,7 +161,7 @@ impl Decoder {
     }
 
     /// The reason of a fault and what to tell about it.
-    fn tell(&self, fault: Fault, at: StepId, byte: usize) -> (Reason, String) {
+    fn tell(&self, record: u32, fault: Fault, at: StepId, byte: usize) -> RefusedRecord {
         let step = at.0 as usize;
         let told = match (fault, &self.program.steps[step]) {
             (Fault::Unresolved, Step::Refuse(why)) => why.to_string(),
@@ -169,48 +173,7 @@ impl Decoder {
         } else {
             format!("field `{path}`: {told}, at byte {byte}")
         };
-        (reason(fault), detail)
-    }
-}
-
-fn reason(fault: Fault) -> Reason {
-    match fault {
-        Fault::Ended => Reason::Truncated,
-        // A record that was cut ends behind a length that was right; a length that no record has was never right.
-        Fault::LengthBeyondEnd(length) if length <= i64::from(i32::MAX) => Reason::Truncated,
-        Fault::Trailing(_) => Reason::TrailingBytes,
-        Fault::Unresolved => Reason::IncompatibleSchema,
-        Fault::DecimalRange | Fault::TimeRange(_) | Fault::DateRange(_) | Fault::TimeOfDay(_) | Fault::TooLarge => {
-            Reason::OutOfRange
-        }
-        _ => Reason::Malformed,
-    }
-}
-
-fn words(fault: Fault) -> String {
-    match fault {
-        Fault::Ended => "the record ends inside the value".to_owned(),
-        Fault::LongVarint => "a variable-length integer of more than 64 bits".to_owned(),
-        Fault::IntRange(value) => format!("{value} is not an int of 32 bits"),
-        Fault::NegativeLength(length) => format!("the length {length} is negative"),
-        Fault::LengthBeyondEnd(length) => format!("the length {length} runs past the record's end"),
-        Fault::NotBoolean(byte) => format!("{byte} is not a boolean"),
-        Fault::NotUtf8 => "the text is not UTF-8".to_owned(),
-        Fault::NoSuchBranch(index) => format!("the union has no branch {index}"),
-        Fault::NoSuchSymbol(index) => format!("the enum has no symbol {index}"),
-        Fault::BlockSize(size) => format!("the block's items don't take the {size} bytes that it says"),
-        Fault::TooDeep => format!("types within types beyond a depth of {DEPTH_MAX}"),
-        Fault::TooManyEmptyItems => format!("more than {EMPTY_ITEMS_MAX} items without bytes"),
-        Fault::EmptyDecimal => "a decimal of no bytes".to_owned(),
-        Fault::DecimalRange => "the decimal has more digits than its precision".to_owned(),
-        Fault::NotUuid => "the text is not a UUID".to_owned(),
-        Fault::UuidLength(length) => format!("a UUID has 16 bytes, not {length}"),
-        Fault::TimeRange(value) => format!("the time {value} is outside 1900 to 2299"),
-        Fault::DateRange(value) => format!("the date {value} is outside 1900 to 2299"),
-        Fault::TimeOfDay(value) => format!("the time of day {value} is outside its day"),
-        Fault::TooLarge => format!("the record would fill more than {} MiB", RECORD_BYTES_MAX >> 20),
-        Fault::Unresolved => "the reader schema has no place for the value".to_owned(),
-        Fault::Trailing(bytes) => format!("{bytes} bytes are left over behind the datum"),
+        RefusedRecord { record, reason: reason(fault), detail, field: path.clone(), fault: name(fault) }
     }
 }
 

@@ -17,6 +17,7 @@ mod parse;
 pub mod reader;
 mod resolve;
 mod schema;
+mod tell;
 mod wire;
 
 pub use decode::{

@@ -18,10 +18,11 @@ use super::message::Blocks;
 use crate::error::Error;
 use crate::sink::{Encode, OutRow};
 
-/// The headers that Weir adds, in their order; the last two only where they are known. Times are milliseconds
+/// The headers that Weir adds, in their order; the schema id and the event time only where they are known, those behind
+/// them only where they aren't empty (the broken rules separated by commas). Times are milliseconds
 /// (`weir_kafka_time`) and microseconds (`weir_event_time`) since 1970. Two more, `weir_id` and `weir_version`, let a
 /// restarted sender see what it has sent.
-pub const HEADERS: [&str; 8] = [
+pub const HEADERS: [&str; 16] = [
     "weir_reason",
     "weir_detail",
     "weir_topic",
@@ -30,7 +31,18 @@ pub const HEADERS: [&str; 8] = [
     "weir_kafka_time",
     "weir_schema_id",
     "weir_event_time",
+    "weir_rule",
+    "weir_field",
+    "weir_expected",
+    "weir_found",
+    "weir_severity",
+    "weir_owner",
+    "weir_fingerprint",
+    "weir_broken_rules",
 ];
+
+/// The columns of those that are text, in their order.
+const CAUSE: [&str; 7] = ["rule", "field", "expected", "found", "severity", "owner", "fingerprint"];
 
 /// Encodes rows of `weir_quarantine` for the quarantine topic.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,6 +83,8 @@ struct Columns<'a> {
     event_time: &'a ArrayRef,
     reason: &'a ArrayRef,
     detail: &'a ArrayRef,
+    cause: [&'a ArrayRef; CAUSE.len()],
+    broken_rules: &'a ArrayRef,
     key: &'a ArrayRef,
     value: &'a ArrayRef,
     headers: &'a ArrayRef,
@@ -98,6 +112,11 @@ impl<'a> Columns<'a> {
             event_time: column("event_time")?,
             reason: column("reason")?,
             detail: column("detail")?,
+            cause: {
+                let [rule, field, expected, found, severity, owner, fingerprint] = CAUSE.map(column);
+                [rule?, field?, expected?, found?, severity?, owner?, fingerprint?]
+            },
+            broken_rules: column("broken_rules")?,
             key: column("key")?,
             value: column("value")?,
             headers: column("headers")?,
@@ -107,6 +126,10 @@ impl<'a> Columns<'a> {
     /// The values of [`HEADERS`] in their order.
     fn header_values(&self, row: usize) -> [Option<Vec<u8>>; HEADERS.len()] {
         let text = |array| bytes(array, row).map(<[u8]>::to_vec);
+        let filled = |array| text(array).filter(|text| !text.is_empty());
+        let broken = self.broken_rules.as_list::<i32>().value(row);
+        let broken: Vec<&[u8]> = broken.as_binary::<i32>().iter().flatten().collect();
+        let [rule, field, expected, found, severity, owner, fingerprint] = self.cause.map(filled);
         [
             text(self.reason),
             text(self.detail),
@@ -116,6 +139,14 @@ impl<'a> Columns<'a> {
             number::<TimestampMillisecondType>(self.kafka_time, row),
             number::<UInt32Type>(self.schema_id, row),
             number::<TimestampMicrosecondType>(self.event_time, row),
+            rule,
+            field,
+            expected,
+            found,
+            severity,
+            owner,
+            fingerprint,
+            Some(broken.join(&b","[..])).filter(|ids| !ids.is_empty()),
         ]
     }
 
@@ -144,9 +175,12 @@ fn number<T: ArrowPrimitiveType<Native: Display>>(array: &ArrayRef, row: usize) 
 mod tests {
     use std::sync::Arc;
 
+    use arrow_array::builder::{BinaryBuilder, ListBuilder};
     use arrow_array::{
         BinaryArray, Int32Array, Int64Array, TimestampMicrosecondArray, TimestampMillisecondArray, UInt32Array,
     };
+
+    use weir_schemas::stage::text_item;
 
     use super::super::message::messages;
     use super::*;
@@ -171,6 +205,13 @@ mod tests {
                 "value" => Arc::new(BinaryArray::from_opt_vec(vec![Some(b"\0\xff"), Some(b"")])),
                 "headers" => Arc::new(BinaryArray::from_vec(vec![&original, b""])),
                 "topic" => texts("orders"),
+                "broken_rules" => {
+                    let mut ids = ListBuilder::new(BinaryBuilder::new()).with_field(text_item());
+                    ids.append_value([Some(b"a_rule"), Some(b"b_rule")]);
+                    ids.append(true);
+                    Arc::new(ids.finish())
+                }
+                "owner" => Arc::new(BinaryArray::from_vec(vec![b"team", b""])),
                 name => texts(name),
             };
             (column.name.as_str(), array)
@@ -202,11 +243,15 @@ mod tests {
         assert_eq!(
             shown(first),
             "trace=\\xff weir_reason=reason weir_detail=detail weir_topic=orders weir_partition=3 weir_offset=1207 \
-             weir_kafka_time=1000 weir_schema_id=17 weir_event_time=-1"
+             weir_kafka_time=1000 weir_schema_id=17 weir_event_time=-1 weir_rule=rule weir_field=field \
+             weir_expected=expected weir_found=found weir_severity=severity weir_owner=team \
+             weir_fingerprint=fingerprint weir_broken_rules=a_rule,b_rule"
         );
         assert_eq!(
             shown(second),
-            "weir_reason=reason weir_detail=detail weir_topic=orders weir_partition=4 weir_offset=5 weir_kafka_time=2000"
+            "weir_reason=reason weir_detail=detail weir_topic=orders weir_partition=4 weir_offset=5 weir_kafka_time=2000 \
+             weir_rule=rule weir_field=field weir_expected=expected weir_found=found weir_severity=severity \
+             weir_fingerprint=fingerprint"
         );
     }
 

@@ -76,7 +76,7 @@ pub(super) fn call(function: Function, arguments: Vec<Expr>) -> Result<Expr, Ref
             ColumnType::UInt(Width::W8)
         }
         Function::In { .. } => ColumnType::UInt(Width::W8),
-        Function::Like { .. } | Function::StartsWith | Function::EndsWith => {
+        Function::Like { .. } | Function::Match(_) | Function::StartsWith | Function::EndsWith => {
             strings(&function, &bases)?;
             ColumnType::UInt(Width::W8)
         }

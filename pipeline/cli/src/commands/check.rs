@@ -9,6 +9,7 @@ use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
 use weir_pipeline::problem::Problem;
 use weir_pipeline::readers::{self, Readers};
+use weir_pipeline::rules::describe_table;
 use weir_pipeline::{connect, run, sql};
 use weir_schemas::registry::Registry;
 
@@ -45,7 +46,7 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
         Ok(layout) => layout,
         Err(error) => return Outcome::of_error(&error),
     };
-    print_plan(&bound);
+    print_plan(&pipeline, &bound);
     println!("{}", paint::bold("tables"));
     match layout.create(&pipeline.clickhouse.database) {
         Ok(statements) => statements.iter().for_each(|statement| println!("{statement};\n")),
@@ -68,7 +69,7 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
     Outcome::done()
 }
 
-fn print_plan(bound: &Bound) {
+fn print_plan(pipeline: &Pipeline, bound: &Bound) {
     for source in &bound.sources {
         println!("{} {}", paint::bold("source"), source.name);
         let mut table = paint::table(&["  column", "type", "read"]);
@@ -78,8 +79,27 @@ fn print_plan(bound: &Bound) {
         }
         println!("{table}\n");
     }
+    print_rules(pipeline, bound);
     for view in &bound.views {
         println!("{}", sql::render(&view.plan));
+    }
+}
+
+/// The rules with the conditions that they stand for, and what the tables hold that they look values up in.
+fn print_rules(pipeline: &Pipeline, bound: &Bound) {
+    let rules = || bound.sources.iter().flat_map(|source| source.contract.rules.iter().map(move |rule| (source, rule)));
+    if rules().next().is_none() {
+        return;
+    }
+    println!("{}", paint::bold("rules"));
+    let mut table = paint::table(&["  rule", "source", "mode", "severity", "owner", "when", "requires"]);
+    for (source, rule) in rules() {
+        let (id, mode, severity) = (format!("  {}", rule.id), rule.mode.name(), rule.severity.name());
+        table.add_row([&id, &*source.name, mode, severity, &*rule.owner, &*rule.when, &*rule.expected]);
+    }
+    println!("{table}\n");
+    for (id, table) in pipeline.quality.rules.iter().filter_map(|(id, rule)| Some((id, rule.in_table.as_ref()?))) {
+        println!("  {id}: {}\n", describe_table(table, &bound.tables));
     }
 }
 

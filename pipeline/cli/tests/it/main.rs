@@ -15,6 +15,8 @@ mod parked;
 mod program;
 mod refusals;
 mod retail;
+mod retail_rules;
+mod rules;
 mod schema;
 mod secured;
 mod shop;

@@ -155,9 +155,14 @@ impl Bench {
         std::fs::write(self.file(), text.replace(from, to)).unwrap();
     }
 
+    /// The address of a page of the running pipeline.
+    pub(crate) fn page(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.http_port)
+    }
+
     /// What the running pipeline says at `/status`; nothing while it doesn't answer.
     pub(crate) fn status(&self) -> Option<Status> {
-        let url = format!("http://127.0.0.1:{}/status", self.http_port);
+        let url = self.page("/status");
         let text = block_on(async { reqwest::get(url).await.ok()?.text().await.ok() })?;
         serde_json::from_str(&text).ok()
     }

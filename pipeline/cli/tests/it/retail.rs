@@ -12,7 +12,7 @@ use crate::program::{Bench, clickhouse, wait_until};
 const ROWS: u64 = 541_909;
 
 /// The data file, if it is there. In continuous integration it has to be.
-fn data() -> Option<PathBuf> {
+pub(crate) fn data() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/retail/retail.csv.gz");
     let path = std::env::var_os("WEIR_RETAIL").map_or(beside, PathBuf::from);
     if path.is_file() {
@@ -24,7 +24,7 @@ fn data() -> Option<PathBuf> {
 }
 
 /// The oracle: the CSV as ClickHouse itself reads it, in a table that Weir never sees, under the views' own name.
-fn load_oracle(database: &str, path: &Path) {
+pub(crate) fn load_oracle(database: &str, path: &Path) {
     clickhouse("default", &format!("CREATE DATABASE {database}"), &[]);
     let columns = "InvoiceNo String, StockCode String, Description Nullable(String), Quantity Int32, \
                    InvoiceDate DateTime64(3, 'UTC'), UnitPrice Decimal(10, 3), CustomerID Nullable(String), Country String";

@@ -1,0 +1,161 @@
+//! Judges events by rules: which of a source's rules each event of a batch breaks.
+//!
+//! All rules are evaluated over the whole batch, each common part once. An event breaks a rule when its condition isn't
+//! true: NULL isn't, and neither is a condition that can't be evaluated for the event. Where nothing is broken, nothing
+//! is allocated for any event.
+//!
+//! Not here: an operator. Rules are applied by whoever still holds the record's bytes, so that quarantine gets them; nor what
+//! becomes of an event, which the rule's mode says.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow_buffer::BooleanBuffer;
+use weir_schemas::rule::{Mode, Severity};
+
+use crate::combine::without_nulls;
+use crate::error::Error;
+use crate::expr::{Evaluation, Expr};
+use crate::prove::{self, Unproven};
+
+/// Bytes of what was found that are told, at most.
+const FOUND_BYTES_MAX: usize = 200;
+
+/// A rule of a source, bound to its batches of events.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its id in the pipeline file.
+    pub id: Arc<str>,
+    /// What becomes of an event that breaks it.
+    pub mode: Mode,
+    /// How bad that is.
+    pub severity: Severity,
+    /// Whose rule it is; may be empty.
+    pub owner: Arc<str>,
+    /// The path of the field that it is about; empty where it is about several.
+    pub field: Arc<str>,
+    /// The condition of events that it is about, in words or SQL; empty where it is about all.
+    pub when: Arc<str>,
+    /// What must hold of them, in words or SQL.
+    pub expected: Arc<str>,
+    /// The whole condition, false for events that break it.
+    pub condition: Expr,
+    /// What of the event is told when it breaks the rule.
+    pub shown: Vec<Shown>,
+    /// The fingerprint of being broken as a cause: the same for every release.
+    pub fingerprint: Arc<str>,
+}
+
+/// A value that is told of an event which breaks a rule.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Its name, if others stand beside it.
+    pub name: Option<String>,
+    /// Its text; `None` where nobody may see it.
+    pub text: Option<Expr>,
+}
+
+/// What a rule says of a batch, if some event breaks it.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// The rule's index.
+    pub rule: usize,
+    /// The rows that break it.
+    pub rows: BooleanBuffer,
+    /// Those among them for which it can't be evaluated, and why.
+    pub unproven: Vec<Unproven>,
+}
+
+/// The rules that some event of `batch` breaks, in their order.
+///
+/// # Errors
+/// Only if the batch isn't one that the rules were bound to.
+pub fn judge(rules: &[Rule], batch: &RecordBatch) -> Result<Vec<Broken>, Error> {
+    let mut broken = Vec::new();
+    let mut evaluation = Evaluation::new(batch);
+    for (index, rule) in rules.iter().enumerate() {
+        match evaluation.condition(&rule.condition) {
+            Ok(truth) if truth.true_count() == truth.len() => {}
+            Ok(truth) => {
+                let rows = !without_nulls(truth).values();
+                broken.push(Broken { rule: index, rows, unproven: Vec::new() });
+            }
+            Err(Error::Evaluation { .. }) => {
+                let (held, unproven) = prove::holds(&rule.condition, batch)?;
+                broken.push(Broken { rule: index, rows: !&held, unproven });
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(broken)
+}
+
+/// What was found in the events of one batch that break a rule, as text.
+pub struct Found<'a> {
+    parts: Vec<(&'a Shown, Option<ArrayRef>)>,
+}
+
+impl<'a> Found<'a> {
+    /// Computes what `rule` tells, for a whole batch.
+    ///
+    /// # Errors
+    /// Only if the batch isn't one that the rule was bound to.
+    pub fn of(rule: &'a Rule, batch: &RecordBatch) -> Result<Found<'a>, Error> {
+        let mut evaluation = Evaluation::new(batch);
+        let mut parts = Vec::with_capacity(rule.shown.len());
+        for shown in &rule.shown {
+            let text = match &shown.text {
+                None => None,
+                Some(text) => match evaluation.array(text) {
+                    Ok(text) => Some(text),
+                    // What can't be told is left out; the rule's verdict stands without it.
+                    Err(Error::Evaluation { .. }) => None,
+                    Err(other) => return Err(other),
+                },
+            };
+            parts.push((shown, text));
+        }
+        Ok(Found { parts })
+    }
+
+    /// Appends what was found in `row`, cut short.
+    pub fn write(&self, row: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        for (at, (shown, text)) in self.parts.iter().enumerate() {
+            if at > 0 {
+                out.extend_from_slice(b", ");
+            }
+            if let Some(name) = &shown.name {
+                out.extend_from_slice(name.as_bytes());
+                out.push(b'=');
+            }
+            match (&shown.text, text.as_ref().and_then(|text| text.as_binary_opt::<i32>())) {
+                (None, _) => out.extend_from_slice(b"(masked)"),
+                (Some(_), Some(text)) if text.is_valid(row) => out.extend_from_slice(text.value(row)),
+                (Some(_), Some(_)) => out.extend_from_slice(b"NULL"),
+                (Some(_), None) => out.extend_from_slice(b"?"),
+            }
+        }
+        shorten(out, start + FOUND_BYTES_MAX);
+    }
+}
+
+/// Cuts `text` to `most` bytes, not within a character of UTF-8, and says so.
+fn shorten(text: &mut Vec<u8>, most: usize) {
+    if text.len() <= most {
+        return;
+    }
+    let mut end = most;
+    while end > 0 && text.get(end).is_some_and(|byte| byte & 0xc0 == 0x80) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text.extend_from_slice("…".as_bytes());
+}
+
+/// The rows of a batch that some rule of `broken` breaks and `of` allows.
+pub fn rows_of<'a>(rows: usize, broken: impl Iterator<Item = &'a Broken>) -> BooleanArray {
+    let none = BooleanBuffer::new_unset(rows);
+    BooleanArray::new(broken.fold(none, |all, broken| &all | &broken.rows), None)
+}

@@ -1,0 +1,159 @@
+//! Rules and the quarantine, as the pipeline file has them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use weir_schemas::rule::{Mode, Severity};
+
+use super::load::Source;
+use crate::problem::Problem;
+
+/// Rules that one source may have, at most.
+const RULES_MAX: usize = 1_000;
+
+/// Rules and the quarantine.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quality {
+    /// The topic that refused records go to, whole; absent, they are only in the table.
+    pub quarantine_topic: Option<String>,
+    /// What must hold of every event, by the rule's id.
+    #[serde(default)]
+    pub rules: BTreeMap<String, Rule>,
+}
+
+/// What must hold of a source's events: one requirement, in SQL or as a shorthand on a field. The shorthands say
+/// nothing of a field that is null; `required` does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The source.
+    pub source: String,
+    /// A SQL condition: the events that the rule is about; absent, all.
+    pub when: Option<String>,
+    /// The field that it is about: a column, or a map's value as in `props['country']`.
+    pub field: Option<String>,
+    /// A SQL condition over the source's columns.
+    pub require: Option<String>,
+    /// The field is neither null nor empty.
+    pub required: Option<bool>,
+    /// The values that the field may have.
+    pub one_of: Option<Vec<toml::Value>>,
+    /// The least value of a number or a time.
+    pub min: Option<toml::Value>,
+    /// The greatest value of a number or a time.
+    pub max: Option<toml::Value>,
+    /// A regular expression that matches somewhere in the text, as ClickHouse's `match` reads it.
+    pub pattern: Option<String>,
+    /// The least length: bytes of a text, items of an array or a map.
+    pub min_length: Option<u64>,
+    /// The greatest length.
+    pub max_length: Option<u64>,
+    /// True: the text must read as a number; false: it mustn't, as a number was sent where a word is wanted.
+    pub number: Option<bool>,
+    /// How far the event time may be from the record's Kafka timestamp, either way.
+    pub max_clock_skew_ms: Option<u64>,
+    /// The field's value stands in a column of a small table.
+    pub in_table: Option<ReferenceTable>,
+    /// What becomes of an event that breaks the rule.
+    #[serde(default)]
+    pub mode: Mode,
+    /// How bad that is.
+    #[serde(default)]
+    pub severity: Severity,
+    /// Whose rule it is.
+    #[serde(default)]
+    pub owner: String,
+}
+
+/// A small table with the values that a field may have, read once at the start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReferenceTable {
+    /// A CSV file with a header.
+    pub file: PathBuf,
+    /// The column.
+    pub column: String,
+}
+
+impl Rule {
+    /// The keys of the requirements that it makes; a least and a greatest value are one.
+    pub fn requirements(&self) -> Vec<&'static str> {
+        let made = [
+            ("require", self.require.is_some()),
+            ("required", self.required.is_some()),
+            ("one_of", self.one_of.is_some()),
+            ("min", self.min.is_some()),
+            ("max", self.max.is_some() && self.min.is_none()),
+            ("pattern", self.pattern.is_some()),
+            ("min_length", self.min_length.is_some()),
+            ("max_length", self.max_length.is_some() && self.min_length.is_none()),
+            ("number", self.number.is_some()),
+            ("max_clock_skew_ms", self.max_clock_skew_ms.is_some()),
+            ("in_table", self.in_table.is_some()),
+        ];
+        made.into_iter().filter(|(_, is_made)| *is_made).map(|(key, _)| key).collect()
+    }
+}
+
+/// Every problem of the rules' form.
+pub(super) fn validate(source: &Source<'_>, quality: &Quality, problems: &mut Vec<Problem>) {
+    let mut of_source: BTreeMap<&str, usize> = BTreeMap::new();
+    for (id, rule) in &quality.rules {
+        let path = |key: &'static str| ["quality", "rules", id.as_str(), key];
+        let mut add = |key: &'static str, message: String, remedy: &str| {
+            problems.push(source.problem(&path(key), format!("rule `{id}` {message}"), remedy));
+        };
+        let is_id = !id.is_empty() && id.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        if !is_id {
+            add("", "can't have that id".to_owned(), "use letters, digits, dots, dashes and _");
+        }
+        let count = of_source.entry(&rule.source).or_default();
+        *count += 1;
+        if *count == RULES_MAX + 1 {
+            add("", format!("is one too many: a source has {RULES_MAX} at most"), "join rules by AND in one `require`");
+        }
+        let made = rule.requirements();
+        match made.as_slice() {
+            [] => add(
+                "",
+                "requires nothing".to_owned(),
+                "give it `require`, or one of required, one_of, min, max, pattern, min_length, max_length, number, \
+                 max_clock_skew_ms, in_table",
+            ),
+            [one] => {
+                let needs_field = !matches!(*one, "require" | "max_clock_skew_ms");
+                if needs_field && rule.field.is_none() {
+                    add(one, format!("has `{one}` and no field"), "name the `field` that it is about");
+                }
+                if *one == "max_clock_skew_ms" && rule.field.is_some() {
+                    add("field", "is about the event time".to_owned(), "leave `field` out");
+                }
+            }
+            [first, second, ..] => {
+                add(second, format!("has two requirements, `{first}` and `{second}`"), "make a rule of each");
+            }
+        }
+        if rule.required == Some(false) {
+            add("required", "requires nothing".to_owned(), "write required = true, or leave the rule out");
+        }
+        if rule.one_of.as_ref().is_some_and(Vec::is_empty) {
+            add("one_of", "allows no value at all".to_owned(), "name the values that are allowed");
+        }
+        if let (Some(least), Some(most)) = (rule.min_length, rule.max_length)
+            && least > most
+        {
+            add("min_length", format!("allows no length: {least} is more than {most}"), "exchange the two");
+        }
+        if let (Some(least), Some(most)) = (rule.min.as_ref().and_then(number), rule.max.as_ref().and_then(number))
+            && least > most
+        {
+            add("min", format!("allows no value: {least} is more than {most}"), "exchange the two");
+        }
+    }
+}
+
+fn number(value: &toml::Value) -> Option<f64> {
+    value.as_float().or_else(|| value.as_integer().map(|value| value as f64))
+}
