@@ -92,12 +92,14 @@ fn print_rules(pipeline: &Pipeline, bound: &Bound) {
         return;
     }
     println!("{}", paint::bold("rules"));
-    let mut table = paint::table(&["  rule", "source", "mode", "severity", "owner", "when", "requires"]);
     for (source, rule) in rules() {
-        let (id, mode, severity) = (format!("  {}", rule.id), rule.mode.name(), rule.severity.name());
-        table.add_row([&id, &*source.name, mode, severity, &*rule.owner, &*rule.when, &*rule.expected]);
+        let owner = if rule.owner.is_empty() { String::new() } else { format!(", owner {}", rule.owner) };
+        println!("  {} of {}: {}, {}{owner}", rule.id, source.name, rule.mode.name(), rule.severity.name());
+        if !rule.when.is_empty() {
+            println!("    when      {}", rule.when);
+        }
+        println!("    requires  {}\n", rule.expected);
     }
-    println!("{table}\n");
     for (id, table) in pipeline.quality.rules.iter().filter_map(|(id, rule)| Some((id, rule.in_table.as_ref()?))) {
         println!("  {id}: {}\n", describe_table(table, &bound.tables));
     }
