@@ -1,5 +1,6 @@
 //! The wiring: configuration, SQL planning, the Kafka source, epochs, commit, recovery, HTTP.
 
+pub mod alerts;
 pub mod bind;
 pub mod cause;
 pub mod clock;

@@ -26,6 +26,8 @@ pub const VIOLATIONS: &str = "weir_violations";
 pub const ALERTS: &str = "weir_alerts";
 /// The name of [`alerts_history`].
 pub const ALERTS_HISTORY: &str = "weir_alerts_history";
+/// The name of [`acknowledgements`].
+pub const ACKNOWLEDGEMENTS: &str = "weir_acknowledgements";
 
 /// How far each view is complete: one row per view, rewritten after all rows of an epoch were acknowledged. Both times are
 /// boundaries between two windows of the view, on which the readers' views rely.
@@ -215,33 +217,101 @@ pub fn alerts() -> Table {
     }
 }
 
+/// Who has taken an alert on: the newest acknowledgement of each fingerprint. The control topic carries the same.
+///
+/// It holds for the steps of one opening, told by `opened_at`: an alert that reopens is nobody's again.
+pub fn acknowledgements() -> Table {
+    let text = || ColumnType::String;
+    Table {
+        name: Arc::from(ACKNOWLEDGEMENTS),
+        comment: "Who has taken which alert on; the control topic carries the same".to_owned(),
+        columns: vec![
+            column("fingerprint", text(), "the alert's"),
+            column("opened_at", time(), "the opening that it holds for: the alert's opened_at"),
+            column("acknowledged_at", time(), "when, by the clock of who said so"),
+            column("acknowledged_by", text(), "who"),
+            column("note", text(), "what they said, empty where nothing"),
+            column("until", time().nullable(), "windows that end later are told again; null for no end"),
+        ],
+        key_columns: 1,
+        partition_by: None,
+        kind: TableKind::Keyed,
+        retention_days: None,
+    }
+}
+
 /// Columns of [`alerts_history`], its three key columns first; [`alerts`] has the first two swapped.
 fn alert_columns() -> Vec<Column> {
+    let mut columns = alert_identity();
+    columns.extend(alert_cause());
+    columns.extend(alert_proof());
+    columns
+}
+
+/// Which alert, which step, and whose it is.
+fn alert_identity() -> Vec<Column> {
     let few = || ColumnType::LowCardinality;
-    let count = || ColumnType::UInt(Width::W64);
     vec![
         column("window_start", time(), "start of the window that made this step"),
         column("fingerprint", ColumnType::String, "what makes it the same problem: hexadecimal, stable"),
         column("revision", ColumnType::UInt(Width::W32), "1 when the alert opens, one more with each step"),
         column("window_end", time(), "end of the window that made this step"),
-        column("status", few(), "open, update or resolved"),
+        column("status", few(), "open, update, resolved or reopened"),
+        column("status_reason", ColumnType::String, "why this step was made"),
+        column("severity", few(), "info, warning or critical"),
+        column("owner", few(), "who has to act, by the pipeline file; empty where nobody is named"),
+        column("routes", texts(), "the senders that tell it, by the pipeline file"),
+        column("suppressed_by", ColumnType::String, "the suppression that keeps it from being sent; empty for none"),
+        column("opened_at", time(), "start of the window in which it opened, or reopened last, in event time"),
+        column("last_seen_at", time(), "end of the last window in which the problem was seen, in event time"),
+    ]
+}
+
+/// What is wrong, with whom.
+fn alert_cause() -> Vec<Column> {
+    let few = || ColumnType::LowCardinality;
+    vec![
         column("detector", few(), "the detector's name"),
+        column("indicator", few(), "the number that it watches"),
+        column("cause_kind", few(), "sdk_version, app_version, release, platform, tenant, event_type, field or source"),
+        column("cause", ColumnType::String, "what the problem is put down to: a value of that kind"),
         column("source", few(), "the source"),
-        column("tenant", few(), "the tenant, empty where unknown"),
-        column("sdk", few(), "the SDK, empty where unknown"),
-        column("sdk_version", few(), "the SDK's version"),
-        column("app_version", few(), "the app's version"),
-        column("reason", few(), "the commonest reason among the refused records; silent where too few came to go on"),
-        column("detail", ColumnType::String, "the field, rule or wrong bytes of that reason"),
-        column("refused", count(), "refused records in the window"),
-        column("total", count(), "all records in the window"),
-        column("share", ColumnType::Float64, "refused / total, 0 to 1"),
-        column("opened_at", time(), "start of the window in which the alert opened, in event time"),
+        column("tenants", texts(), "tenants that have the problem, the first of them by name"),
+        column("tenant_count", count(), "how many tenants have it"),
+        column("sdk", few(), "the SDK of the first bad release, empty where unknown"),
+        column("sdk_version", few(), "the first bad release: the SDK's version"),
+        column("app_version", few(), "the first bad release: the app's version"),
+        column("last_good_release", few(), "the release before it, as SDK, version / app version; empty where unknown"),
+        column("event_types", texts(), "event types that have the problem; empty where unknown"),
+        column("fields", texts(), "paths of the fields that have it; empty where unknown"),
+        column("rule", few(), "the rule that is broken, empty where it is none"),
         column(
-            "examples",
-            ColumnType::Array(Box::new(ColumnType::String)),
-            "places of some records, topic/partition@offset",
+            "reason",
+            few(),
+            "the commonest reason among refused records, empty where none was refused; silent where too few came to go on",
         ),
+        column("detail", ColumnType::String, "the field, rule or wrong bytes of that reason"),
+    ]
+}
+
+/// How much, against what was expected, and where to look.
+fn alert_proof() -> Vec<Column> {
+    let share = || ColumnType::Float64.nullable();
+    vec![
+        column("affected_records", count(), "records of the window that have the problem"),
+        column("records", count(), "records of the window that could have it"),
+        column("affected_share", ColumnType::Float64, "affected_records / records, 0 to 1"),
+        column("affected_users", count().nullable(), "users among the affected records; null where not counted"),
+        column("seen", ColumnType::Float64, "the indicator's value in the window"),
+        column("expected", share(), "the value that was expected; null where there is only a bound"),
+        column("expected_lower", share(), "the least value that would have been no alert; null for none"),
+        column("expected_upper", share(), "the greatest value that would have been no alert; null for none"),
+        column("statistic", ColumnType::String, "the evidence and its method, in words"),
+        column("first_place", ColumnType::String, "the first affected record, topic/partition@offset"),
+        column("last_place", ColumnType::String, "the last affected record of the window"),
+        column("examples", texts(), "places of up to three affected records"),
+        column("samples", texts(), "up to three of them with their values masked"),
+        column("query", ColumnType::String, "SQL to look further with"),
     ]
 }
 
@@ -251,6 +321,14 @@ fn column(name: &str, column_type: ColumnType, comment: &str) -> Column {
 
 fn utc() -> Option<Zone> {
     Some(Zone::from("UTC"))
+}
+
+fn count() -> ColumnType {
+    ColumnType::UInt(Width::W64)
+}
+
+fn texts() -> ColumnType {
+    ColumnType::Array(Box::new(ColumnType::String))
 }
 
 /// Microseconds, as event times are.
@@ -269,9 +347,16 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_partition_columns_belong_to_the_key() {
-        for table in
-            [progress(), partitions(), judgements(), quarantine(Some(30)), violations(None), alerts(), alerts_history()]
-        {
+        for table in [
+            progress(),
+            partitions(),
+            judgements(),
+            quarantine(Some(30)),
+            violations(None),
+            alerts(),
+            alerts_history(),
+            acknowledgements(),
+        ] {
             let mut names: Vec<_> = table.columns.iter().map(|column| &column.name).collect();
             names.sort();
             names.dedup();

@@ -13,6 +13,7 @@
 pub mod clickhouse;
 pub mod error;
 pub mod kafka;
+pub mod notify;
 mod row_binary;
 pub mod sink;
 

@@ -1,4 +1,6 @@
-//! Rows of the two tables of alerts.
+//! Alerts, and their rows in the two tables.
+//!
+//! A detector fills an [`Alert`] with facts; owner, routes and suppression come from the [`Policy`] when its row is written.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,16 +11,20 @@ use arrow_array::{ArrayRef, Float64Array, RecordBatch, TimestampMicrosecondArray
 use arrow_schema::{DataType, Field, SchemaRef};
 use weir_schemas::rows::Changes;
 use weir_schemas::tables;
+use weir_schemas::time::EventTime;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::count::{Sender, Spot};
+use super::count::Spot;
+use super::policy::{Decision, Policy, Subject};
 use crate::account::TopicNames;
 use crate::error::Error;
 use crate::operator::Context;
-use crate::record::{reason_of, schema_of};
+use crate::record::schema_of;
 
-/// The detector's name in alerts.
-const DETECTOR: &str = "refused_share";
+/// Tenants, event types and fields that an alert names, at most, each.
+const NAMED: usize = 20;
+/// Places and samples that it names, at most, each.
+pub(super) const EXAMPLES: usize = 3;
 
 /// A step of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,144 +44,236 @@ impl Status {
     }
 }
 
-/// What an alert's step is about.
-pub(super) enum Cause {
-    /// The commonest reason's number and detail.
-    Refused(u8, Vec<u8>),
-    /// Nothing was refused.
-    Nothing,
-    /// So many windows in a row had fewer records than are needed to go by.
-    Silent { windows: u32, min_records: u64 },
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Severity {
+    Warning,
+    Critical,
 }
 
-impl Cause {
-    fn reason(&self) -> Result<Vec<u8>, Error> {
-        Ok(match self {
-            Cause::Refused(number, _) => reason_of(*number)?.name().into(),
-            Cause::Nothing => Vec::new(),
-            Cause::Silent { .. } => b"silent".to_vec(),
-        })
-    }
-
-    fn detail(&self) -> Vec<u8> {
+impl Severity {
+    fn name(self) -> &'static str {
         match self {
-            Cause::Refused(_, detail) => detail.clone(),
-            Cause::Nothing => Vec::new(),
-            Cause::Silent { windows, min_records } => {
-                format!("fewer than {min_records} records in each of {windows} windows").into_bytes()
-            }
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
         }
     }
 }
 
-/// What a window made of an alert.
-pub(super) struct Judgement {
-    pub(super) status: Status,
-    pub(super) revision: u32,
-    pub(super) opened_at: i64,
+/// One step of one alert, as a detector knows it. The columns of `weir_alerts_history` say what each is.
+pub(super) struct Alert {
     pub(super) window_start: i64,
     pub(super) window_end: i64,
-    pub(super) sender: Sender,
-    pub(super) cause: Cause,
-    pub(super) refused: u64,
-    pub(super) total: u64,
-    pub(super) share: f64,
+    pub(super) fingerprint: String,
+    pub(super) revision: u32,
+    pub(super) status: Status,
+    pub(super) status_reason: String,
+    pub(super) severity: Severity,
+    pub(super) opened_at: i64,
+    pub(super) last_seen_at: i64,
+    pub(super) detector: &'static str,
+    pub(super) indicator: &'static str,
+    pub(super) cause_kind: &'static str,
+    pub(super) cause: Vec<u8>,
+    pub(super) tenants: Vec<Vec<u8>>,
+    /// SDK, its version, the app's version.
+    pub(super) release: [Vec<u8>; 3],
+    pub(super) rule: Vec<u8>,
+    pub(super) reason: &'static str,
+    pub(super) detail: Vec<u8>,
+    pub(super) affected_records: u64,
+    pub(super) records: u64,
+    pub(super) seen: f64,
+    pub(super) expected_lower: Option<f64>,
+    pub(super) expected_upper: Option<f64>,
+    pub(super) statistic: String,
+    pub(super) first_place: Option<Spot>,
+    pub(super) last_place: Option<Spot>,
     pub(super) examples: Vec<Spot>,
+    pub(super) query: String,
 }
 
 pub(super) struct AlertRows {
     source: String,
     topics: Vec<TopicNames>,
+    policy: Policy,
     history: SchemaRef,
     current: SchemaRef,
 }
 
+/// A row: a step, and what the rules say about it.
+struct Row<'a> {
+    alert: &'a Alert,
+    decision: Decision,
+}
+
 impl AlertRows {
-    pub(super) fn new(source: String, topics: Vec<TopicNames>) -> AlertRows {
+    pub(super) fn new(source: String, topics: Vec<TopicNames>, policy: Policy) -> AlertRows {
         AlertRows {
             source,
             topics,
+            policy,
             history: schema_of(&tables::alerts_history()),
             current: schema_of(&tables::alerts()),
         }
     }
 
-    /// Writes every step to the history, and the last one of each alert to the table of current alerts.
-    pub(super) fn write(&self, judgements: &[Judgement], cx: &mut Context<'_>) -> Result<(), Error> {
-        if judgements.is_empty() {
+    /// Writes every step to the history, and the last one of each alert to the table of current alerts. Steps of one
+    /// alert stand in their order.
+    pub(super) fn write(&self, alerts: &[Alert], cx: &mut Context<'_>) -> Result<(), Error> {
+        if alerts.is_empty() {
             return Ok(());
         }
-        let all: Vec<&Judgement> = judgements.iter().collect();
-        // Judgements stand in the order of windows: the last one of a sender counts.
-        let newest: BTreeMap<&Sender, &Judgement> =
-            all.iter().map(|judgement| (&judgement.sender, *judgement)).collect();
-        let newest: Vec<&Judgement> = newest.into_values().collect();
-        let history = RecordBatch::try_new(self.history.clone(), self.columns(&all)?)?;
-        let mut columns = self.columns(&newest)?;
-        columns.swap(0, 1);
-        let current = RecordBatch::try_new(self.current.clone(), columns)?;
-        cx.write(Changes { table: Arc::from(tables::ALERTS_HISTORY), rows: history, deleted: None });
-        cx.write(Changes { table: Arc::from(tables::ALERTS), rows: current, deleted: None });
+        let newest: BTreeMap<&str, &Alert> = alerts.iter().map(|alert| (alert.fingerprint.as_str(), alert)).collect();
+        let history = self.columns(alerts.iter())?;
+        let mut current = self.columns(newest.into_values())?;
+        current.swap(0, 1);
+        for (table, schema, columns) in
+            [(tables::ALERTS_HISTORY, &self.history, history), (tables::ALERTS, &self.current, current)]
+        {
+            let rows = RecordBatch::try_new(schema.clone(), columns)?;
+            cx.write(Changes { table: Arc::from(table), rows, deleted: None });
+        }
         Ok(())
     }
 
     /// The columns of the history, in their order.
-    fn columns(&self, rows: &[&Judgement]) -> Result<Vec<ArrayRef>, Error> {
-        let times = |of: fn(&Judgement) -> i64| -> ArrayRef {
-            Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| of(row))))
-        };
-        let counts = |of: fn(&Judgement) -> u64| -> ArrayRef {
-            Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| of(row))))
-        };
-        let texts = |of: &dyn Fn(&Judgement) -> Result<Vec<u8>, Error>| -> Result<ArrayRef, Error> {
-            let mut column = BinaryBuilder::new();
-            for row in rows {
-                column.append_value(of(row)?);
-            }
-            Ok(Arc::new(column.finish()))
-        };
-        let mut columns = vec![
-            times(|row| row.window_start),
-            texts(&|row| Ok(self.fingerprint(&row.sender).into_bytes()))?,
-            Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.revision))),
-            times(|row| row.window_end),
-            texts(&|row| Ok(row.status.name().into()))?,
-            texts(&|_| Ok(DETECTOR.into()))?,
-            texts(&|_| Ok(self.source.clone().into_bytes()))?,
-        ];
-        for part in 0..4 {
-            columns.push(texts(&|row| Ok(row.sender.0[part].clone()))?);
-        }
-        columns.push(texts(&|row| row.cause.reason())?);
-        columns.push(texts(&|row| Ok(row.cause.detail()))?);
-        columns.push(counts(|row| row.refused));
-        columns.push(counts(|row| row.total));
-        columns.push(Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.share))));
-        columns.push(times(|row| row.opened_at));
-        let mut examples =
-            ListBuilder::new(BinaryBuilder::new()).with_field(Field::new("item", DataType::Binary, false));
-        for row in rows {
-            for Spot(topic, partition, offset) in &row.examples {
-                let topic = self.topics.get(usize::from(*topic)).map_or("?", |names| &names.topic);
-                examples.values().append_value(format!("{topic}/{partition}@{offset}"));
-            }
-            examples.append(true);
-        }
-        columns.push(Arc::new(examples.finish()));
+    fn columns<'a>(&self, alerts: impl Iterator<Item = &'a Alert>) -> Result<Vec<ArrayRef>, Error> {
+        let rows: Vec<Row<'_>> = alerts.map(|alert| Row { alert, decision: self.decide(alert) }).collect();
+        let mut columns = identity(&rows);
+        columns.extend(self.cause(&rows));
+        columns.extend(self.proof(&rows));
         Ok(columns)
     }
 
-    /// What makes it the same problem: detector, source and sender.
-    fn fingerprint(&self, sender: &Sender) -> String {
-        let mut bytes = Vec::new();
-        for part in [DETECTOR.as_bytes(), self.source.as_bytes()] {
-            bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
-            bytes.extend_from_slice(part);
-        }
-        bytes.extend_from_slice(&sender.key());
-        let mut text = String::with_capacity(32);
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{:032x}", xxh3_128(&bytes));
-        text
+    fn decide(&self, alert: &Alert) -> Decision {
+        self.policy.decide(&Subject {
+            window_start: EventTime(alert.window_start),
+            detector: alert.detector,
+            source: &self.source,
+            rule: &alert.rule,
+            sdk: &alert.release[0],
+            severity: alert.severity.name(),
+            event_types: &[],
+            tenants: &alert.tenants,
+            tenant_count: alert.tenants.len() as u64,
+            fields: &[],
+        })
     }
+
+    fn cause(&self, rows: &[Row<'_>]) -> Vec<ArrayRef> {
+        vec![
+            texts(rows, |row| row.alert.detector.as_bytes()),
+            texts(rows, |row| row.alert.indicator.as_bytes()),
+            texts(rows, |row| row.alert.cause_kind.as_bytes()),
+            texts(rows, |row| &row.alert.cause),
+            texts(rows, |_| self.source.as_bytes()),
+            lists(rows, |row| row.alert.tenants.iter().take(NAMED).cloned().collect()),
+            counts(rows, |row| row.alert.tenants.len() as u64),
+            texts(rows, |row| &row.alert.release[0]),
+            texts(rows, |row| &row.alert.release[1]),
+            texts(rows, |row| &row.alert.release[2]),
+            texts(rows, |_| b""),
+            lists(rows, |_| Vec::new()),
+            lists(rows, |_| Vec::new()),
+            texts(rows, |row| &row.alert.rule),
+            texts(rows, |row| row.alert.reason.as_bytes()),
+            texts(rows, |row| &row.alert.detail),
+        ]
+    }
+
+    fn proof(&self, rows: &[Row<'_>]) -> Vec<ArrayRef> {
+        let place = |spot: &Option<Spot>| spot.as_ref().map(|spot| self.place(spot)).unwrap_or_default();
+        let share = |row: &Row<'_>| row.alert.affected_records as f64 / row.alert.records.max(1) as f64;
+        let numbers = |of: fn(&Alert) -> Option<f64>| -> ArrayRef {
+            Arc::new(rows.iter().map(|row| of(row.alert)).collect::<Float64Array>())
+        };
+        vec![
+            counts(rows, |row| row.alert.affected_records),
+            counts(rows, |row| row.alert.records),
+            Arc::new(Float64Array::from_iter_values(rows.iter().map(share))),
+            Arc::new(rows.iter().map(|_| None).collect::<UInt64Array>()),
+            Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.alert.seen))),
+            numbers(|_| None),
+            numbers(|alert| alert.expected_lower),
+            numbers(|alert| alert.expected_upper),
+            texts(rows, |row| row.alert.statistic.as_bytes()),
+            owned_texts(rows, |row| place(&row.alert.first_place)),
+            owned_texts(rows, |row| place(&row.alert.last_place)),
+            lists(rows, |row| {
+                row.alert.examples.iter().take(EXAMPLES).map(|spot| self.place(spot).into_bytes()).collect()
+            }),
+            lists(rows, |_| Vec::new()),
+            texts(rows, |row| row.alert.query.as_bytes()),
+        ]
+    }
+
+    fn place(&self, Spot(topic, partition, offset): &Spot) -> String {
+        let topic = self.topics.get(usize::from(*topic)).map_or("?", |names| &names.topic);
+        format!("{topic}/{partition}@{offset}")
+    }
+}
+
+fn identity(rows: &[Row<'_>]) -> Vec<ArrayRef> {
+    vec![
+        times(rows, |alert| alert.window_start),
+        texts(rows, |row| row.alert.fingerprint.as_bytes()),
+        Arc::new(UInt32Array::from_iter_values(rows.iter().map(|row| row.alert.revision))),
+        times(rows, |alert| alert.window_end),
+        texts(rows, |row| row.alert.status.name().as_bytes()),
+        texts(rows, |row| row.alert.status_reason.as_bytes()),
+        texts(rows, |row| row.alert.severity.name().as_bytes()),
+        texts(rows, |row| row.decision.owner.as_bytes()),
+        lists(rows, |row| row.decision.routes.iter().map(|route| route.clone().into_bytes()).collect()),
+        texts(rows, |row| row.decision.suppressed_by.as_bytes()),
+        times(rows, |alert| alert.opened_at),
+        times(rows, |alert| alert.last_seen_at),
+    ]
+}
+
+fn times(rows: &[Row<'_>], of: fn(&Alert) -> i64) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| of(row.alert))))
+}
+
+fn counts(rows: &[Row<'_>], of: fn(&Row<'_>) -> u64) -> ArrayRef {
+    Arc::new(UInt64Array::from_iter_values(rows.iter().map(of)))
+}
+
+fn texts<'a>(rows: &'a [Row<'_>], of: impl Fn(&'a Row<'_>) -> &'a [u8]) -> ArrayRef {
+    let mut column = BinaryBuilder::new();
+    rows.iter().for_each(|row| column.append_value(of(row)));
+    Arc::new(column.finish())
+}
+
+fn owned_texts(rows: &[Row<'_>], of: impl Fn(&Row<'_>) -> String) -> ArrayRef {
+    let mut column = BinaryBuilder::new();
+    rows.iter().for_each(|row| column.append_value(of(row)));
+    Arc::new(column.finish())
+}
+
+fn lists(rows: &[Row<'_>], of: impl Fn(&Row<'_>) -> Vec<Vec<u8>>) -> ArrayRef {
+    let mut column = ListBuilder::new(BinaryBuilder::new()).with_field(Field::new("item", DataType::Binary, false));
+    for row in rows {
+        of(row).into_iter().for_each(|text| column.values().append_value(text));
+        column.append(true);
+    }
+    Arc::new(column.finish())
+}
+
+/// What makes it the same problem: 128 bits of the parts, as hexadecimal text. It doesn't change between versions.
+pub(super) fn fingerprint(parts: &[&[u8]]) -> String {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(part);
+    }
+    let mut text = String::with_capacity(32);
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{:032x}", xxh3_128(&bytes));
+    text
+}
+
+/// A text as SQL writes it.
+pub(super) fn literal(text: &[u8]) -> String {
+    format!("'{}'", String::from_utf8_lossy(text).replace('\\', "\\\\").replace('\'', "\\'"))
 }

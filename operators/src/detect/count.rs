@@ -68,12 +68,14 @@ pub(super) struct Count {
     pub(super) records: u64,
     /// The least place among them.
     pub(super) example: Spot,
+    /// The greatest place among them.
+    pub(super) last: Spot,
 }
 
-/// What an epoch counted on one worker: window, sender, reason and detail, to records and their least place.
+/// What an epoch counted on one worker: window, sender, reason and detail, to records, their least and greatest place.
 #[derive(Default)]
 struct Counts {
-    rows: BTreeMap<(i64, Sender, u8), BTreeMap<Vec<u8>, (u64, Spot)>>,
+    rows: BTreeMap<(i64, Sender, u8), BTreeMap<Vec<u8>, (u64, Spot, Spot)>>,
 }
 
 impl Counts {
@@ -82,12 +84,13 @@ impl Counts {
         let detail = cut(detail);
         let detail = if details.len() >= DETAILS && !details.contains_key(detail) { &[][..] } else { detail };
         match details.get_mut(detail) {
-            Some((count, least)) => {
+            Some((count, least, greatest)) => {
                 *count += records;
                 *least = example.min(*least);
+                *greatest = example.max(*greatest);
             }
             None => {
-                details.insert(detail.to_vec(), (records, example));
+                details.insert(detail.to_vec(), (records, example, example));
             }
         }
     }
@@ -97,7 +100,9 @@ impl Counts {
         let rows: Vec<_> = rows
             .iter()
             .flat_map(|((window, sender, reason), details)| {
-                details.iter().map(move |(detail, (records, spot))| (*window, sender, *reason, detail, *records, *spot))
+                details.iter().map(move |(detail, (records, least, greatest))| {
+                    (*window, sender, *reason, detail, *records, *least, *greatest)
+                })
             })
             .collect();
         let text = |of: &dyn Fn(usize) -> Vec<u8>| -> ArrayRef {
@@ -113,9 +118,12 @@ impl Counts {
         columns.push(Arc::new(UInt8Array::from_iter_values(rows.iter().map(|row| row.2))));
         columns.push(text(&|row| rows[row].3.clone()));
         columns.push(Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.4))));
-        columns.push(Arc::new(UInt16Array::from_iter_values(rows.iter().map(|row| row.5.0))));
-        columns.push(Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.5.1))));
-        columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.5.2))));
+        let spots: [Vec<Spot>; 2] = [rows.iter().map(|row| row.5).collect(), rows.iter().map(|row| row.6).collect()];
+        for spots in &spots {
+            columns.push(Arc::new(UInt16Array::from_iter_values(spots.iter().map(|spot| spot.0))));
+            columns.push(Arc::new(Int32Array::from_iter_values(spots.iter().map(|spot| spot.1))));
+            columns.push(Arc::new(Int64Array::from_iter_values(spots.iter().map(|spot| spot.2))));
+        }
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
     }
 }
@@ -139,6 +147,9 @@ fn count_schema() -> SchemaRef {
         Field::new("topic", DataType::UInt16, false),
         Field::new("partition", DataType::Int32, false),
         Field::new("offset", DataType::Int64, false),
+        Field::new("last_topic", DataType::UInt16, false),
+        Field::new("last_partition", DataType::Int32, false),
+        Field::new("last_offset", DataType::Int64, false),
     ]))
 }
 
@@ -149,18 +160,25 @@ pub(super) fn read_counts(batch: &RecordBatch) -> Result<Vec<Count>, Error> {
     let reasons = primitive::<UInt8Type>(batch, 6)?;
     let details = binary(batch, 7)?;
     let records = primitive::<UInt64Type>(batch, 8)?;
-    let topics = primitive::<UInt16Type>(batch, 9)?;
-    let partitions = primitive::<Int32Type>(batch, 10)?;
-    let offsets = primitive::<Int64Type>(batch, 11)?;
-    let count = |row: usize| Count {
-        window: windows.value(row),
-        sender: Sender(std::array::from_fn(|part| parts[part].value(row).to_vec())),
-        reason: reasons.value(row),
-        detail: details.value(row).to_vec(),
-        records: records.value(row),
-        example: Spot(topics.value(row), partitions.value(row), offsets.value(row)),
+    let spot = |first: usize, row: usize| -> Result<Spot, Error> {
+        Ok(Spot(
+            primitive::<UInt16Type>(batch, first)?.value(row),
+            primitive::<Int32Type>(batch, first + 1)?.value(row),
+            primitive::<Int64Type>(batch, first + 2)?.value(row),
+        ))
     };
-    Ok((0..batch.num_rows()).map(count).collect())
+    let count = |row: usize| -> Result<Count, Error> {
+        Ok(Count {
+            window: windows.value(row),
+            sender: Sender(std::array::from_fn(|part| parts[part].value(row).to_vec())),
+            reason: reasons.value(row),
+            detail: details.value(row).to_vec(),
+            records: records.value(row),
+            example: spot(9, row)?,
+            last: spot(12, row)?,
+        })
+    };
+    (0..batch.num_rows()).map(count).collect()
 }
 
 fn window_of(at: i64, width: Span) -> i64 {

@@ -16,30 +16,39 @@
 
 mod alerts;
 mod count;
+pub mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
 use arrow_array::RecordBatch;
+use weir_schemas::fate::Reason;
 use weir_schemas::time::{EventTime, Span};
 
 use crate::account::TopicNames;
 use crate::error::Error;
 use crate::group_key::{decode_start, encode_start};
 use crate::operator::{Context, Operator};
+use crate::record::reason_of;
 use crate::route::key_group;
 use crate::state::{ByteTable, Codec, CodecError, KeyedTable, StateRegistry, Stored};
-use alerts::{AlertRows, Cause, Judgement, Status};
+use alerts::{Alert, AlertRows, EXAMPLES, Severity, Status, fingerprint, literal};
 use count::{ACCEPTED, Sender, Spot, read_counts};
+use policy::Policy;
 
 pub use count::{CountAccepted, CountRefused, SenderColumns};
 
-/// Tables of the operator's state; the numbers are part of the keys on disk.
-const COUNTS_TABLE: u16 = 0;
-const OPEN_TABLE: u16 = 1;
+/// Tables of the operator's state; the numbers are part of the keys on disk. 0 and 1 held counts and open alerts without
+/// last and first places.
+const COUNTS_TABLE: u16 = 3;
+const OPEN_TABLE: u16 = 4;
 const JUDGED_TABLE: u16 = 2;
-/// Example places that an alert names, at most.
-const EXAMPLES: usize = 5;
+/// The detector's name in alerts.
+const DETECTOR: &str = "refused_share";
+/// From this share on an alert is critical.
+const CRITICAL_AT: f64 = 0.5;
+/// The reason of an alert that is resolved because its release has fallen silent.
+const SILENT: &str = "silent";
 
 /// When a share of refused records is an alert.
 #[derive(Clone, Debug)]
@@ -58,6 +67,8 @@ pub struct Thresholds {
     pub window: Span,
     /// How long after its end a window is judged.
     pub settle: Span,
+    /// Whose alerts are, and who is told.
+    pub policy: Policy,
 }
 
 /// The operator that judges releases; its inputs are what [`CountAccepted`] and [`CountRefused`] emit, by group.
@@ -85,6 +96,8 @@ struct Counted {
     refused: u64,
     reasons: BTreeMap<(u8, Vec<u8>), u64>,
     examples: Vec<Spot>,
+    /// The greatest place among the refused records.
+    last: Option<Spot>,
 }
 
 /// An alert that is open.
@@ -96,6 +109,18 @@ struct OpenAlert {
     spoke_at: i64,
     /// The commonest reason's number and detail, and the share in whole per cent, as they were told last.
     told: (u8, Vec<u8>, u32),
+    /// The least place among the refused records of the window in which it opened.
+    first: Option<Spot>,
+}
+
+/// What a window does to an alert.
+struct Step {
+    status: Status,
+    revision: u32,
+    opened_at: i64,
+    /// The start of the last window in which the problem was seen.
+    seen_at: i64,
+    first: Option<Spot>,
 }
 
 impl Detect {
@@ -126,7 +151,7 @@ impl Detect {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(Detect {
-            rows: AlertRows::new(thresholds.source.clone(), topics),
+            rows: AlertRows::new(thresholds.source.clone(), topics, thresholds.policy.clone()),
             thresholds,
             counts,
             open,
@@ -139,7 +164,7 @@ impl Detect {
     }
 
     /// Judges every sender of a window, in the order of their keys, and forgets the window.
-    fn judge_window(&mut self, window: i64, groups: &[u16]) -> Result<Vec<Judgement>, Error> {
+    fn judge_window(&mut self, window: i64, groups: &[u16]) -> Result<Vec<Alert>, Error> {
         let mut found = Vec::new();
         for group in groups {
             self.counts.scan_prefix(*group, &window, |(_, key), counted| {
@@ -148,63 +173,56 @@ impl Detect {
             })?;
         }
         found.sort_by(|a, b| a.1.cmp(&b.1));
-        let mut judgements = Vec::new();
+        let mut alerts = Vec::new();
         for (group, key, counted) in found {
             self.counts.remove(group, &(window, key.clone()))?;
-            judgements.extend(self.judge(window, group, &key, counted)?);
+            alerts.extend(self.judge(window, group, &key, &counted)?);
         }
-        Ok(judgements)
+        Ok(alerts)
     }
 
-    fn judge(&mut self, window: i64, group: u16, key: &Vec<u8>, counted: Counted) -> Result<Option<Judgement>, Error> {
+    fn judge(&mut self, window: i64, group: u16, key: &Vec<u8>, counted: &Counted) -> Result<Option<Alert>, Error> {
         let Thresholds { open_at, resolve_below, min_records, .. } = self.thresholds;
         if counted.total == 0 || counted.total < min_records {
             return Ok(None);
         }
-        let share = counted.refused as f64 / counted.total as f64;
-        // The commonest reason; of equally common ones the first by number and detail.
-        let commonest = counted.reasons.iter().max_by(|a, b| a.1.cmp(b.1).then(b.0.cmp(a.0)));
-        let commonest = commonest.map(|(reason, _)| reason.clone());
-        let (number, detail) = commonest.clone().unwrap_or((ACCEPTED, Vec::new()));
+        let share = counted.share();
+        let (number, detail) = counted.commonest().unwrap_or((ACCEPTED, Vec::new()));
         let told = (number, detail, (share * 100.0) as u32);
         let known = self.open.get(group, key)?.map(|open| OpenAlert::clone(&open));
         if let Some(open) = &known {
             self.spoke.remove(&(open.spoke_at, group, key.clone()));
         }
-        let (status, revision, opened_at) = match &known {
-            None if share >= open_at => (Some(Status::Open), 1, window),
+        let (status, revision, opened_at, first) = match &known {
+            None if share >= open_at => (Some(Status::Open), 1, window, counted.examples.first().copied()),
             None => return Ok(None),
-            Some(open) if share < resolve_below => (Some(Status::Resolved), open.revision + 1, open.opened_at),
-            Some(open) if open.told != told => (Some(Status::Update), open.revision + 1, open.opened_at),
-            Some(open) => (None, open.revision, open.opened_at),
+            Some(open) => {
+                let status = if share < resolve_below {
+                    Some(Status::Resolved)
+                } else {
+                    (open.told != told).then_some(Status::Update)
+                };
+                (status, open.revision + u32::from(status.is_some()), open.opened_at, open.first)
+            }
         };
+        let mut seen_at = window;
         if status == Some(Status::Resolved) {
             self.open.remove(group, key)?;
+            seen_at = known.map_or(window, |open| open.spoke_at);
         } else {
-            self.open.insert(group, key, OpenAlert { revision, opened_at, spoke_at: window, told })?;
+            self.open.insert(group, key, OpenAlert { revision, opened_at, spoke_at: window, told, first })?;
             self.spoke.insert((window, group, key.clone()));
         }
-        Ok(status.map(|status| Judgement {
-            status,
-            revision,
-            opened_at,
-            window_start: window,
-            window_end: window.saturating_add(self.thresholds.window.0),
-            cause: commonest.map_or(Cause::Nothing, |(reason, detail)| Cause::Refused(reason, detail)),
-            sender: counted.sender,
-            refused: counted.refused,
-            total: counted.total,
-            share,
-            examples: counted.examples,
-        }))
+        let step = status.map(|status| Step { status, revision, opened_at, seen_at, first });
+        step.map(|step| self.alert(window, &step, counted)).transpose()
     }
 
     /// Resolves every alert whose release has said nothing for so long that the last silent window ends at `through` or
     /// before.
-    fn resolve_silent(&mut self, through: i64) -> Result<Vec<Judgement>, Error> {
+    fn resolve_silent(&mut self, through: i64) -> Result<Vec<Alert>, Error> {
         let Thresholds { silent_windows, min_records, window: Span(width), .. } = self.thresholds;
         let silence = width.saturating_mul(i64::from(silent_windows.max(1)));
-        let mut judgements = Vec::new();
+        let mut alerts = Vec::new();
         while let Some((spoke_at, _, _)) = self.spoke.first() {
             let last_silent = spoke_at.saturating_add(silence);
             if last_silent.saturating_add(width) > through {
@@ -213,22 +231,97 @@ impl Detect {
             let Some((_, group, key)) = self.spoke.pop_first() else { break };
             let Some(open) = self.open.get(group, &key)?.map(|open| OpenAlert::clone(&open)) else { continue };
             self.open.remove(group, &key)?;
-            judgements.push(Judgement {
+            let step = Step {
                 status: Status::Resolved,
                 revision: open.revision + 1,
                 opened_at: open.opened_at,
-                window_start: last_silent,
-                window_end: last_silent.saturating_add(width),
-                cause: Cause::Silent { windows: silent_windows, min_records },
-                sender: Sender::of_key(&key),
-                refused: 0,
-                total: 0,
-                share: 0.0,
-                examples: Vec::new(),
-            });
+                seen_at: open.spoke_at,
+                first: open.first,
+            };
+            let nothing = Counted { sender: Sender::of_key(&key), ..Counted::default() };
+            let why = format!("fewer than {min_records} records in each of {silent_windows} windows");
+            let alert = self.alert(last_silent, &step, &nothing)?;
+            alerts.push(Alert { reason: SILENT, detail: why.clone().into_bytes(), status_reason: why, ..alert });
         }
-        Ok(judgements)
+        Ok(alerts)
     }
+
+    /// What is told of a window.
+    fn alert(&self, window: i64, step: &Step, counted: &Counted) -> Result<Alert, Error> {
+        let Thresholds { source, open_at, resolve_below, window: Span(width), .. } = &self.thresholds;
+        let share = counted.share();
+        let (reason, detail) = match counted.commonest() {
+            Some((number, detail)) => (Some(reason_of(number)?), detail),
+            None => (None, Vec::new()),
+        };
+        let percent = |share: f64| format!("{:.2} %", share * 100.0);
+        let status_reason = match step.status {
+            Status::Open => format!("{} refused, {} or more opens", percent(share), percent(*open_at)),
+            Status::Update => format!("{} refused, less than {} resolves", percent(share), percent(*resolve_below)),
+            Status::Resolved => format!("{} refused, less than {}", percent(share), percent(*resolve_below)),
+        };
+        let is_opening = step.status == Status::Open;
+        let window_end = window.saturating_add(*width);
+        let [tenant, sdk, sdk_version, app_version] = counted.sender.0.clone();
+        Ok(Alert {
+            window_start: window,
+            window_end,
+            fingerprint: fingerprint(&[DETECTOR.as_bytes(), source.as_bytes(), &counted.sender.key()]),
+            revision: step.revision,
+            status: step.status,
+            status_reason,
+            severity: if share >= CRITICAL_AT { Severity::Critical } else { Severity::Warning },
+            opened_at: step.opened_at,
+            last_seen_at: step.seen_at.saturating_add(*width),
+            detector: DETECTOR,
+            indicator: "share of refused records",
+            cause_kind: "release",
+            cause: [&sdk[..], b" ", &sdk_version, b" / ", &app_version].concat(),
+            query: query(&counted.sender, step.opened_at, window_end),
+            tenants: vec![tenant],
+            release: [sdk, sdk_version, app_version],
+            rule: if reason == Some(Reason::Rule) { detail.clone() } else { Vec::new() },
+            reason: reason.map(Reason::name).unwrap_or_default(),
+            detail,
+            affected_records: counted.refused,
+            records: counted.total,
+            seen: share,
+            expected_lower: None,
+            // What opens one is no surprise any more while it is open.
+            expected_upper: Some(if is_opening { *open_at } else { *resolve_below }),
+            statistic: format!("{} of {} records against a fixed bound", counted.refused, counted.total),
+            first_place: step.first,
+            last_place: counted.last,
+            examples: counted.examples.clone(),
+        })
+    }
+}
+
+impl Counted {
+    fn share(&self) -> f64 {
+        self.refused as f64 / self.total.max(1) as f64
+    }
+
+    /// The commonest reason's number and detail; of equally common ones the first.
+    fn commonest(&self) -> Option<(u8, Vec<u8>)> {
+        let commonest = self.reasons.iter().max_by(|a, b| a.1.cmp(b.1).then(b.0.cmp(a.0)));
+        commonest.map(|(reason, _)| reason.clone())
+    }
+}
+
+/// The refused records of a sender, by what is wrong with them.
+fn query(sender: &Sender, from: i64, until: i64) -> String {
+    let [tenant, sdk, sdk_version, app_version] = sender.0.each_ref().map(|text| literal(text));
+    format!(
+        "SELECT reason, detail, count() AS records, min(kafka_time) AS first, max(kafka_time) AS last, \
+         any(concat(topic, '/', toString(partition), '@', toString(offset))) AS place\n\
+         FROM weir_quarantine\n\
+         WHERE tenant = {tenant} AND sdk = {sdk} AND sdk_version = {sdk_version} AND app_version = {app_version}\n  \
+         AND ifNull(event_time, kafka_time) >= fromUnixTimestamp64Micro({from}) \
+         AND ifNull(event_time, kafka_time) < fromUnixTimestamp64Micro({until})\n  \
+         AND reason NOT LIKE 'too_late%'\n\
+         GROUP BY reason, detail ORDER BY records DESC"
+    )
 }
 
 fn add_group(windows: &mut BTreeMap<i64, Vec<u16>>, window: i64, group: u16) {
@@ -253,6 +346,7 @@ impl Operator for Detect {
             if count.reason != ACCEPTED {
                 counted.refused += count.records;
                 *counted.reasons.entry((count.reason, count.detail)).or_default() += count.records;
+                counted.last = counted.last.max(Some(count.last));
                 counted.examples.push(count.example);
                 counted.examples.sort_unstable();
                 counted.examples.dedup();
@@ -265,18 +359,18 @@ impl Operator for Detect {
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         let through = cx.watermark().minus(self.thresholds.settle);
         let width = self.thresholds.window.0;
-        let mut judgements = Vec::new();
+        let mut alerts = Vec::new();
         let mut heard_through = i64::MIN;
         while let Some(first) = self.windows.first_entry()
             && first.key().saturating_add(width) <= through.0
         {
             let (window, groups) = first.remove_entry();
-            judgements.extend(self.resolve_silent(window)?);
-            judgements.extend(self.judge_window(window, &groups)?);
+            alerts.extend(self.resolve_silent(window)?);
+            alerts.extend(self.judge_window(window, &groups)?);
             heard_through = window.saturating_add(width);
         }
         let is_end = cx.watermark() == EventTime::MAX;
-        judgements.extend(self.resolve_silent(if is_end { heard_through } else { through.0 })?);
+        alerts.extend(self.resolve_silent(if is_end { heard_through } else { through.0 })?);
         let boundary = EventTime(through.0.saturating_sub(through.0.rem_euclid(width.max(1))));
         if boundary > self.judged_through {
             self.judged_through = boundary;
@@ -284,7 +378,7 @@ impl Operator for Detect {
                 self.judged.put(group, &[], &encode_start(boundary.0))?;
             }
         }
-        self.rows.write(&judgements, cx)
+        self.rows.write(&alerts, cx)
     }
 }
 
@@ -300,6 +394,7 @@ impl Codec for Counted {
         for Spot(topic, partition, offset) in &self.examples {
             (*topic, *partition, *offset).encode(out);
         }
+        encode_spot(self.last, out);
     }
 
     fn decode(bytes: &mut &[u8]) -> Result<Self, CodecError> {
@@ -316,6 +411,7 @@ impl Codec for Counted {
             let (topic, partition, offset) = <(u16, i32, i64)>::decode(bytes)?;
             counted.examples.push(Spot(topic, partition, offset));
         }
+        counted.last = decode_spot(bytes)?;
         Ok(counted)
     }
 }
@@ -324,11 +420,28 @@ impl Codec for OpenAlert {
     fn encode(&self, out: &mut Vec<u8>) {
         (self.revision, self.opened_at, self.spoke_at).encode(out);
         self.told.encode(out);
+        encode_spot(self.first, out);
     }
 
     fn decode(bytes: &mut &[u8]) -> Result<Self, CodecError> {
         let (revision, opened_at, spoke_at) = <(u32, i64, i64)>::decode(bytes)?;
         let told = <(u8, Vec<u8>, u32)>::decode(bytes)?;
-        Ok(OpenAlert { revision, opened_at, spoke_at, told })
+        Ok(OpenAlert { revision, opened_at, spoke_at, told, first: decode_spot(bytes)? })
     }
+}
+
+/// A byte 1 and the place, or a byte 0.
+fn encode_spot(spot: Option<Spot>, out: &mut Vec<u8>) {
+    u8::from(spot.is_some()).encode(out);
+    if let Some(Spot(topic, partition, offset)) = spot {
+        (topic, partition, offset).encode(out);
+    }
+}
+
+fn decode_spot(bytes: &mut &[u8]) -> Result<Option<Spot>, CodecError> {
+    if u8::decode(bytes)? == 0 {
+        return Ok(None);
+    }
+    let (topic, partition, offset) = <(u16, i32, i64)>::decode(bytes)?;
+    Ok(Some(Spot(topic, partition, offset)))
 }

@@ -7,6 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, TimestampMicrosecondType, UInt32Type, UInt64Type};
 use arrow_array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, UInt8Array, UInt16Array};
 use weir_operators::account::TopicNames;
+use weir_operators::detect::policy::Policy;
 use weir_operators::detect::{CountAccepted, CountRefused, Detect, SenderColumns, Thresholds};
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_schemas::fate::Reason;
@@ -30,6 +31,7 @@ fn harness(peers: usize, settle: i64) -> Harness {
             silent_windows: 3,
             window: Span(MINUTE),
             settle: Span(settle),
+            policy: Policy::default(),
         };
         let topics = vec![TopicNames { source: "shop".into(), topic: "orders".into() }];
         Box::new(Detect::new(thresholds, topics, 1_000, registry).unwrap())
@@ -131,34 +133,32 @@ fn feed(harness: &mut Harness, records: &[Record]) {
 fn steps(changes: &[Changes]) -> Vec<String> {
     let mut steps = Vec::new();
     for changes in changes.iter().filter(|changes| &*changes.table == tables::ALERTS_HISTORY) {
-        let rows = &changes.rows;
-        let text = |column: usize, row: usize| {
-            String::from_utf8_lossy(rows.column(column).as_binary::<i32>().value(row)).into_owned()
-        };
-        let minute = |column: usize, row: usize| {
-            rows.column(column).as_primitive::<TimestampMicrosecondType>().value(row) / MINUTE
-        };
-        for row in 0..rows.num_rows() {
-            let examples = rows.column(17).as_list::<i32>().value(row);
-            let example = examples
-                .as_binary::<i32>()
-                .iter()
-                .flatten()
-                .next()
-                .map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let column = |name: &str| changes.rows.column_by_name(name).unwrap();
+        let text =
+            |name: &str, row: usize| String::from_utf8_lossy(column(name).as_binary::<i32>().value(row)).into_owned();
+        let minute =
+            |name: &str, row: usize| column(name).as_primitive::<TimestampMicrosecondType>().value(row) / MINUTE;
+        let count = |name: &str, row: usize| column(name).as_primitive::<UInt64Type>().value(row);
+        for row in 0..changes.rows.num_rows() {
+            let examples = column("examples").as_list::<i32>().value(row);
+            assert!(examples.len() <= 3);
+            assert_eq!(text("cause", row), format!("web {} / ", text("sdk_version", row)));
             steps.push(format!(
-                "{} {} r{} {} since {}: {}/{} = {:.2} {} {} {}",
-                minute(0, row),
-                text(9, row),
-                rows.column(2).as_primitive::<UInt32Type>().value(row),
-                text(4, row),
-                minute(16, row),
-                rows.column(13).as_primitive::<UInt64Type>().value(row),
-                rows.column(14).as_primitive::<UInt64Type>().value(row),
-                rows.column(15).as_primitive::<Float64Type>().value(row),
-                text(11, row),
-                text(12, row),
-                example.unwrap_or_default(),
+                "{} {} r{} {} since {}, seen to {}: {}/{} = {:.2} {} {} {} {}..{}",
+                minute("window_start", row),
+                text("sdk_version", row),
+                column("revision").as_primitive::<UInt32Type>().value(row),
+                text("status", row),
+                minute("opened_at", row),
+                minute("last_seen_at", row),
+                count("affected_records", row),
+                count("records", row),
+                column("affected_share").as_primitive::<Float64Type>().value(row),
+                text("severity", row),
+                text("reason", row),
+                text("detail", row),
+                text("first_place", row),
+                text("last_place", row),
             ));
         }
     }
@@ -193,9 +193,9 @@ fn an_alert_opens_is_updated_and_resolves_with_hysteresis() {
     assert_eq!(
         steps(&harness.finish_epoch()),
         [
-            "1 2.1 r1 open since 1: 10/20 = 0.50 malformed amount orders/4@1000",
+            "1 2.1 r1 open since 1, seen to 2: 10/20 = 0.50 critical malformed amount orders/4@1000..orders/4@1009",
             // Minute 2 has too few records to say anything.
-            "3 2.1 r2 update since 1: 5/20 = 0.25 malformed amount orders/4@3000",
+            "3 2.1 r2 update since 1, seen to 4: 5/20 = 0.25 warning malformed amount orders/4@1000..orders/4@3004",
         ]
     );
     harness.start(2);
@@ -204,9 +204,9 @@ fn an_alert_opens_is_updated_and_resolves_with_hysteresis() {
     assert_eq!(
         steps(&changes),
         [
-            "4 2.1 r3 resolved since 1: 3/20 = 0.15 malformed amount orders/4@4000",
+            "4 2.1 r3 resolved since 1, seen to 4: 3/20 = 0.15 warning malformed amount orders/4@1000..orders/4@4002",
             // 9 of 20 is below the threshold again.
-            "6 2.1 r1 open since 6: 20/20 = 1.00 malformed amount orders/4@6000",
+            "6 2.1 r1 open since 6, seen to 7: 20/20 = 1.00 critical malformed amount orders/4@6000..orders/4@6019",
         ]
     );
     let current: Vec<&Changes> = changes.iter().filter(|changes| &*changes.table == tables::ALERTS).collect();
@@ -228,8 +228,8 @@ fn an_update_tells_something_new_and_silence_resolves_with_a_reason() {
     assert_eq!(
         steps(&harness.finish_epoch()),
         [
-            "0 2.1 r1 open since 0: 12/20 = 0.60 malformed amount orders/4@0",
-            "2 2.1 r2 update since 0: 15/20 = 0.75 malformed amount orders/4@2000",
+            "0 2.1 r1 open since 0, seen to 1: 12/20 = 0.60 critical malformed amount orders/4@0..orders/4@11",
+            "2 2.1 r2 update since 0, seen to 3: 15/20 = 0.75 critical malformed amount orders/4@0..orders/4@2014",
         ]
     );
     // What is open is known again after a start.
@@ -237,14 +237,16 @@ fn an_update_tells_something_new_and_silence_resolves_with_a_reason() {
     harness.raise(EventTime(10 * MINUTE));
     assert_eq!(
         steps(&harness.finish_epoch()),
-        ["9 2.1 r3 resolved since 0: 0/0 = 0.00 silent fewer than 10 records in each of 3 windows "]
+        [
+            "9 2.1 r3 resolved since 0, seen to 7: 0/0 = 0.00 warning silent fewer than 10 records in each of 3 windows orders/4@0.."
+        ]
     );
     // It is over: the next bad window opens another one, and the end of the log is not silence.
     feed(&mut harness, &minute_of("2.1", 20, 20, 20));
     harness.raise(EventTime::MAX);
     assert_eq!(
         steps(&harness.finish_epoch()),
-        ["20 2.1 r1 open since 20: 20/20 = 1.00 malformed amount orders/4@20000"]
+        ["20 2.1 r1 open since 20, seen to 21: 20/20 = 1.00 critical malformed amount orders/4@20000..orders/4@20019"]
     );
 }
 
@@ -257,9 +259,9 @@ fn silence_ends_before_a_later_window_is_judged() {
     assert_eq!(
         steps(&harness.finish_epoch()),
         [
-            "0 2.1 r1 open since 0: 20/20 = 1.00 malformed amount orders/4@0",
-            "3 2.1 r2 resolved since 0: 0/0 = 0.00 silent fewer than 10 records in each of 3 windows ",
-            "4 2.1 r1 open since 4: 20/20 = 1.00 malformed amount orders/4@4000",
+            "0 2.1 r1 open since 0, seen to 1: 20/20 = 1.00 critical malformed amount orders/4@0..orders/4@19",
+            "3 2.1 r2 resolved since 0, seen to 1: 0/0 = 0.00 warning silent fewer than 10 records in each of 3 windows orders/4@0..",
+            "4 2.1 r1 open since 4, seen to 5: 20/20 = 1.00 critical malformed amount orders/4@4000..orders/4@4019",
         ]
     );
 }

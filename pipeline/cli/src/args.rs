@@ -94,6 +94,9 @@ pub(crate) enum Command {
     /// or seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by their size. A value that is empty,
     /// NaN or infinite scores 0 and teaches nothing.
     Detect(super::commands::detect::Detect),
+    /// Alerts: list and show them, follow them, take one on, tell others.
+    #[command(subcommand)]
+    Alerts(super::commands::alerts::Alerts),
     /// Write records to Kafka as Avro: from CSV, JSON lines or a generator.
     Produce(Box<super::commands::produce::Produce>),
     /// Serve the ClickHouse engine over HTTP, for a laptop and for tests.

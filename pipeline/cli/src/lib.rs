@@ -42,6 +42,7 @@ pub fn main(operators: OperatorRegistry) -> ExitCode {
             commands::verify::run(&file, &view, options)
         }
         Command::Detect(detect) => commands::detect::run(&detect),
+        Command::Alerts(alerts) => commands::alerts::run(&alerts),
         Command::Produce(produce) => commands::produce::run(&produce),
         Command::Clickhouse(clickhouse) => commands::clickhouse::run(&clickhouse),
         Command::Completions { shell } => commands::completions::run(shell),

@@ -123,8 +123,9 @@ pub(crate) async fn look(client: &Client, picture: &mut Picture) {
         picture.newest = rows;
     }
     let alerts = format!(
-        "SELECT tenant, concat(sdk, ' ', sdk_version, ' / app ', app_version) AS release, share, refused, reason, \
-         toString(toDateTime(opened_at)) AS since FROM {} WHERE status != 'resolved' ORDER BY share DESC LIMIT 6 \
+        "SELECT arrayStringConcat(tenants, ', ') AS tenant, concat(sdk, ' ', sdk_version, ' / app ', app_version) AS release, \
+         affected_share AS share, affected_records AS refused, reason, toString(toDateTime(opened_at)) AS since \
+         FROM {} WHERE status != 'resolved' ORDER BY share DESC LIMIT 6 \
          SETTINGS output_format_json_quote_64bit_integers = 0",
         of("weir_alerts")
     );

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use toml_edit::{Document, Item};
+use toml_edit::{ArrayOfTables, Document, Item, TableLike};
 
 use super::Pipeline;
 use super::validate::validate;
@@ -74,13 +74,25 @@ impl Source<'_> {
         }
     }
 
+    /// Where the key of `path` stands; a number in it counts the entries of a list of sections.
     fn offset_of(&self, path: &[&str]) -> Option<usize> {
-        let mut item = self.document.as_ref()?.as_item();
+        let document = self.document.as_ref()?;
+        let (mut table, mut list): (&dyn TableLike, Option<&ArrayOfTables>) = (document.as_table(), None);
         let mut found = None;
         for name in path {
-            let Some((key, next)) = item.as_table_like().and_then(|table| table.get_key_value(name)) else { break };
+            if let Some(entry) = list.take().and_then(|tables| tables.get(name.parse().ok()?)) {
+                found = entry.span().map(|span| span.start).or(found);
+                table = entry;
+                continue;
+            }
+            let Some((key, next)) = table.get_key_value(name) else { break };
             found = key.span().map(|span| span.start).or(found);
-            item = next;
+            list = next.as_array_of_tables();
+            match next.as_table_like() {
+                Some(inner) => table = inner,
+                None if list.is_some() => {}
+                None => break,
+            }
         }
         found
     }

@@ -5,6 +5,7 @@
 //!
 //! Not here: whether the brokers answer, whether a schema fits, whether SQL parses. `check` asks those.
 
+pub mod alerts;
 pub mod load;
 mod quality;
 mod validate;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use alerts::{Alerts, Sender};
 pub use quality::{Quality, ReferenceTable, Rule};
 
 /// A whole pipeline file.
@@ -55,9 +57,12 @@ pub struct Pipeline {
     /// Rules and the quarantine.
     #[serde(default)]
     pub quality: Quality,
-    /// Detectors and the alert topic.
+    /// Detectors, the alert topics, owners, routes and suppressions.
     #[serde(default)]
     pub alerts: Alerts,
+    /// What `weir alerts send` sends alerts with, by name.
+    #[serde(default)]
+    pub senders: BTreeMap<String, Sender>,
 }
 
 /// The Kafka cluster.
@@ -202,38 +207,6 @@ pub struct Custom {
     pub settings: toml::Table,
 }
 
-/// Detectors and where alerts go.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Alerts {
-    /// The topic of alerts: history, key = fingerprint. Absent, alerts are only in the table.
-    pub topic: Option<String>,
-    /// The detector of refused records.
-    pub refused_share: Option<RefusedShare>,
-}
-
-/// Alerts when the share of refused records of a tenant's release is too large.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RefusedShare {
-    /// Opens at this share, 0 to 1.
-    pub open_at: f64,
-    /// Resolves below this share.
-    pub resolve_below: f64,
-    /// Windows with fewer records than this say nothing.
-    #[serde(default = "default_min_records")]
-    pub min_records: u64,
-    /// Resolves after this many windows in a row that say nothing.
-    #[serde(default = "default_silent_windows")]
-    pub silent_windows: u32,
-    /// The window, in milliseconds.
-    #[serde(default = "default_detect_window_ms")]
-    pub window_ms: u64,
-}
-
-fn default_silent_windows() -> u32 {
-    30
-}
 fn default_workers() -> usize {
     2
 }
@@ -272,10 +245,4 @@ fn default_align_ms() -> u64 {
 }
 fn default_true() -> bool {
     true
-}
-fn default_min_records() -> u64 {
-    100
-}
-fn default_detect_window_ms() -> u64 {
-    60_000
 }

@@ -17,6 +17,7 @@ pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem>
     names(source, pipeline, &mut problems);
     references(source, pipeline, &mut problems);
     quality::validate(source, &pipeline.quality, &mut problems);
+    super::alerts::validate(source, pipeline, &mut problems);
     problems
 }
 

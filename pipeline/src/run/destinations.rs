@@ -10,6 +10,7 @@ use weir_sinks::clickhouse::{Client, Layout, TableEncoder, TableSink};
 use weir_sinks::kafka::{AlertEncoder, QuarantineEncoder, TopicSettings, TopicSink, alert};
 use weir_sinks::{Deliver, Encode};
 
+use crate::alerts;
 use crate::config::Pipeline;
 use crate::connect;
 use crate::deliver::LaneKind;
@@ -36,11 +37,12 @@ pub(super) fn tables_of(pipeline: &Pipeline, layout: &Layout, client: &Client) -
 /// The destinations in Kafka.
 pub(super) async fn topics_of(pipeline: &Pipeline, registry: &Registry) -> Result<Vec<Destination>, Error> {
     let mut destinations = Vec::new();
-    let mut add = |table: &'static str, topic: &str, encode: Arc<dyn Encode>| {
+    let mut add = |table: &'static str, topic: &str, current_topic: Option<&String>, encode: Arc<dyn Encode>| {
         let name = format!("topic {topic}");
         let settings = TopicSettings {
             client: connect::kafka(pipeline),
             topic: topic.to_owned(),
+            current_topic: current_topic.cloned(),
             transactional_id: format!("{}/{topic}", pipeline.name),
             partitions: TOPIC_PARTITIONS,
             topic_settings: Default::default(),
@@ -55,16 +57,15 @@ pub(super) async fn topics_of(pipeline: &Pipeline, registry: &Registry) -> Resul
         });
     };
     if let Some(topic) = &pipeline.quality.quarantine_topic {
-        add(tables::QUARANTINE, topic, Arc::new(QuarantineEncoder));
+        add(tables::QUARANTINE, topic, None, Arc::new(QuarantineEncoder));
     }
     if let Some(topic) = pipeline.alerts.topic.as_ref().filter(|_| pipeline.alerts.refused_share.is_some()) {
-        let subject = format!("{topic}-value");
-        let id = registry.register(&subject, alert::SCHEMA).await.map_err(|error| Error::Unreachable {
-            part: format!("registry at {}", pipeline.registry.url),
-            detail: format!("the schema of alerts can't be registered as {subject}: {error}"),
-            remedy: "check [registry] and the subject's compatibility, or leave `alerts.topic` out".to_owned(),
-        })?;
-        add(tables::ALERTS_HISTORY, topic, Arc::new(AlertEncoder::new(id)));
+        let current_topic = pipeline.alerts.current_topic.as_ref();
+        let id = alerts::register(pipeline, registry, topic, alert::SCHEMA).await?;
+        if let Some(current) = current_topic {
+            alerts::register(pipeline, registry, current, alert::SCHEMA).await?;
+        }
+        add(tables::ALERTS_HISTORY, topic, current_topic, Arc::new(AlertEncoder::new(id)));
     }
     Ok(destinations)
 }

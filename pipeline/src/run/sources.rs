@@ -16,6 +16,7 @@ use weir_schemas::time::EventTime;
 use super::operators::Described;
 use super::span;
 use super::tables::kept_events;
+use crate::alerts;
 use crate::bind::{Bound, BoundSource, BoundView};
 use crate::complaints::Complaints;
 use crate::config::{self, Pipeline};
@@ -195,6 +196,7 @@ pub(super) fn graph_of(
                 silent_windows: detector.silent_windows,
                 window: span(detector.window_ms),
                 settle: allowed_lateness,
+                policy: alerts::policy(pipeline),
             };
             (sender, thresholds)
         }),

@@ -18,7 +18,7 @@ pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]
     let mut plain =
         vec![tables::progress(), tables::partitions(), tables::judgements(), tables::quarantine(None), ledger_table()];
     if pipeline.alerts.refused_share.is_some() {
-        plain.extend([tables::alerts(), tables::alerts_history()]);
+        plain.extend([tables::alerts(), tables::alerts_history(), tables::acknowledgements()]);
     }
     let mut rules = bound.sources.iter().flat_map(|source| &source.contract.rules);
     if rules.any(|rule| rule.mode == Mode::Tag) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Certificate, Client, ClientBuilder, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, Method, StatusCode};
 use schema_registry_converter::async_impl::schema_registry::{
     SrSettings, get_referenced_schema, get_schema_by_id, get_schema_by_subject_and_version, post_schema,
 };
@@ -193,7 +193,7 @@ impl Registry {
     /// [`Failure::Unknown`] when there is no such subject, and the others.
     pub async fn versions(&self, subject: &str) -> Result<Vec<u32>, Failure> {
         let path = format!("/subjects/{}/versions", escape(subject));
-        let answer = self.call(&path, None).await?;
+        let answer = self.call(&path, Method::GET, None).await?;
         serde_json::from_value(answer).map_err(|_| not_a_registry(&path))
     }
 
@@ -221,7 +221,7 @@ impl Registry {
     /// [`Failure::Unknown`] when the subject has no version yet and the registry says so, and the others.
     pub async fn is_compatible(&self, subject: &str, schema: &str) -> Result<bool, Failure> {
         let path = format!("/compatibility/subjects/{}/versions", escape(subject));
-        let answer = self.call(&path, Some(&serde_json::json!({ "schema": schema }))).await?;
+        let answer = self.call(&path, Method::POST, Some(&serde_json::json!({ "schema": schema }))).await?;
         answer.get("is_compatible").and_then(Value::as_bool).ok_or_else(|| not_a_registry(&path))
     }
 
@@ -237,18 +237,34 @@ impl Registry {
         }
     }
 
+    /// Registers a schema whose subject is to be held to `level`, and tells its id. A level that somebody has set for the
+    /// subject stays.
+    ///
+    /// # Errors
+    /// As of [`Registry::register`].
+    pub async fn register_held(&self, subject: &str, schema: &str, level: Compatibility) -> Result<u32, Failure> {
+        let id = self.register(subject, schema).await?;
+        let path = format!("/config/{}", escape(subject));
+        match self.config(&path).await {
+            Err(Failure::Unknown(_)) => {}
+            other => return other.map(|_| id),
+        }
+        let body = serde_json::json!({ "compatibility": level.name() });
+        self.call(&path, Method::PUT, Some(&body)).await.map(|_| id)
+    }
+
     async fn config(&self, path: &str) -> Result<Compatibility, Failure> {
-        let answer = self.call(path, None).await?;
+        let answer = self.call(path, Method::GET, None).await?;
         let level = answer.get("compatibilityLevel").or_else(|| answer.get("compatibility"));
         level.and_then(Value::as_str).and_then(Compatibility::from_name).ok_or_else(|| not_a_registry(path))
     }
 
     /// A call that the crate doesn't have, or makes with a subject that isn't escaped: at each address in order, until
-    /// one can be asked. With a body it is a POST.
-    async fn call(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+    /// one can be asked.
+    async fn call(&self, path: &str, method: Method, body: Option<&Value>) -> Result<Value, Failure> {
         let mut last = Failure::Unavailable("the registry has no address".to_owned());
         for url in &self.settings.urls {
-            match self.call_at(&format!("{url}{path}"), body).await {
+            match self.call_at(&format!("{url}{path}"), method.clone(), body).await {
                 Err(Failure::Unavailable(why)) => last = Failure::Unavailable(why),
                 other => return other,
             }
@@ -256,14 +272,12 @@ impl Registry {
         Err(last)
     }
 
-    async fn call_at(&self, url: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let request = match body {
-            None => self.client.get(url),
-            Some(body) => {
-                let kind = "application/vnd.schemaregistry.v1+json";
-                self.client.post(url).header(CONTENT_TYPE, kind).body(body.to_string())
-            }
-        };
+    async fn call_at(&self, url: &str, method: Method, body: Option<&Value>) -> Result<Value, Failure> {
+        let mut request = self.client.request(method, url);
+        if let Some(body) = body {
+            let kind = "application/vnd.schemaregistry.v1+json";
+            request = request.header(CONTENT_TYPE, kind).body(body.to_string());
+        }
         let request = match &self.settings.credentials {
             Credentials::None => request,
             Credentials::Basic { user, password } => request.basic_auth(user, Some(password)),
@@ -350,6 +364,19 @@ impl<T> From<Failure> for Lookup<T> {
 }
 
 impl Compatibility {
+    /// The registry's word for the level.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compatibility::None => "NONE",
+            Compatibility::Backward => "BACKWARD",
+            Compatibility::BackwardTransitive => "BACKWARD_TRANSITIVE",
+            Compatibility::Forward => "FORWARD",
+            Compatibility::ForwardTransitive => "FORWARD_TRANSITIVE",
+            Compatibility::Full => "FULL",
+            Compatibility::FullTransitive => "FULL_TRANSITIVE",
+        }
+    }
+
     /// The level of a registry's word.
     pub fn from_name(name: &str) -> Option<Compatibility> {
         Some(match name {

@@ -156,6 +156,30 @@ async fn a_subject_without_a_compatibility_of_its_own_has_the_registrys() {
     assert_eq!(registry.compatibility_of("other").await, Ok(Compatibility::None));
 }
 
+/// A level is set where there is none, and one that a person has set stays.
+#[tokio::test]
+async fn a_subject_is_held_to_a_level_unless_it_has_one() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let note = Arc::clone(&asked);
+    let registry = canned(Arc::new(move |request: &str| {
+        let line = request.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+        note.lock().expect("whole").push(line.clone());
+        match line.as_str() {
+            "GET /config/new" => (404, r#"{"error_code": 40408, "message": "no subject-level compatibility"}"#.into()),
+            "GET /config/old" => (200, r#"{"compatibilityLevel": "BACKWARD"}"#.into()),
+            "PUT /config/new" => (200, r#"{"compatibility": "FULL_TRANSITIVE"}"#.into()),
+            _ => (200, r#"{"id": 3}"#.into()),
+        }
+    }))
+    .await;
+    for subject in ["new", "old"] {
+        assert_eq!(registry.register_held(subject, EVENT, Compatibility::FullTransitive).await, Ok(3));
+    }
+    let asked = asked.lock().expect("whole").clone();
+    assert_eq!(asked.iter().filter(|line| line.starts_with("PUT")).collect::<Vec<_>>(), ["PUT /config/new"]);
+    assert_eq!(asked.iter().filter(|line| line.starts_with("POST")).count(), 2);
+}
+
 #[tokio::test]
 async fn a_schema_that_doesnt_fit_is_told_from_one_that_cant_be_sent() {
     let register = |status: u16, body: &'static str| async move {

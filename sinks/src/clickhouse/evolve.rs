@@ -10,6 +10,7 @@
 use serde::Deserialize;
 use weir_schemas::rows::Table;
 use weir_schemas::stage::Column;
+use weir_schemas::tables;
 
 use super::client::Client;
 use super::ddl::{BaseTable, MARK, column_definition};
@@ -110,7 +111,11 @@ impl Layout {
     }
 
     fn readers(&self, database: &str) -> Result<Vec<String>, Error> {
-        let plain = self.tables.iter().map(|table| Ok(reader::create_plain(database, table)));
+        let has_acknowledgements = self.tables.iter().any(|table| *table.name == *tables::ACKNOWLEDGEMENTS);
+        let plain = self.tables.iter().map(|table| {
+            let is_joined = *table.name == *tables::ALERTS && has_acknowledgements;
+            Ok(if is_joined { reader::create_alerts(database) } else { reader::create_plain(database, table) })
+        });
         plain.chain(self.views.iter().map(|view| reader::create_view(database, view))).collect()
     }
 }

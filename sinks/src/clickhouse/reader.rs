@@ -43,7 +43,24 @@ pub struct ViewTable {
 /// The statement that makes the readers' view of a table without windows.
 pub fn create_plain(database: &str, table: &Table) -> String {
     let columns: Vec<String> = table.columns.iter().map(|column| shown(&column.name, &stored(&column.name))).collect();
-    create(database, table, &columns)
+    create(database, table, &columns, "")
+}
+
+/// The statement that makes the readers' view of the newest steps of alerts: its own columns, then who has taken an alert
+/// on and when, as far as the acknowledgement holds for this step.
+pub fn create_alerts(database: &str) -> String {
+    let table = tables::alerts();
+    let mut columns: Vec<String> =
+        table.columns.iter().map(|column| shown(&column.name, &stored(&column.name))).collect();
+    let holds = "`said`.`fingerprint` != '' AND (`said`.`until` IS NULL OR `rows`.`window_end` <= `said`.`until`)";
+    columns.push(shown("acknowledged_by", &format!("if({holds}, ifNull(`said`.`acknowledged_by`, ''), '')")));
+    columns.push(shown("acknowledged_at", &format!("if({holds}, toNullable(`said`.`acknowledged_at`), NULL)")));
+    let said = format!("{}.{}", identifier(database), identifier(&base_table(tables::ACKNOWLEDGEMENTS)));
+    let join = format!(
+        "LEFT JOIN {said} AS `said` FINAL \
+         ON `said`.`fingerprint` = `rows`.`fingerprint` AND `said`.`opened_at` = `rows`.`opened_at`\n"
+    );
+    create(database, &table, &columns, &join)
 }
 
 /// The statement that makes the readers' view of a kept query.
@@ -83,13 +100,13 @@ pub fn create_view(database: &str, view: &ViewTable) -> Result<String, Error> {
         });
     }
     let columns: Vec<String> = columns.iter().map(|(name, value)| shown(name, value)).collect();
-    Ok(create(database, table, &columns))
+    Ok(create(database, table, &columns, ""))
 }
 
-fn create(database: &str, table: &Table, columns: &[String]) -> String {
+fn create(database: &str, table: &Table, columns: &[String], join: &str) -> String {
     let qualified = |name: &str| format!("{}.{}", identifier(database), identifier(name));
     format!(
-        "CREATE OR REPLACE VIEW {} AS\nSELECT\n    {}\nFROM {} AS `rows` FINAL\n\
+        "CREATE OR REPLACE VIEW {} AS\nSELECT\n    {}\nFROM {} AS `rows` FINAL\n{join}\
          SETTINGS do_not_merge_across_partitions_select_final = 1\nCOMMENT {}",
         qualified(&table.name),
         columns.join(",\n    "),

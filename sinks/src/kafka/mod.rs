@@ -1,15 +1,17 @@
 //! Kafka topics as destinations: alerts, and refused records with their original bytes.
 //!
 //! Encoders turn rows into messages; one [`TopicSink`] per topic sends them, each exactly once as `read_committed`
-//! consumers see it.
+//! consumers see it. What Weir itself reads back of its own topics is in [`read`].
 
+pub mod acknowledgement;
 pub mod alert;
 mod classify;
 mod message;
 pub mod quarantine;
+pub mod read;
 mod tail;
 mod topic;
 
 pub use alert::AlertEncoder;
 pub use quarantine::QuarantineEncoder;
-pub use topic::{TopicSettings, TopicSink};
+pub use topic::{Cleanup, TopicSettings, TopicSink, create_topic};

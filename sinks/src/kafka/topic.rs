@@ -10,8 +10,12 @@
 //! Invariants: one live sender per transactional id; a message leaves only inside a transaction; what is
 //! left out is left out because its identity was seen committed.
 //!
-//! Not here: a compacted topic. Compaction removes earlier steps of an alert from the tail, and a delivery told
-//! again would then add them behind the later ones.
+//! A topic may have a second one beside it, compacted, that holds the newest message of each key. It is written in the
+//! same transactions, and what it has is told by the first one's tail: compaction removes earlier steps of an alert, so a
+//! delivery told again could not be recognised by the compacted topic alone.
+//!
+//! Not here: tombstones in the compacted topic. The last message of a key stays, so that a consumer that was away for
+//! however long learns that an alert has been resolved; a tombstone would be gone after `delete.retention.ms`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,11 +54,13 @@ pub struct TopicSettings {
     pub client: ClientConfig,
     /// The topic.
     pub topic: String,
+    /// A compacted topic that gets the newest message of each key.
+    pub current_topic: Option<String>,
     /// What makes two senders the same one: the pipeline's name and the destination's.
     pub transactional_id: String,
     /// Partitions of the topic, if Weir makes it.
     pub partitions: i32,
-    /// The topic's settings by Kafka's names, if Weir makes it.
+    /// The first topic's settings by Kafka's names, if Weir makes it.
     pub topic_settings: BTreeMap<String, String>,
 }
 
@@ -70,14 +76,14 @@ impl TopicSink {
         TopicSink { settings: Arc::new(settings), session: None }
     }
 
-    /// Makes the topic if it isn't there, and fences older senders. [`Deliver::deliver`] does so by itself; called at
+    /// Makes the topics if they aren't there, and fences older senders. [`Deliver::deliver`] does so by itself; called at
     /// start it finds what can't work early.
     ///
     /// # Errors
     /// As of [`Deliver::deliver`].
     pub async fn prepare(&mut self) -> Result<(), DeliveryError> {
         if self.session.is_none() {
-            create_topic(&self.settings).await?;
+            create_topics(&self.settings).await?;
             let settings = Arc::clone(&self.settings);
             self.session = Some(blocking(move || Session::open(settings)).await?);
         }
@@ -112,25 +118,62 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| Err(DeliveryError::Retriable { why: format!("the sender's thread ended: {error}") }))
 }
 
-async fn create_topic(settings: &TopicSettings) -> Result<(), DeliveryError> {
-    let failed = |error: KafkaError| classify(&error, &settings.topic, None);
-    let admin: AdminClient<DefaultClientContext> = settings.client.create().map_err(failed)?;
-    // -1 replicas: as many as the cluster's default says.
-    let mut topic = NewTopic::new(&settings.topic, settings.partitions, TopicReplication::Fixed(-1))
-        .set("cleanup.policy", "delete")
-        .set("max.message.bytes", LARGEST_MESSAGE_BYTES);
-    for (name, value) in &settings.topic_settings {
-        topic.config.retain(|(other, _)| other != name);
-        topic = topic.set(name, value);
+/// How a topic forgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Old messages go.
+    Delete,
+    /// The newest message of each key stays.
+    Compact,
+}
+
+impl Cleanup {
+    fn policy(self) -> &'static str {
+        match self {
+            Cleanup::Delete => "delete",
+            Cleanup::Compact => "compact",
+        }
     }
+}
+
+/// Makes a topic of one partition, unless a topic of this name is there: for those who read a topic that its writer hasn't
+/// made yet.
+///
+/// # Errors
+/// As of [`Deliver::deliver`].
+pub async fn create_topic(client: &ClientConfig, topic: &str, cleanup: Cleanup) -> Result<(), DeliveryError> {
+    create_all(client, topic, &[new_topic(topic, cleanup, 1)]).await
+}
+
+async fn create_topics(settings: &TopicSettings) -> Result<(), DeliveryError> {
+    let mut topics = vec![new_topic(&settings.topic, Cleanup::Delete, settings.partitions)];
+    for (name, value) in &settings.topic_settings {
+        topics[0].config.retain(|(other, _)| other != name);
+        topics[0].config.push((name, value));
+    }
+    let current = settings.current_topic.as_deref();
+    topics.extend(current.map(|topic| new_topic(topic, Cleanup::Compact, settings.partitions)));
+    create_all(&settings.client, &settings.topic, &topics).await
+}
+
+async fn create_all(client: &ClientConfig, asked: &str, topics: &[NewTopic<'_>]) -> Result<(), DeliveryError> {
+    let failed = |topic: &str, error: KafkaError| classify(&error, topic, None);
+    let admin: AdminClient<DefaultClientContext> = client.create().map_err(|error| failed(asked, error))?;
     let options = AdminOptions::new().request_timeout(Some(STEP_WITHIN)).operation_timeout(Some(STEP_WITHIN));
-    for result in admin.create_topics([&topic], &options).await.map_err(failed)? {
+    for result in admin.create_topics(topics, &options).await.map_err(|error| failed(asked, error))? {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(failed(KafkaError::AdminOp(code))),
+            Err((topic, code)) => return Err(failed(&topic, KafkaError::AdminOp(code))),
         }
     }
     Ok(())
+}
+
+/// A topic that Weir makes. -1 replicas: as many as the cluster's default says.
+fn new_topic(name: &str, cleanup: Cleanup, partitions: i32) -> NewTopic<'_> {
+    NewTopic::new(name, partitions, TopicReplication::Fixed(-1))
+        .set("cleanup.policy", cleanup.policy())
+        .set("max.message.bytes", LARGEST_MESSAGE_BYTES)
 }
 
 /// What librdkafka reports on its own threads: the last error of the client, and the first message that failed.
@@ -255,8 +298,13 @@ impl Session {
         if !new.is_empty() {
             self.producer.begin_transaction()?;
             self.open_since = Some(Instant::now());
-            for message in new {
-                self.produce(message)?;
+            for message in &new {
+                self.produce(&self.settings.topic, message)?;
+            }
+            if let Some(current) = &self.settings.current_topic {
+                for message in newest_of_keys(&new) {
+                    self.produce(current, message)?;
+                }
             }
             self.producer.commit_transaction(STEP_WITHIN)?;
             self.open_since = None;
@@ -282,8 +330,8 @@ impl Session {
         Ok(())
     }
 
-    fn produce(&self, message: &Message) -> KafkaResult<()> {
-        let mut record = BaseRecord::<[u8], [u8]>::to(&self.settings.topic).headers(kafka_headers(message));
+    fn produce(&self, topic: &str, message: &Message) -> KafkaResult<()> {
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(kafka_headers(message));
         record.key = message.key.as_deref();
         record.payload = message.value.as_deref();
         let until = Instant::now() + STEP_WITHIN;
@@ -301,6 +349,12 @@ impl Session {
             }
         }
     }
+}
+
+/// Of `messages`, which stand in their order, the last of each key, in the order of keys.
+fn newest_of_keys<'a>(messages: &[&'a Message]) -> Vec<&'a Message> {
+    let newest: BTreeMap<_, _> = messages.iter().map(|message| (message.key.as_deref(), *message)).collect();
+    newest.into_values().collect()
 }
 
 fn kafka_headers(message: &Message) -> OwnedHeaders {

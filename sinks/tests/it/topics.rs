@@ -47,6 +47,7 @@ fn settings(topic: &str) -> TopicSettings {
     TopicSettings {
         client: client_config(),
         topic: topic.to_owned(),
+        current_topic: None,
         transactional_id: format!("{topic}-sender"),
         partitions: 3,
         topic_settings: BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]),
@@ -250,6 +251,10 @@ async fn steps_of_an_alert_come_in_order_with_their_fingerprint_as_key() {
                 ColumnType::DateTime64(..) => Arc::new(TimestampMicrosecondArray::from(vec![7, 7])),
                 ColumnType::UInt(Width::W32) => Arc::new(UInt32Array::from(revisions.to_vec())),
                 ColumnType::UInt(_) => Arc::new(UInt64Array::from(vec![1, 1])),
+                ColumnType::Nullable(of) if **of == ColumnType::Float64 => {
+                    Arc::new(Float64Array::from(vec![None, Some(0.5)]))
+                }
+                ColumnType::Nullable(_) => Arc::new(UInt64Array::from(vec![None, Some(1)])),
                 ColumnType::Float64 => Arc::new(Float64Array::from(vec![0.5, 0.5])),
                 ColumnType::Array(_) => {
                     let field = ColumnType::String.field("item");
@@ -276,11 +281,40 @@ async fn steps_of_an_alert_come_in_order_with_their_fingerprint_as_key() {
     }
     let seen: Vec<Seen> = committed(&topic).into_values().flatten().collect();
     let ids: Vec<String> = seen.iter().map(|message| message.header("weir_id")).collect();
-    assert_eq!(ids, ["f00d/0000000001/7", "f00d/0000000002/7", "f00d/0000000003/7", "f00d/0000000010/7"]);
+    let id = |revision: u32| format!("f00d/09223372036854775815/{revision:010}");
+    assert_eq!(ids, [1, 2, 3, 10].map(id));
     assert!(seen.iter().all(|message| message.key.as_deref() == Some(b"f00d")));
     assert!(
         seen.iter().all(|message| message.value.as_deref().is_some_and(|value| value.starts_with(&[0, 0, 0, 0, 5])))
     );
+}
+
+/// A topic beside the first one that keeps the newest message of each key, in the same transactions.
+#[tokio::test]
+async fn the_current_topic_has_the_newest_message_of_each_key_and_nothing_twice() {
+    let (topic, current) = (new_topic("alerts"), new_topic("current"));
+    let settings = || TopicSettings { current_topic: Some(current.clone()), ..settings(&topic) };
+    let mut sink = TopicSink::new(settings());
+    // Keys come again every seven offsets: ten records have three keys twice.
+    for epoch in [1, 1, 2] {
+        deliver(&mut sink, &quarantined(epoch * 10, epoch * 10 + 10, epoch)).await.expect("delivered");
+    }
+    drop(sink);
+    // Told again by the next one, as after a kill: an older epoch must not come behind a newer one.
+    let mut sink = TopicSink::new(settings());
+    for epoch in [1, 2, 3] {
+        deliver(&mut sink, &quarantined(epoch * 10, epoch * 10 + 10, epoch)).await.expect("delivered");
+    }
+    let offsets = |topic: &str| -> Vec<u64> {
+        let all = committed(topic).into_values().flatten();
+        let mut offsets: Vec<u64> =
+            all.map(|message| message.header("weir_offset").parse().expect("a number")).collect();
+        offsets.sort_unstable();
+        offsets
+    };
+    assert_eq!(offsets(&topic), (10..40).collect::<Vec<_>>());
+    let newest: Vec<u64> = [10, 20, 30].into_iter().flat_map(|first| first + 3..first + 10).collect();
+    assert_eq!(offsets(&current), newest);
 }
 
 /// A sender that died after its messages reached the broker, but before its transaction was committed.

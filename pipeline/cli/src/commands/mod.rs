@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+pub(crate) mod alerts;
 pub(crate) mod check;
 pub(crate) mod clickhouse;
 pub(crate) mod completions;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
 
 mod ahead;
+mod alerts;
 mod detect;
 mod disk;
 mod evaluable;
@@ -13,6 +14,7 @@ mod mutated;
 mod mutations;
 mod parked;
 mod program;
+mod receivers;
 mod refusals;
 mod retail;
 mod retail_rules;

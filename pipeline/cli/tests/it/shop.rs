@@ -87,7 +87,7 @@ fn faults_end_where_they_belong_and_the_bad_release_is_named() {
         "SELECT DISTINCT sdk, sdk_version, app_version, reason FROM weir_alerts_history WHERE detail = 'amounts_are_positive'",
     );
     assert_eq!(alerts, "android\t4.2.0\t7.1\trule");
-    let opened = bench.ask("SELECT count() > 0, min(share) >= 0.05, min(length(examples)) > 0 FROM weir_alerts_history WHERE status = 'open'");
+    let opened = bench.ask("SELECT count() > 0, min(affected_share) >= 0.05, min(length(examples)) > 0 FROM weir_alerts_history WHERE status = 'open'");
     assert_eq!(opened, "1\t1\t1");
 }
 
