@@ -238,7 +238,7 @@ impl Registry {
     }
 
     /// Registers a schema whose subject is to be held to `level`, and tells its id. A level that somebody has set for the
-    /// subject stays.
+    /// subject stays, save `NONE`: some registries answer so where nothing is set.
     ///
     /// # Errors
     /// As of [`Registry::register`].
@@ -246,7 +246,7 @@ impl Registry {
         let id = self.register(subject, schema).await?;
         let path = format!("/config/{}", escape(subject));
         match self.config(&path).await {
-            Err(Failure::Unknown(_)) => {}
+            Ok(Compatibility::None) | Err(Failure::Unknown(_)) => {}
             other => return other.map(|_| id),
         }
         let body = serde_json::json!({ "compatibility": level.name() });

@@ -167,17 +167,21 @@ async fn a_subject_is_held_to_a_level_unless_it_has_one() {
         match line.as_str() {
             "GET /config/new" => (404, r#"{"error_code": 40408, "message": "no subject-level compatibility"}"#.into()),
             "GET /config/old" => (200, r#"{"compatibilityLevel": "BACKWARD"}"#.into()),
-            "PUT /config/new" => (200, r#"{"compatibility": "FULL_TRANSITIVE"}"#.into()),
+            "GET /config/none" => (200, r#"{"compatibilityLevel": "NONE"}"#.into()),
+            "PUT /config/new" | "PUT /config/none" => (200, r#"{"compatibility": "FULL_TRANSITIVE"}"#.into()),
             _ => (200, r#"{"id": 3}"#.into()),
         }
     }))
     .await;
-    for subject in ["new", "old"] {
+    for subject in ["new", "old", "none"] {
         assert_eq!(registry.register_held(subject, EVENT, Compatibility::FullTransitive).await, Ok(3));
     }
     let asked = asked.lock().expect("whole").clone();
-    assert_eq!(asked.iter().filter(|line| line.starts_with("PUT")).collect::<Vec<_>>(), ["PUT /config/new"]);
-    assert_eq!(asked.iter().filter(|line| line.starts_with("POST")).count(), 2);
+    assert_eq!(
+        asked.iter().filter(|line| line.starts_with("PUT")).collect::<Vec<_>>(),
+        ["PUT /config/new", "PUT /config/none"]
+    );
+    assert_eq!(asked.iter().filter(|line| line.starts_with("POST")).count(), 3);
 }
 
 #[tokio::test]

@@ -145,7 +145,6 @@ pub(crate) mod micros {
     use chrono::{DateTime, SecondsFormat};
     use serde::Serializer;
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     pub(crate) fn serialize<S: Serializer>(at: &i64, serializer: S) -> Result<S::Ok, S::Error> {
         match DateTime::from_timestamp_micros(*at) {
             Some(at) => serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
@@ -153,7 +152,6 @@ pub(crate) mod micros {
         }
     }
 
-    #[expect(clippy::ref_option, reason = "serde calls it so")]
     pub(crate) fn serialize_some<S: Serializer>(at: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
         match at {
             Some(at) => serialize(at, serializer),

@@ -1,6 +1,7 @@
 //! Alerts from the detector to people: topics, tables, commands and senders, through outages and kills.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
@@ -34,10 +35,19 @@ const TENANTS: usize = 10;
 const WEB: usize = 8;
 
 /// Sends [`EACH`] purchases of every tenant in each of `minutes`, as many of them with a negative amount as `bad` says.
-fn purchases(bench: &Bench, minutes: std::ops::Range<usize>, bad: impl Fn(usize, usize) -> u32) {
+fn purchases(bench: &Bench, minutes: Range<usize>, bad: impl Fn(usize, usize) -> u32) {
+    purchases_of(bench, 0..TENANTS, minutes, bad);
+}
+
+/// Sends good purchases of a tenant without alerts, which close the windows before them.
+fn close_windows_before(bench: &Bench, minute: usize) {
+    purchases_of(bench, TENANTS..TENANTS + 1, minute..minute + 1, |_, _| 0);
+}
+
+fn purchases_of(bench: &Bench, tenants: Range<usize>, minutes: Range<usize>, bad: impl Fn(usize, usize) -> u32) {
     let mut lines = String::new();
     for minute in minutes.clone() {
-        for tenant in 0..TENANTS {
+        for tenant in tenants.clone() {
             let sdk = if tenant < WEB { "android" } else { "web" };
             for at in 0..EACH {
                 let amount = if at < bad(tenant, minute) { "-1.00" } else { "5.00" };
@@ -406,9 +416,8 @@ fn an_acknowledged_alert_is_not_told_again() {
         clickhouse("system", &there, &[]) == "1"
             && bench.ask("SELECT count() FROM weir_alerts_history") == count.to_string()
     };
-    // Good purchases some minutes later close the windows before them.
     purchases(&bench, 0..5, opened_worse_resolved_opened);
-    purchases(&bench, 9..10, |_, _| 0);
+    close_windows_before(&bench, 9);
     let mut running = bench.start(&["run", "pipeline.toml"]);
     wait_until("all have opened, got worse, ended and opened", || steps_are(4 * TENANTS));
     let send = ["alerts", "send", "pipeline.toml", "--from-beginning", "--until-end"];
@@ -420,7 +429,7 @@ fn an_acknowledged_alert_is_not_told_again() {
     let open: Vec<&str> = open.lines().collect();
     bench.weir(&["alerts", "ack", "pipeline.toml", open[0], "--by", "ada"]).fine();
     purchases(&bench, 10..13, |_, minute| [12, 0, 8][minute - 10]);
-    purchases(&bench, 20..21, |_, _| 0);
+    close_windows_before(&bench, 20);
     wait_until("all go on, end and open again", || steps_are(7 * TENANTS));
     terminate(&mut running);
     bench.weir(&send).fine();
