@@ -473,7 +473,7 @@ url = "https://example.com/hook"
             ("topic = \"alerts\"\n", "", "there is a topic of newest steps and none of all steps"),
             ("\"alerts-current\"", "\"alerts\"", "`alerts` is named by `topic` already"),
             ("\"alerts-current\"", "\"shop-control\"", "`shop-control` is named by `current_topic` already"),
-            ("url = \"https://example.com/hook\"", "", "p.toml:26:2: sender `chat` has no `url`"),
+            ("url = \"https://example.com/hook\"", "", "p.toml:26:10: sender `chat` has no `url`"),
             ("https://example.com", "example.com", "no HTTP address"),
             ("kind = \"slack\"", "kind = \"email\"", "sender `chat` has no `server`"),
             ("kind = \"slack\"", "kind = \"pager\"", "pager"),
