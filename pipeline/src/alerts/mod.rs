@@ -29,8 +29,13 @@ pub const COMPATIBILITY: Compatibility = Compatibility::FullTransitive;
 /// Owners, routes and suppressions.
 pub fn policy(pipeline: &Pipeline) -> Policy {
     let alerts = &pipeline.alerts;
+    let named = alerts.owners.iter().map(|rule| (matching(&rule.when), rule.owner.clone()));
+    // Where the list says nothing, a rule's own owner has to act.
+    let rules = pipeline.quality.rules.iter().filter(|(_, rule)| !rule.owner.is_empty());
+    let of_rules =
+        rules.map(|(id, rule)| (Matching { conditions: vec![(Part::Rule, Pattern(id.clone()))] }, rule.owner.clone()));
     Policy {
-        owners: alerts.owners.iter().map(|rule| (matching(&rule.when), rule.owner.clone())).collect(),
+        owners: named.chain(of_rules).collect(),
         routes: alerts.routes.iter().map(|route| (matching(&route.when), route.to.clone())).collect(),
         senders: pipeline.senders.keys().cloned().collect(),
         suppressions: alerts.suppressions.iter().map(suppression).collect(),

@@ -27,7 +27,7 @@ pub struct Alerts {
     pub current_topic: Option<String>,
     /// The topic of acknowledgements; absent, `<pipeline>-control`.
     pub control_topic: Option<String>,
-    /// Who has to act: the first that matches.
+    /// Who has to act: the first that matches; where none does, the owner of the rule that is broken.
     #[serde(default)]
     pub owners: Vec<OwnerRule>,
     /// Which senders tell an alert: the first that matches. With no route at all every sender does.
