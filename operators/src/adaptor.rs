@@ -31,6 +31,7 @@ use weir_schemas::rows::Changes;
 use weir_schemas::time::{Epoch, EventTime};
 
 use crate::drive::Driver;
+use crate::effort::Efforts;
 use crate::error::Error;
 use crate::moment::Moment;
 use crate::operator::Operator;
@@ -104,6 +105,8 @@ pub struct Host {
     pub sink: Arc<dyn EpochSink>,
     /// Where failures go.
     pub failure: Failure,
+    /// Where CPU time is noted.
+    pub efforts: Arc<Efforts>,
     /// The first epoch to process (the committed one's next) and the watermark that is known already.
     pub resume: Moment,
 }
@@ -151,17 +154,19 @@ fn assemble<'scope>(
             (OutputBuilder::from(output), stream)
         })
         .unzip();
-    let host = host.clone();
+    let (host, effort) = (host.clone(), host.efforts.of(&name));
     builder.build(move |mut held| {
         for capability in &mut held {
             capability.downgrade(&host.resume);
         }
         let mut adaptor = Adaptor { name, host, driver, outputs, held, stash: BTreeMap::new() };
         move |frontiers| {
-            input.for_each(|capability, batch| {
-                adaptor.take(Moment::meet(capability.stamp().iter()), std::mem::take(batch).0);
+            effort.spend(|| {
+                input.for_each(|capability, batch| {
+                    adaptor.take(Moment::meet(capability.stamp().iter()), std::mem::take(batch).0);
+                });
+                adaptor.advance(frontiers.first().and_then(|frontier| Moment::meet(frontier.frontier().iter())));
             });
-            adaptor.advance(frontiers.first().and_then(|frontier| Moment::meet(frontier.frontier().iter())));
         }
     });
     streams

@@ -13,6 +13,7 @@ mod content;
 pub mod deduplicate;
 pub mod detect;
 mod drive;
+pub mod effort;
 pub mod error;
 pub mod expr;
 mod group_key;

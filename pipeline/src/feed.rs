@@ -188,6 +188,7 @@ pub fn feed<'scope>(
         })
         .unzip();
     let mut outputs = outputs;
+    let effort = cx.metrics.efforts().of(&format!("{}/source", cx.name));
     let at = resume;
     let mut feed = Feed { cx, source, at, reached: at.watermark, is_idle: false, is_ended: false, told_at: None };
     builder.build(move |mut held| {
@@ -203,7 +204,7 @@ pub fn feed<'scope>(
             while let Some(moment) = feed.leave() {
                 go_to(&mut held, moment);
             }
-            let turn = match feed.poll() {
+            let turn = match effort.spend(|| feed.poll()) {
                 Ok(turn) => turn,
                 Err(error) => {
                     has_failed = true;

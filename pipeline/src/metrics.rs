@@ -18,12 +18,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use weir_operators::account::TopicNames;
+use weir_operators::effort::Efforts;
 use weir_schemas::fate::Fate;
 use weir_schemas::metric::{Kind, Metric};
 use weir_schemas::rule::Mode;
 use weir_schemas::stage::CONSUMED;
 use weir_schemas::time::EventTime;
 
+use crate::clock::thread_cpu_ns;
 use crate::status::Status;
 
 type Labels = Vec<(&'static str, String)>;
@@ -36,6 +38,8 @@ pub struct Metrics {
     by_fate: Family<Labels, Counter>,
     rules_broken: Family<Labels, Counter>,
     consumed_bytes: Family<Labels, Counter>,
+    operator_cpu: Family<Labels, Counter<f64, AtomicU64>>,
+    efforts: Arc<Efforts>,
     imbalances: Counter,
     found_imbalances: Arc<AtomicU64>,
     commit_seconds: Histogram,
@@ -52,6 +56,8 @@ impl Default for Metrics {
             by_fate: Family::default(),
             rules_broken: Family::default(),
             consumed_bytes: Family::default(),
+            operator_cpu: Family::default(),
+            efforts: Arc::new(Efforts::new(thread_cpu_ns)),
             imbalances: Counter::default(),
             found_imbalances: Arc::default(),
             commit_seconds: seconds(),
@@ -75,6 +81,7 @@ impl Metrics {
             Metric::RecordsByFate => self.registry.register(name, help, self.by_fate.clone()),
             Metric::RulesBroken => self.registry.register(name, help, self.rules_broken.clone()),
             Metric::BytesConsumed => self.registry.register(name, help, self.consumed_bytes.clone()),
+            Metric::OperatorCpu => self.registry.register(name, help, self.operator_cpu.clone()),
             Metric::LedgerImbalances => self.registry.register(name, help, self.imbalances.clone()),
             Metric::CommitSeconds => self.registry.register(name, help, self.commit_seconds.clone()),
             Metric::DeliverySeconds => self.registry.register(name, help, self.delivery_seconds.clone()),
@@ -138,6 +145,11 @@ impl Metrics {
         self.found_imbalances.clone()
     }
 
+    /// Where operators note their CPU time.
+    pub fn efforts(&self) -> Arc<Efforts> {
+        self.efforts.clone()
+    }
+
     /// Everything in Prometheus' text format, the gauges as `status` has them.
     pub fn text(&self, status: &Status) -> Result<String, fmt::Error> {
         self.fill(status);
@@ -149,6 +161,10 @@ impl Metrics {
     fn fill(&self, status: &Status) {
         let found = self.found_imbalances.load(Ordering::Relaxed);
         self.imbalances.inc_by(found.saturating_sub(self.imbalances.get()));
+        for (operator, ns) in self.efforts.all() {
+            let counter = self.operator_cpu.get_or_create(&vec![("operator", operator)]).clone();
+            counter.inc_by((ns as f64 / 1e9 - counter.get()).max(0.0));
+        }
         let set = |metric: Metric, labels: Labels, value: f64| {
             if let Some(gauges) = self.gauges.get(metric.name()) {
                 gauges.get_or_create(&labels).set(value);

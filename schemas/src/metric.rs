@@ -49,5 +49,6 @@ metrics! {
     CommitSeconds, "weir_commit_seconds", Histogram, "Time to write one epoch's commit.";
     DeliverySeconds, "weir_delivery_seconds", Histogram, "Time from an epoch's commit to its last acknowledgement.";
     ParkedPartitions, "weir_parked_partitions", Gauge, "Partitions that wait for the schema registry.";
+    OperatorCpu, "weir_operator_cpu_seconds_total", Counter, "CPU time by operator; `<source>/source` fetches, decodes, judges time and rules.";
     LedgerImbalances, "weir_ledger_imbalances_total", Counter, "Epochs whose ledger did not balance: always 0 unless there is a bug.";
 }

@@ -244,8 +244,15 @@ fn live(folder: &Path, life: Life, written: &mut Written, broken: &Arc<Broken>) 
         let (store, sink, failure, broken, results) = shared.clone();
         let (life, closed) = (life.clone(), folder_closed.clone());
         let (index, peers) = (worker.index(), worker.peers());
-        let host =
-            Host { worker: index, peers, store: store.clone(), sink: sink.clone(), failure: failure.clone(), resume };
+        let host = Host {
+            worker: index,
+            peers,
+            store: store.clone(),
+            sink: sink.clone(),
+            failure: failure.clone(),
+            efforts: Arc::default(),
+            resume,
+        };
         let probe = ProbeHandle::new();
         worker.dataflow::<Moment, _, _>(|scope| {
             let events = source(scope, (index, peers), first_step..life.until_step, life.log_ends, closed.clone());
@@ -380,7 +387,15 @@ fn run_to_failure(workers: usize, group_column: usize, fail_in: Epoch) -> (Strin
         let (store, sink, failure) = shared.clone();
         let (index, peers) = (worker.index(), worker.peers());
         let resume = Moment::new(Epoch(1), EventTime::MIN);
-        let host = Host { worker: index, peers, store, sink: sink.clone(), failure: failure.clone(), resume };
+        let host = Host {
+            worker: index,
+            peers,
+            store,
+            sink: sink.clone(),
+            failure: failure.clone(),
+            efforts: Arc::default(),
+            resume,
+        };
         let probe = ProbeHandle::new();
         let dataflow = worker.next_dataflow_index();
         worker.dataflow::<Moment, _, _>(|scope| {

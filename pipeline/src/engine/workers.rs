@@ -98,6 +98,7 @@ impl Workforce {
                 store: self.store.clone(),
                 sink: self.gathered.clone(),
                 failure: self.failure.clone(),
+                efforts: self.metrics.efforts(),
                 resume: Moment::new(self.resume, source.told),
             },
             metrics: self.metrics.clone(),
