@@ -53,10 +53,13 @@ fn main() {
     let reader = Arc::new(ReaderSchema::parse(SCHEMA).unwrap());
     let decode = floor(&parts, events, Some(reader));
     report("floor: consume + decode", events, decode, None, None);
+    let mut stages = Vec::new();
     for (name, deduplicate) in [("weir", false), ("weir with deduplication", true)] {
         let run = pipeline(&parts, events, deduplicate);
         report(name, events, run.cost, Some(run.peak_kib), Some(decode));
+        stages.push((name, run.stages));
     }
+    stages.iter().for_each(|(name, sample)| sample.print(name, events));
     let live = latency(&runtime, &parts);
     println!("\nproduce to visible row, 5,000 events/s: p50 {} ms, p99 {} ms", live.0, live.1);
 }
@@ -200,6 +203,78 @@ fn floor(parts: &Parts, events: u64, reader: Option<Arc<ReaderSchema>>) -> Cost 
 struct PipelineRun {
     cost: Cost,
     peak_kib: u64,
+    stages: Stages,
+}
+
+/// CPU seconds of a running pipeline when it was last seen: of its operators, by its own metric, and of its threads, by
+/// the system's books.
+#[derive(Clone, Default)]
+struct Stages {
+    operators: BTreeMap<String, f64>,
+    threads: BTreeMap<String, f64>,
+}
+
+impl Stages {
+    /// Looks at a process every 50 ms until it is gone.
+    fn watch(process: u32, port: u16) -> Stages {
+        let mut last = Stages::default();
+        loop {
+            let seen = Stages { operators: operators(port), threads: threads(process) };
+            if seen.threads.is_empty() {
+                return last;
+            }
+            if !seen.operators.is_empty() {
+                last = seen;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn print(&self, name: &str, events: u64) {
+        let all: f64 = self.threads.values().sum();
+        let workers: f64 = self.operators.values().sum();
+        println!("\n{name}: stages as last seen, CPU-s per million events and their share");
+        let line = |stage: &str, seconds: f64| {
+            let (per_million, share) = (seconds * 1e6 / events as f64, seconds * 100.0 / all.max(1e-9));
+            println!("  {stage:<34} {per_million:>8.2} {share:>5.0} %");
+        };
+        let mut stages: Vec<(&String, &f64)> = self.operators.iter().collect();
+        stages.sort_by(|a, b| b.1.total_cmp(a.1));
+        stages.into_iter().for_each(|(stage, seconds)| line(stage, *seconds));
+        // Workers' threads do nothing but operators and what timely needs for them.
+        let is_worker = |name: &str| name.starts_with("timely");
+        let timely: f64 = self.threads.iter().filter(|(name, _)| is_worker(name)).map(|(_, seconds)| seconds).sum();
+        line("workers besides (progress, exchange)", (timely - workers).max(0.0));
+        let others = self.threads.iter().filter(|(name, seconds)| !is_worker(name) && **seconds > 0.0);
+        others.for_each(|(name, seconds)| line(&format!("thread {name}"), *seconds));
+    }
+}
+
+fn operators(port: u16) -> BTreeMap<String, f64> {
+    let output = Command::new("curl").args(["-s", &format!("http://127.0.0.1:{port}/metrics")]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let read = |line: &str| {
+        let (name, seconds) = line.strip_prefix("weir_operator_cpu_seconds_total{operator=\"")?.split_once("\"} ")?;
+        Some((name.to_owned(), seconds.parse().ok()?))
+    };
+    text.lines().filter_map(read).collect()
+}
+
+/// CPU seconds by name of thread; librdkafka's count as one.
+fn threads(process: u32) -> BTreeMap<String, f64> {
+    let mut found = BTreeMap::new();
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    for task in tasks {
+        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+        let (Some(open), Some(close)) = (stat.find('('), stat.rfind(')')) else { continue };
+        let fields: Vec<&str> = stat[close + 1..].split_whitespace().collect();
+        let ticks: f64 = fields.get(11..13).into_iter().flatten().filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+        let name = &stat[open + 1..close];
+        let name = if name.starts_with("rdk:") { "librdkafka" } else { name };
+        // Linux counts in hundredths of a second for every program.
+        *found.entry(name.to_owned()).or_insert(0.0) += ticks / 100.0;
+    }
+    found
 }
 
 fn bench_folder(deduplicate: bool) -> tempfile::TempDir {
@@ -217,8 +292,11 @@ fn bench_folder(deduplicate: bool) -> tempfile::TempDir {
     folder
 }
 
-fn weir(parts: &Parts, folder: &Path, topic: &str, database: &str, arguments: &[&str]) -> Command {
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn weir(parts: &Parts, folder: &Path, topic: &str, database: &str, port: u16, arguments: &[&str]) -> Command {
     let mut command = Command::new(WEIR);
     command
         .args(arguments)
@@ -240,9 +318,12 @@ fn pipeline(parts: &Parts, events: u64, deduplicate: bool) -> PipelineRun {
     let folder = bench_folder(deduplicate);
     let database = if deduplicate { "speed_deduplicated" } else { "speed_plain" };
     let began = Instant::now();
-    let child =
-        weir(parts, folder.path(), "speed", database, &["run", "pipeline.toml", "--until-end"]).spawn().unwrap();
-    let (status, usage) = wait(child.id());
+    let port = free_port();
+    let arguments = ["run", "pipeline.toml", "--until-end"];
+    let process = weir(parts, folder.path(), "speed", database, port, &arguments).spawn().unwrap().id();
+    let watch = std::thread::spawn(move || Stages::watch(process, port));
+    let (status, usage) = wait(process);
+    let stages = watch.join().unwrap();
     assert_eq!(status, 0, "the pipeline failed");
     let answer = ask(parts, database, "SELECT sum(events) FROM by_minute");
     assert_eq!(answer, events.to_string(), "rows are missing");
@@ -250,6 +331,7 @@ fn pipeline(parts: &Parts, events: u64, deduplicate: bool) -> PipelineRun {
     PipelineRun {
         cost: Cost { cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime), wall: began.elapsed() },
         peak_kib: usage.ru_maxrss as u64,
+        stages,
     }
 }
 
@@ -269,7 +351,8 @@ fn latency(runtime: &tokio::runtime::Runtime, parts: &Parts) -> (u64, u64) {
     };
     // The topic has to be there before the pipeline starts.
     runtime.block_on(produce(job(parts, "live", Events { count: 1, ..rows() }, None), |_| true)).unwrap();
-    let mut child = weir(parts, folder.path(), "live", "speed_live", &["run", "pipeline.toml"]).spawn().unwrap();
+    let mut child =
+        weir(parts, folder.path(), "live", "speed_live", free_port(), &["run", "pipeline.toml"]).spawn().unwrap();
     while !ask(parts, "system", "SELECT count() FROM tables WHERE name = 'by_minute' AND database = 'speed_live'")
         .eq("1")
     {
