@@ -17,6 +17,7 @@ pub mod effort;
 pub mod error;
 pub mod expr;
 mod group_key;
+pub mod judge;
 pub mod maintain;
 pub mod moment;
 pub mod operator;

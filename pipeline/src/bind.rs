@@ -211,8 +211,10 @@ fn wanted_columns(
     reader: &ReaderSchema,
     used: &BTreeSet<usize>,
 ) -> Vec<bool> {
-    let everything =
-        source.keep_events_days.is_some() || pipeline.operators.values().any(|custom| custom.source == name);
+    // A judge looks at every field.
+    let everything = source.keep_events_days.is_some()
+        || pipeline.alerts.judge.is_some()
+        || pipeline.operators.values().any(|custom| custom.source == name);
     let named: Vec<&str> = fields_of(source).into_iter().map(|(_, field)| field).collect();
     let wanted = |(at, column): (usize, &Column)| {
         everything || used.contains(&(at + system::COUNT)) || named.contains(&column.name.as_str())
@@ -225,6 +227,7 @@ fn fields_of(source: &config::Source) -> Vec<(&'static str, &str)> {
     let optional = [
         ("event_id", &source.event_id),
         ("user", &source.user),
+        ("event_type", &source.event_type),
         ("tenant", &source.tenant),
         ("release.sdk", &source.release.sdk),
         ("release.sdk_version", &source.release.sdk_version),

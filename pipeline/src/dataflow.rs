@@ -39,9 +39,12 @@ use weir_operators::account::{KeepLedger, TopicNames};
 use weir_operators::adaptor::{Host, operate};
 use weir_operators::combine::{self, Combine};
 use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
+use weir_operators::detect::policy::Policy;
 use weir_operators::detect::{CountAccepted, CountRefused, Detect, SenderColumns, Thresholds};
+use weir_operators::judge::{Court, Judge, Raise, Telling};
 use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::moment::Moment;
+use weir_operators::profile::{self, ProfileEvents, ProfileRefused};
 use weir_operators::record::{RecordEvents, RecordRefused};
 use weir_operators::route::{BatchStream, Route};
 use weir_operators::rule::Rule;
@@ -87,8 +90,23 @@ pub struct SourceGraph {
     pub views: Vec<(Arc<ViewPlan>, Keeping)>,
     /// When refused records are an alert.
     pub detect: Option<(SenderColumns, Thresholds)>,
+    /// How what events look like is judged.
+    pub judge: Option<Judging>,
     /// A team's own operators, by their names in the pipeline file.
     pub custom: Vec<(String, CustomOperator)>,
+}
+
+/// What a source's judge works with.
+#[derive(Clone)]
+pub struct Judging {
+    /// Where it stands whose an event is.
+    pub senders: profile::SenderColumns,
+    /// What is counted, and how it is told.
+    pub telling: Telling,
+    /// When it is judged, and by what.
+    pub court: Court,
+    /// Whose alerts are, and who is told.
+    pub policy: Policy,
 }
 
 /// What the operators of a worker share.
@@ -108,8 +126,8 @@ pub struct Wiring {
 impl SourceGraph {
     /// How many operators keep something in memory.
     pub fn keepers(&self) -> usize {
-        // The ledger, deduplication, detection, and two for each view.
-        3 + 2 * self.views.len() + self.custom.len()
+        // The ledger, deduplication, detection, judging and raising, and two for each view.
+        5 + 2 * self.views.len() + self.custom.len()
     }
 }
 
@@ -135,7 +153,10 @@ pub fn build<'scope>(
         view(plan, *keeping, wiring, accepted.clone())?;
     }
     if let Some((columns, thresholds)) = &graph.detect {
-        detect(graph, *columns, thresholds, wiring, accepted.clone(), from.refused)?;
+        detect(graph, *columns, thresholds, wiring, accepted.clone(), from.refused.clone())?;
+    }
+    if let Some(judging) = &graph.judge {
+        judge(graph, judging, wiring, accepted.clone(), from.refused)?;
     }
     for (name, operator) in &graph.custom {
         custom(name, operator, graph, wiring, accepted.clone())?;
@@ -247,6 +268,39 @@ fn detect<'scope>(
         Ok(Box::new(Detect::new(thresholds, topics, bytes, registry)?))
     })?;
     watch(judged, wiring);
+    Ok(())
+}
+
+/// accepted ─▶ profile events ═══╗
+///  refused ─▶ profile refused ══╩═▶ judge ═▶ raise
+fn judge<'scope>(
+    graph: &SourceGraph,
+    judging: &Judging,
+    wiring: &Wiring,
+    accepted: BatchStream<'scope>,
+    refused: BatchStream<'scope>,
+) -> Result<(), Error> {
+    let (host, bytes) = (&wiring.host, wiring.operator_bytes);
+    let Judging { senders, telling, court, policy } = judging.clone();
+    let (layout, window) = (telling.layout.clone(), court.window);
+    let name = format!("{}/profile events", graph.name);
+    let good = operate(&name, accepted, Route::Pipeline, host, move |_| {
+        Ok(Box::new(ProfileEvents::new(layout, senders, window)))
+    })?;
+    let name = format!("{}/profile refused", graph.name);
+    let bad = operate(&name, refused, Route::Pipeline, host, move |_| Ok(Box::new(ProfileRefused::new(window))))?;
+    let (by_tenant, of_judge) = (Route::ByGroup { column: profile::GROUP }, court.clone());
+    let name = format!("{}/judge", graph.name);
+    let judged = operate(&name, one(good)?.concat(one(bad)?), by_tenant, host, move |registry| {
+        Ok(Box::new(Judge::new(of_judge, telling, bytes, registry)?))
+    })?;
+    let (source, topics) = (graph.name.clone(), graph.topics.clone());
+    let name = format!("{}/raise", graph.name);
+    let together = Route::ByGroup { column: GROUP };
+    let raised = operate(&name, one(judged)?, together, host, move |registry| {
+        Ok(Box::new(Raise::new(court, &source, policy, topics, bytes, registry)?))
+    })?;
+    watch(raised, wiring);
     Ok(())
 }
 

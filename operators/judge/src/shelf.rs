@@ -1,9 +1,9 @@
-//! The book of alerts as bytes, between windows.
+//! The book of alerts as bytes, between windows, and a window's signals on their way to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::alert::{Alert, Change, Reason, Severity, Status, Symptom};
-use crate::book::{Book, Held};
+use crate::book::{Book, Held, WindowSignals};
 use crate::cause::{Cause, CauseKind};
 use crate::judge::Known;
 use crate::signal::{Scope, Signal, State};
@@ -20,18 +20,7 @@ impl Book {
         out.u64(self.crowded_out);
         list(&mut out, self.live.values(), signal);
         list(&mut out, &self.held, held);
-        list(&mut out, &self.releases, |out, (tenant, releases)| {
-            out.text(tenant);
-            list(out, releases, |out, known| {
-                release(out, &known.release);
-                out.u32(known.first_seen);
-                out.u32(known.last_seen);
-            });
-        });
-        list(&mut out, &self.users, |out, (tenant, users)| {
-            out.text(tenant);
-            out.f64(*users);
-        });
+        tenants(&mut out, &self.releases, &self.users);
         out.0
     }
 
@@ -44,17 +33,62 @@ impl Book {
         let crowded_out = from.u64()?;
         let live = read_list(from, read_signal)?;
         let held = read_list(from, read_held)?;
-        let releases = read_list(from, |from| {
-            let known = |from: &mut Reader<'_>| {
-                Some(Known { release: read_release(from)?, first_seen: from.u32()?, last_seen: from.u32()? })
-            };
-            Some((from.text()?, read_list(from, known)?))
-        })?;
-        let users = read_list(from, |from| Some((from.text()?, from.f64()?)))?;
+        let (releases, users) = read_tenants(from)?;
         let live = live.into_iter().map(|signal| (signal.series(), signal)).collect();
-        let (releases, users) = (BTreeMap::from_iter(releases), BTreeMap::from_iter(users));
         from.0.is_empty().then_some(Book { live, held, releases, users, crowded_out })
     }
+}
+
+impl WindowSignals {
+    /// What a window showed, as bytes, so that findings of several tenants can travel.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.u8(VERSION);
+        out.u32(self.window);
+        list(&mut out, &self.signals, signal);
+        tenants(&mut out, &self.releases, &self.users);
+        out.0
+    }
+
+    /// Nothing if the bytes are of another version or damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Option<WindowSignals> {
+        let from = &mut Reader(bytes);
+        if from.u8()? != VERSION {
+            return None;
+        }
+        let window = from.u32()?;
+        let signals = read_list(from, read_signal)?;
+        let (releases, users) = read_tenants(from)?;
+        from.0.is_empty().then_some(WindowSignals { window, signals, releases, users })
+    }
+}
+
+type Tenants = (BTreeMap<String, Vec<Known>>, BTreeMap<String, f64>);
+
+fn tenants(out: &mut Writer, releases: &BTreeMap<String, Vec<Known>>, users: &BTreeMap<String, f64>) {
+    list(out, releases, |out, (tenant, releases)| {
+        out.text(tenant);
+        list(out, releases, |out, known| {
+            release(out, &known.release);
+            out.u32(known.first_seen);
+            out.u32(known.last_seen);
+        });
+    });
+    list(out, users, |out, (tenant, users)| {
+        out.text(tenant);
+        out.f64(*users);
+    });
+}
+
+fn read_tenants(from: &mut Reader<'_>) -> Option<Tenants> {
+    let releases = read_list(from, |from| {
+        let known = |from: &mut Reader<'_>| {
+            Some(Known { release: read_release(from)?, first_seen: from.u32()?, last_seen: from.u32()? })
+        };
+        Some((from.text()?, read_list(from, known)?))
+    })?;
+    let users = read_list(from, |from| Some((from.text()?, from.f64()?)))?;
+    Some((BTreeMap::from_iter(releases), BTreeMap::from_iter(users)))
 }
 
 fn list<T>(

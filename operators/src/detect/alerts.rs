@@ -14,24 +14,25 @@ use weir_schemas::tables;
 use weir_schemas::time::EventTime;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::count::Spot;
 use super::policy::{Decision, Policy, Subject};
 use crate::account::TopicNames;
 use crate::error::Error;
 use crate::operator::Context;
+use crate::profile::Spot;
 use crate::record::schema_of;
 
 /// Tenants, event types and fields that an alert names, at most, each.
 const NAMED: usize = 20;
 /// Places and samples that it names, at most, each.
-pub(super) const EXAMPLES: usize = 3;
+pub(crate) const EXAMPLES: usize = 3;
 
 /// A step of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub(crate) enum Status {
     Open,
     Update,
     Resolved,
+    Reopened,
 }
 
 impl Status {
@@ -40,13 +41,15 @@ impl Status {
             Status::Open => "open",
             Status::Update => "update",
             Status::Resolved => "resolved",
+            Status::Reopened => "reopened",
         }
     }
 }
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Severity {
+pub(crate) enum Severity {
+    Info,
     Warning,
     Critical,
 }
@@ -54,6 +57,7 @@ pub(super) enum Severity {
 impl Severity {
     fn name(self) -> &'static str {
         match self {
+            Severity::Info => "info",
             Severity::Warning => "warning",
             Severity::Critical => "critical",
         }
@@ -61,39 +65,47 @@ impl Severity {
 }
 
 /// One step of one alert, as a detector knows it. The columns of `weir_alerts_history` say what each is.
-pub(super) struct Alert {
-    pub(super) window_start: i64,
-    pub(super) window_end: i64,
-    pub(super) fingerprint: String,
-    pub(super) revision: u32,
-    pub(super) status: Status,
-    pub(super) status_reason: String,
-    pub(super) severity: Severity,
-    pub(super) opened_at: i64,
-    pub(super) last_seen_at: i64,
-    pub(super) detector: &'static str,
-    pub(super) indicator: &'static str,
-    pub(super) cause_kind: &'static str,
-    pub(super) cause: Vec<u8>,
-    pub(super) tenants: Vec<Vec<u8>>,
+pub(crate) struct Alert {
+    pub(crate) window_start: i64,
+    pub(crate) window_end: i64,
+    pub(crate) fingerprint: String,
+    pub(crate) revision: u32,
+    pub(crate) status: Status,
+    pub(crate) status_reason: String,
+    pub(crate) severity: Severity,
+    pub(crate) opened_at: i64,
+    pub(crate) last_seen_at: i64,
+    pub(crate) detector: &'static str,
+    pub(crate) indicator: &'static str,
+    pub(crate) cause_kind: &'static str,
+    pub(crate) cause: Vec<u8>,
+    /// Some of the tenants that have it, and how many there are.
+    pub(crate) tenants: Vec<Vec<u8>>,
+    pub(crate) tenant_count: u64,
     /// SDK, its version, the app's version.
-    pub(super) release: [Vec<u8>; 3],
-    pub(super) rule: Vec<u8>,
-    pub(super) reason: &'static str,
-    pub(super) detail: Vec<u8>,
-    pub(super) affected_records: u64,
-    pub(super) records: u64,
-    pub(super) seen: f64,
-    pub(super) expected_lower: Option<f64>,
-    pub(super) expected_upper: Option<f64>,
-    pub(super) statistic: String,
-    pub(super) first_place: Option<Spot>,
-    pub(super) last_place: Option<Spot>,
-    pub(super) examples: Vec<Spot>,
-    pub(super) query: String,
+    pub(crate) release: [Vec<u8>; 3],
+    pub(crate) last_good: String,
+    pub(crate) event_types: Vec<Vec<u8>>,
+    pub(crate) fields: Vec<Vec<u8>>,
+    pub(crate) rule: Vec<u8>,
+    pub(crate) reason: &'static str,
+    pub(crate) detail: Vec<u8>,
+    pub(crate) affected_records: u64,
+    pub(crate) records: u64,
+    pub(crate) affected_share: f64,
+    pub(crate) affected_users: Option<u64>,
+    pub(crate) seen: f64,
+    pub(crate) expected: Option<f64>,
+    pub(crate) expected_lower: Option<f64>,
+    pub(crate) expected_upper: Option<f64>,
+    pub(crate) statistic: String,
+    pub(crate) first_place: Option<Spot>,
+    pub(crate) last_place: Option<Spot>,
+    pub(crate) examples: Vec<Spot>,
+    pub(crate) query: String,
 }
 
-pub(super) struct AlertRows {
+pub(crate) struct AlertRows {
     source: String,
     topics: Vec<TopicNames>,
     policy: Policy,
@@ -108,7 +120,7 @@ struct Row<'a> {
 }
 
 impl AlertRows {
-    pub(super) fn new(source: String, topics: Vec<TopicNames>, policy: Policy) -> AlertRows {
+    pub(crate) fn new(source: String, topics: Vec<TopicNames>, policy: Policy) -> AlertRows {
         AlertRows {
             source,
             topics,
@@ -120,7 +132,7 @@ impl AlertRows {
 
     /// Writes every step to the history, and the last one of each alert to the table of current alerts. Steps of one
     /// alert stand in their order.
-    pub(super) fn write(&self, alerts: &[Alert], cx: &mut Context<'_>) -> Result<(), Error> {
+    pub(crate) fn write(&self, alerts: &[Alert], cx: &mut Context<'_>) -> Result<(), Error> {
         if alerts.is_empty() {
             return Ok(());
         }
@@ -154,10 +166,10 @@ impl AlertRows {
             rule: &alert.rule,
             sdk: &alert.release[0],
             severity: alert.severity.name(),
-            event_types: &[],
+            event_types: &alert.event_types,
             tenants: &alert.tenants,
-            tenant_count: alert.tenants.len() as u64,
-            fields: &[],
+            tenant_count: alert.tenant_count,
+            fields: &alert.fields,
         })
     }
 
@@ -169,13 +181,13 @@ impl AlertRows {
             texts(rows, |row| &row.alert.cause),
             texts(rows, |_| self.source.as_bytes()),
             lists(rows, |row| row.alert.tenants.iter().take(NAMED).cloned().collect()),
-            counts(rows, |row| row.alert.tenants.len() as u64),
+            counts(rows, |row| row.alert.tenant_count),
             texts(rows, |row| &row.alert.release[0]),
             texts(rows, |row| &row.alert.release[1]),
             texts(rows, |row| &row.alert.release[2]),
-            texts(rows, |_| b""),
-            lists(rows, |_| Vec::new()),
-            lists(rows, |_| Vec::new()),
+            texts(rows, |row| row.alert.last_good.as_bytes()),
+            lists(rows, |row| row.alert.event_types.iter().take(NAMED).cloned().collect()),
+            lists(rows, |row| row.alert.fields.iter().take(NAMED).cloned().collect()),
             texts(rows, |row| &row.alert.rule),
             texts(rows, |row| row.alert.reason.as_bytes()),
             texts(rows, |row| &row.alert.detail),
@@ -184,17 +196,16 @@ impl AlertRows {
 
     fn proof(&self, rows: &[Row<'_>]) -> Vec<ArrayRef> {
         let place = |spot: &Option<Spot>| spot.as_ref().map(|spot| self.place(spot)).unwrap_or_default();
-        let share = |row: &Row<'_>| row.alert.affected_records as f64 / row.alert.records.max(1) as f64;
         let numbers = |of: fn(&Alert) -> Option<f64>| -> ArrayRef {
             Arc::new(rows.iter().map(|row| of(row.alert)).collect::<Float64Array>())
         };
         vec![
             counts(rows, |row| row.alert.affected_records),
             counts(rows, |row| row.alert.records),
-            Arc::new(Float64Array::from_iter_values(rows.iter().map(share))),
-            Arc::new(rows.iter().map(|_| None).collect::<UInt64Array>()),
+            Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.alert.affected_share))),
+            Arc::new(rows.iter().map(|row| row.alert.affected_users).collect::<UInt64Array>()),
             Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.alert.seen))),
-            numbers(|_| None),
+            numbers(|alert| alert.expected),
             numbers(|alert| alert.expected_lower),
             numbers(|alert| alert.expected_upper),
             texts(rows, |row| row.alert.statistic.as_bytes()),
@@ -261,7 +272,7 @@ fn lists(rows: &[Row<'_>], of: impl Fn(&Row<'_>) -> Vec<Vec<u8>>) -> ArrayRef {
 }
 
 /// What makes it the same problem: 128 bits of the parts, as hexadecimal text. It doesn't change between versions.
-pub(super) fn fingerprint(parts: &[&[u8]]) -> String {
+pub(crate) fn fingerprint(parts: &[&[u8]]) -> String {
     let mut bytes = Vec::new();
     for part in parts {
         bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
@@ -274,6 +285,6 @@ pub(super) fn fingerprint(parts: &[&[u8]]) -> String {
 }
 
 /// A text as SQL writes it.
-pub(super) fn literal(text: &[u8]) -> String {
+pub(crate) fn literal(text: &[u8]) -> String {
     format!("'{}'", String::from_utf8_lossy(text).replace('\\', "\\\\").replace('\'', "\\'"))
 }

@@ -16,6 +16,7 @@ use weir_schemas::time::Span;
 
 use crate::error::Error;
 use crate::operator::{Context, Operator};
+use crate::profile::Spot;
 use crate::record::{reason_of, refused};
 use crate::route::key_group;
 use crate::tally::{binary, primitive};
@@ -54,10 +55,6 @@ impl Sender {
         sender
     }
 }
-
-/// A place by the topic's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Spot(pub(super) u16, pub(super) i32, pub(super) i64);
 
 /// One row of counts.
 pub(super) struct Count {

@@ -14,7 +14,7 @@
 //! Rows go to two tables: each step to the history, the newest step of each alert to the current one.
 //! Bound: counts of the windows that are open, one entry per window and release, in keyed state.
 
-mod alerts;
+pub(crate) mod alerts;
 mod count;
 pub mod policy;
 
@@ -29,11 +29,12 @@ use crate::account::TopicNames;
 use crate::error::Error;
 use crate::group_key::{decode_start, encode_start};
 use crate::operator::{Context, Operator};
+use crate::profile::Spot;
 use crate::record::reason_of;
 use crate::route::key_group;
 use crate::state::{ByteTable, Codec, CodecError, KeyedTable, StateRegistry, Stored};
 use alerts::{Alert, AlertRows, EXAMPLES, Severity, Status, fingerprint, literal};
-use count::{ACCEPTED, Sender, Spot, read_counts};
+use count::{ACCEPTED, Sender, read_counts};
 use policy::Policy;
 
 pub use count::{CountAccepted, CountRefused, SenderColumns};
@@ -258,7 +259,9 @@ impl Detect {
         let status_reason = match step.status {
             Status::Open => format!("{} refused, {} or more opens", percent(share), percent(*open_at)),
             Status::Update => format!("{} refused, less than {} resolves", percent(share), percent(*resolve_below)),
-            Status::Resolved => format!("{} refused, less than {}", percent(share), percent(*resolve_below)),
+            Status::Resolved | Status::Reopened => {
+                format!("{} refused, less than {}", percent(share), percent(*resolve_below))
+            }
         };
         let is_opening = step.status == Status::Open;
         let window_end = window.saturating_add(*width);
@@ -277,6 +280,13 @@ impl Detect {
             indicator: "share of refused records",
             cause_kind: "release",
             cause: [&sdk[..], b" ", &sdk_version, b" / ", &app_version].concat(),
+            last_good: String::new(),
+            event_types: Vec::new(),
+            fields: Vec::new(),
+            tenant_count: 1,
+            affected_share: share,
+            affected_users: None,
+            expected: None,
             query: query(&counted.sender, step.opened_at, window_end),
             tenants: vec![tenant],
             release: [sdk, sdk_version, app_version],

@@ -38,6 +38,33 @@ pub struct Alerts {
     pub suppressions: Vec<SuppressionRule>,
     /// The detector of refused records.
     pub refused_share: Option<RefusedShare>,
+    /// The judge of everything that events show: releases against each other, and against the past.
+    pub judge: Option<Judge>,
+}
+
+impl Alerts {
+    /// Whether anything raises alerts.
+    pub fn has_detector(&self) -> bool {
+        self.refused_share.is_some() || self.judge.is_some()
+    }
+}
+
+/// Judges each tenant's releases by what their events look like, window by window.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Judge {
+    /// The window, in milliseconds.
+    #[serde(default = "default_judge_window_ms")]
+    pub window_ms: u64,
+    /// Windows that a field is watched before it is judged.
+    #[serde(default = "default_learn_windows")]
+    pub learn_windows: u32,
+    /// False alerts that one tenant may expect per week, over all of its series.
+    #[serde(default = "default_false_alerts_per_week")]
+    pub false_alerts_per_week: f64,
+    /// Users that must be affected before anybody is told.
+    #[serde(default = "default_users_min")]
+    pub users_min: u32,
 }
 
 /// Alerts when the share of refused records of a tenant's release is too large.
@@ -397,6 +424,22 @@ fn default_min_records() -> u64 {
 fn default_silent_windows() -> u32 {
     30
 }
+fn default_judge_window_ms() -> u64 {
+    3_600_000
+}
+
+fn default_learn_windows() -> u32 {
+    72
+}
+
+fn default_false_alerts_per_week() -> f64 {
+    0.2
+}
+
+fn default_users_min() -> u32 {
+    10
+}
+
 fn default_detect_window_ms() -> u64 {
     60_000
 }

@@ -137,6 +137,8 @@ pub struct Source {
     pub event_id: Option<String>,
     /// Field of the subject of the event: the user.
     pub user: Option<String>,
+    /// Field of the event's type, by which detectors tell events apart; absent, all are of one type.
+    pub event_type: Option<String>,
     /// Field of the tenant; absent, the tenant is ''.
     pub tenant: Option<String>,
     /// Fields of the release that sent the event.

@@ -59,7 +59,7 @@ pub(super) async fn topics_of(pipeline: &Pipeline, registry: &Registry) -> Resul
     if let Some(topic) = &pipeline.quality.quarantine_topic {
         add(tables::QUARANTINE, topic, None, Arc::new(QuarantineEncoder));
     }
-    if let Some(topic) = pipeline.alerts.topic.as_ref().filter(|_| pipeline.alerts.refused_share.is_some()) {
+    if let Some(topic) = pipeline.alerts.topic.as_ref().filter(|_| pipeline.alerts.has_detector()) {
         let current_topic = pipeline.alerts.current_topic.as_ref();
         let id = alerts::register(pipeline, registry, topic, alert::SCHEMA).await?;
         if let Some(current) = current_topic {

@@ -49,6 +49,11 @@ pub(super) fn fingerprint(pipeline: &Pipeline, bound: &Bound, readers: &Readers)
         part.facts.insert("window_ms".to_owned(), detector.window_ms.to_string());
         fingerprint.parts.insert("detector refused_share".to_owned(), part);
     }
+    if let Some(judge) = &pipeline.alerts.judge {
+        let mut part = Part { loses_by_absence: false, ..Part::default() };
+        part.facts.insert("window_ms".to_owned(), judge.window_ms.to_string());
+        fingerprint.parts.insert("detector judge".to_owned(), part);
+    }
     fingerprint
 }
 

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use rdkafka::consumer::BaseConsumer;
+use weir_judge::settings::Settings;
 use weir_operators::account::TopicNames;
 use weir_operators::deduplicate::Deduplication;
 use weir_operators::detect::{SenderColumns, Thresholds};
+use weir_operators::judge::{Court, Telling};
 use weir_operators::maintain::Keeping;
+use weir_operators::profile::{self, Layout};
 use weir_schemas::place::TopicId;
 use weir_schemas::registry::{Registry, SchemaCache};
 use weir_schemas::stage::{Column, system};
@@ -19,9 +22,10 @@ use super::tables::kept_events;
 use crate::alerts;
 use crate::bind::{Bound, BoundSource, BoundView};
 use crate::complaints::Complaints;
+use crate::config::alerts::Judge as JudgeConfig;
 use crate::config::{self, Pipeline};
 use crate::connect;
-use crate::dataflow::SourceGraph;
+use crate::dataflow::{Judging, SourceGraph};
 use crate::engine::{OpenSource, PrepareSource, Prepared, Resume, Running};
 use crate::error::Error;
 use crate::problem::Problem;
@@ -200,6 +204,7 @@ pub(super) fn graph_of(
             };
             (sender, thresholds)
         }),
+        judge: pipeline.alerts.judge.as_ref().map(|judge| judging(pipeline, judge, config, source)),
         custom: custom
             .iter()
             .filter(|described| described.source == source.name)
@@ -207,6 +212,38 @@ pub(super) fn graph_of(
             .collect(),
     };
     Box::new(move |topics| SourceGraph { topics, ..graph })
+}
+
+/// What a source's judge works with.
+fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, source: &BoundSource) -> Judging {
+    let index = |field: &Option<String>| field.as_deref().and_then(|field| column_of(&source.columns, field));
+    let identities = [
+        &config.event_id,
+        &config.user,
+        &config.tenant,
+        &config.event_type,
+        &config.release.sdk,
+        &config.release.sdk_version,
+        &config.release.app_version,
+    ];
+    let identities: Vec<&str> = identities.into_iter().flatten().map(String::as_str).collect();
+    let settings = Settings {
+        false_alerts_per_week: judge.false_alerts_per_week,
+        learn_windows: judge.learn_windows,
+        users_min: f64::from(judge.users_min),
+        ..Settings::default()
+    };
+    Judging {
+        senders: profile::SenderColumns {
+            tenant: index(&config.tenant),
+            event_type: index(&config.event_type),
+            release: [&config.release.sdk, &config.release.sdk_version, &config.release.app_version].map(index),
+            user: index(&config.user),
+        },
+        telling: Telling { layout: Arc::new(Layout::new(&source.columns, 0, &identities)), rules: Vec::new() },
+        court: Court { window: span(judge.window_ms), settle: span(config.allowed_lateness_ms), settings },
+        policy: alerts::policy(pipeline),
+    }
 }
 
 /// A column's index in a batch of events.

@@ -17,7 +17,7 @@ use crate::config::Pipeline;
 pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]) -> Layout {
     let mut plain =
         vec![tables::progress(), tables::partitions(), tables::judgements(), tables::quarantine(None), ledger_table()];
-    if pipeline.alerts.refused_share.is_some() {
+    if pipeline.alerts.has_detector() {
         plain.extend([tables::alerts(), tables::alerts_history(), tables::acknowledgements()]);
     }
     let mut rules = bound.sources.iter().flat_map(|source| &source.contract.rules);

@@ -544,6 +544,7 @@ impl World {
                     Keeping { provisional: true, allowed_lateness: Span(0), memory_bytes: 0 },
                 )],
                 detect: None,
+                judge: None,
                 custom: vec![("totals".to_owned(), totals), ("places".to_owned(), places)],
             }),
         }

@@ -13,7 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("weir-operators", &["weir-judge", "weir-schemas"]),
     ("weir-sinks", &["weir-schemas"]),
     ("weir-clickhouse", &[]),
-    ("weir-pipeline", &["weir-schemas", "weir-operators", "weir-sinks"]),
+    ("weir-pipeline", &["weir-judge", "weir-schemas", "weir-operators", "weir-sinks"]),
     ("weir-replay", &["weir-schemas", "weir-operators", "weir-sinks", "weir-pipeline"]),
     (
         "weir",

@@ -1,0 +1,220 @@
+//! Judges tenants: when a window is over, what its cells show is held against the other releases and against the past.
+//!
+//! Behind an exchange by tenant, since releases are compared within a tenant. A window is judged once, when the watermark
+//! has passed its end by the time that the views are corrected, so that every event that will ever count is there: the same
+//! log gives the same judgements, whatever the number of workers. What comes for a window that was judged is not looked at.
+//!
+//! Output: one row for each tenant and judged window, its findings encoded, all to one key group.
+//! State: the cells of open windows, and the judges' series, both in keyed tables larger than memory.
+
+mod raise;
+mod told;
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use arrow_array::builder::BinaryBuilder;
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, UInt16Array};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use weir_judge::book::WindowSignals;
+use weir_judge::settings::Settings;
+use weir_judge::store::Store;
+use weir_judge::tally::Window;
+use weir_judge::{Judged, judge};
+use weir_schemas::time::{EventTime, Span};
+
+pub use raise::Raise;
+pub use told::Telling;
+
+use crate::error::Error;
+use crate::group_key::{decode_start, encode_start};
+use crate::operator::{Context, Operator};
+use crate::profile::{Cell, CellKey, read_cells};
+use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
+
+/// Tables of the operator's state; the numbers are part of the keys on disk.
+const CELLS_TABLE: u16 = 0;
+const SERIES_TABLE: u16 = 1;
+const JUDGED_TABLE: u16 = 2;
+
+/// The key group in which all tenants' findings come together: a problem may be of many tenants.
+const RAISING_GROUP: u16 = 0;
+
+/// When windows are judged, and by what.
+#[derive(Clone, Debug)]
+pub struct Court {
+    /// The window's width.
+    pub window: Span,
+    /// How long after its end a window is judged: the allowed lateness.
+    pub settle: Span,
+    /// What decides that something is out of order.
+    pub settings: Settings,
+}
+
+/// The operator; its input are cells, by the tenant's group.
+pub struct Judge {
+    court: Court,
+    telling: Telling,
+    cells: KeyedTable<(i64, CellKey), Cell>,
+    series: KeyedTable<Vec<u8>, Vec<u8>>,
+    /// Windows that have cells, with their key groups.
+    windows: BTreeMap<i64, Vec<u16>>,
+    /// Every window that ends here or before was judged.
+    judged_through: EventTime,
+    /// The same, on disk, under every key group.
+    judged: ByteTable,
+    owned: Range<u16>,
+}
+
+impl Judge {
+    /// Goes on with what `registry` holds.
+    pub fn new(
+        court: Court,
+        telling: Telling,
+        memory_bytes: usize,
+        registry: &mut StateRegistry,
+    ) -> Result<Judge, Error> {
+        let mut cells: KeyedTable<(i64, CellKey), Cell> = registry.keyed(CELLS_TABLE, memory_bytes / 2)?;
+        let mut windows: BTreeMap<i64, Vec<u16>> = BTreeMap::new();
+        cells.scan(|group, (window, _), _| {
+            add_group(&mut windows, window, group);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let judged = registry.table(JUDGED_TABLE)?;
+        let mut judged_through = EventTime::MIN;
+        for group in registry.owned() {
+            if let Some(through) = judged.get(group, &[])?.as_ref().and_then(Stored::whole) {
+                judged_through = judged_through.max(EventTime(decode_start(through)?));
+            }
+        }
+        let series = registry.keyed(SERIES_TABLE, memory_bytes / 2)?;
+        Ok(Judge { court, telling, cells, series, windows, judged_through, judged, owned: registry.owned() })
+    }
+
+    /// Judges the tenants of a window in the order of their names, and forgets its cells.
+    fn judge_window(&mut self, start: i64, groups: &[u16]) -> Result<Vec<(i64, WindowSignals)>, Error> {
+        let mut findings = Vec::new();
+        for &group in groups {
+            let mut tenants: BTreeMap<Vec<u8>, BTreeMap<CellKey, Cell>> = BTreeMap::new();
+            self.cells.scan_prefix(group, &start, |(_, key): (i64, CellKey), cell| {
+                tenants.entry(key.tenant.clone()).or_default().insert(key, cell);
+                Ok(ControlFlow::Continue(()))
+            })?;
+            let window = Window { start_us: start, width_us: self.court.window.0 };
+            for (tenant, cells) in &tenants {
+                let tally = self.telling.tell(tenant, window, cells);
+                let mut store = Series { table: &mut self.series, group, failed: None };
+                let judged = judge(&tally, &mut store, &self.court.settings);
+                store.failed.map_or(Ok(()), Err)?;
+                findings.push((start, signals_of(window.index(), tally.tenant, judged)));
+            }
+            for key in tenants.into_values().flat_map(BTreeMap::into_keys) {
+                self.cells.remove(group, &(start, key))?;
+            }
+        }
+        Ok(findings)
+    }
+}
+
+fn signals_of(window: u32, tenant: String, judged: Judged) -> WindowSignals {
+    WindowSignals {
+        window,
+        signals: judged.signals,
+        releases: BTreeMap::from([(tenant.clone(), judged.releases)]),
+        users: BTreeMap::from([(tenant, judged.users)]),
+    }
+}
+
+/// The columns of findings: the one key group of whoever raises alerts, the window's start in microseconds, and the
+/// encoded [`WindowSignals`] of one tenant.
+fn finding_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("_group", DataType::UInt16, false),
+        Field::new("window", DataType::Int64, false),
+        Field::new("signals", DataType::Binary, false),
+    ]))
+}
+
+fn write_findings(findings: &[(i64, WindowSignals)]) -> Result<RecordBatch, Error> {
+    let mut signals = BinaryBuilder::new();
+    findings.iter().for_each(|(_, of)| signals.append_value(of.to_bytes()));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt16Array::from_iter_values(findings.iter().map(|_| RAISING_GROUP))),
+        Arc::new(Int64Array::from_iter_values(findings.iter().map(|(window, _)| *window))),
+        Arc::new(signals.finish()),
+    ];
+    Ok(RecordBatch::try_new(finding_schema(), columns)?)
+}
+
+fn add_group(windows: &mut BTreeMap<i64, Vec<u16>>, window: i64, group: u16) {
+    let groups = windows.entry(window).or_default();
+    if let Err(at) = groups.binary_search(&group) {
+        groups.insert(at, group);
+    }
+}
+
+/// The judges' series of a key group. A table that fails is told when the window was judged: the epoch then isn't committed.
+struct Series<'a> {
+    table: &'a mut KeyedTable<Vec<u8>, Vec<u8>>,
+    group: u16,
+    failed: Option<Error>,
+}
+
+impl Series<'_> {
+    fn note<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+        result.map_err(|error| self.failed.get_or_insert(error)).ok()
+    }
+}
+
+impl Store for Series<'_> {
+    fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        let found = self.table.get(self.group, &key.to_vec()).map(|found| found.map(|bytes| bytes.clone()));
+        self.note(found).flatten()
+    }
+
+    fn put(&mut self, key: &[u8], value: Vec<u8>) {
+        let done = self.table.insert(self.group, &key.to_vec(), value);
+        self.note(done);
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        let done = self.table.remove(self.group, &key.to_vec());
+        self.note(done);
+    }
+}
+
+impl Operator for Judge {
+    fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
+        let (width, judged_through) = (self.court.window.0, self.judged_through.0);
+        read_cells(&batch, |group, window, key, cell| {
+            if window.saturating_add(width) <= judged_through {
+                return Ok(());
+            }
+            add_group(&mut self.windows, window, group);
+            self.cells.get_or_insert_with(group, &(window, key), Cell::default)?.merge(cell);
+            Ok(())
+        })
+    }
+
+    fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let through = cx.watermark().minus(self.court.settle);
+        let width = self.court.window.0.max(1);
+        let mut findings = Vec::new();
+        while let Some(first) = self.windows.first_entry()
+            && first.key().saturating_add(width) <= through.0
+        {
+            let (window, groups) = first.remove_entry();
+            findings.extend(self.judge_window(window, &groups)?);
+        }
+        let boundary = EventTime(through.0.saturating_sub(through.0.rem_euclid(width)));
+        if boundary > self.judged_through {
+            self.judged_through = boundary;
+            for group in self.owned.clone() {
+                self.judged.put(group, &[], &encode_start(boundary.0))?;
+            }
+        }
+        cx.emit(write_findings(&findings)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! Raises alerts: what the judges of all tenants found in a window becomes one alert per problem.
+//!
+//! Everything comes together in one key group, since a fault of a release shows in many tenants and is one problem. A window
+//! is closed when the watermark has passed it as it had to for the judges: every judge has spoken then.
+//!
+//! State: the findings of windows that aren't closed yet, and the book of alerts, written when it has changed.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use arrow_array::RecordBatch;
+use arrow_array::types::Int64Type;
+use arrow_schema::ArrowError;
+use weir_judge::alert::{Alert as Judged, Change, Facts, Reason, Severity as Class, Symptom};
+use weir_judge::book::{Book, Manners, WindowSignals};
+use weir_judge::cause::CauseKind;
+use weir_judge::tally::{Family, Place};
+
+use super::{Court, RAISING_GROUP};
+use crate::account::TopicNames;
+use crate::detect::alerts::{Alert, AlertRows, Severity, Status, literal};
+use crate::detect::policy::Policy;
+use crate::error::Error;
+use crate::operator::{Context, Operator};
+use crate::profile::Spot;
+use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
+use crate::tally::{binary, primitive};
+
+/// Tables of the operator's state; the numbers are part of the keys on disk.
+const FINDINGS_TABLE: u16 = 0;
+const BOOK_TABLE: u16 = 1;
+/// The detector's name in alerts.
+const DETECTOR: &str = "judge";
+
+/// The operator; its input is what [`Judge`](super::Judge) emits, by group.
+pub struct Raise {
+    court: Court,
+    manners: Manners,
+    rows: AlertRows,
+    /// Findings by window and tenant, encoded as they came.
+    findings: KeyedTable<(i64, Vec<u8>), Vec<u8>>,
+    windows: BTreeMap<i64, ()>,
+    shelf: ByteTable,
+    book: Book,
+    /// Whether this worker has the one key group.
+    is_here: bool,
+}
+
+impl Raise {
+    /// Goes on with what `registry` holds; the topics' numbers are the indices of `topics`.
+    pub fn new(
+        court: Court,
+        source: &str,
+        policy: Policy,
+        topics: Vec<TopicNames>,
+        memory_bytes: usize,
+        registry: &mut StateRegistry,
+    ) -> Result<Raise, Error> {
+        let mut findings: KeyedTable<(i64, Vec<u8>), Vec<u8>> = registry.keyed(FINDINGS_TABLE, memory_bytes)?;
+        let mut windows = BTreeMap::new();
+        findings.scan(|_, (window, _), _| {
+            windows.insert(window, ());
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let shelf = registry.table(BOOK_TABLE)?;
+        let is_here = registry.owned().contains(&RAISING_GROUP);
+        let book = if is_here { read_book(&shelf)? } else { Book::default() };
+        let manners = Manners { source: source.to_owned(), ..Manners::default() };
+        let rows = AlertRows::new(source.to_owned(), topics, policy);
+        Ok(Raise { court, manners, rows, findings, windows, shelf, book, is_here })
+    }
+
+    /// Closes a window: all findings of it, as one.
+    fn close(&mut self, start: i64) -> Result<Vec<Alert>, Error> {
+        let (mut found, mut keys) = (Vec::new(), Vec::new());
+        self.findings.scan_prefix(RAISING_GROUP, &start, |key: (i64, Vec<u8>), bytes| {
+            found.push(WindowSignals::from_bytes(&bytes).ok_or_else(|| foreign("findings"))?);
+            keys.push(key);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for key in keys {
+            self.findings.remove(RAISING_GROUP, &key)?;
+        }
+        let mut all = WindowSignals::default();
+        for one in found {
+            all.window = one.window;
+            all.signals.extend(one.signals);
+            all.releases.extend(one.releases);
+            all.users.extend(one.users);
+        }
+        let changed = self.book.close(all, &self.manners, &NoFacts);
+        Ok(changed.iter().map(|alert| self.told(alert, start)).collect())
+    }
+
+    /// An alert's step as its row says it.
+    fn told(&self, alert: &Judged, window_start: i64) -> Alert {
+        let width = self.court.window.0;
+        let begins = |window: u32| i64::from(window).saturating_mul(width);
+        let strongest = alert.symptoms.first();
+        let names = |of: fn(&Symptom) -> &str| distinct(alert.symptoms.iter().map(of));
+        let release = alert.first_bad.as_ref();
+        let part = |of: Option<&String>| of.map(|text| text.clone().into_bytes()).unwrap_or_default();
+        let is_refusal = strongest.is_some_and(|symptom| symptom.indicator.family == Family::Refused);
+        let label = || strongest.map(|symptom| symptom.label.clone()).unwrap_or_default();
+        let rule = strongest.filter(|symptom| symptom.indicator.family == Family::Tagged).map(|_| label());
+        Alert {
+            window_start,
+            window_end: window_start.saturating_add(width),
+            fingerprint: format!("{:016x}", alert.fingerprint),
+            revision: alert.revision,
+            status: match alert.change {
+                Change::Opened => Status::Open,
+                Change::Updated => Status::Update,
+                Change::Resolved => Status::Resolved,
+                Change::Reopened => Status::Reopened,
+            },
+            status_reason: match alert.reason {
+                None => String::new(),
+                Some(Reason::Recovered) => "all symptoms are back in order".to_owned(),
+                Some(Reason::Vanished) => "the senders at fault aren't heard of any more".to_owned(),
+                Some(Reason::PartOf(other)) => format!("part of alert {other:016x}"),
+            },
+            severity: match alert.severity {
+                Class::Low => Severity::Info,
+                Class::Minor | Class::Major => Severity::Warning,
+                Class::Critical => Severity::Critical,
+            },
+            opened_at: begins(alert.since),
+            last_seen_at: begins(alert.last_seen).saturating_add(width),
+            detector: DETECTOR,
+            indicator: strongest.map_or("", |symptom| symptom.indicator.family.name()),
+            cause_kind: alert.cause.kind.name(),
+            cause: cause_of(alert).into_bytes(),
+            tenants: alert.tenants.iter().map(|tenant| tenant.clone().into_bytes()).collect(),
+            tenant_count: u64::from(alert.tenants_count),
+            release: [
+                part(release.map(|release| &release.sdk).or(alert.cause.scope.sdk.as_ref())),
+                part(release.map(|release| &release.sdk_version)),
+                part(release.map(|release| &release.app_version)),
+            ],
+            last_good: alert.last_good.as_ref().map(ToString::to_string).unwrap_or_default(),
+            event_types: names(|symptom| &symptom.event_type),
+            fields: names(|symptom| &symptom.field),
+            rule: rule.unwrap_or_default().into_bytes(),
+            reason: if is_refusal { "refused" } else { "" },
+            detail: strongest.map(describe).unwrap_or_default().into_bytes(),
+            affected_records: 0,
+            records: 0,
+            affected_share: alert.users_share,
+            affected_users: Some(alert.users.round().max(0.0) as u64),
+            seen: strongest.map_or(0.0, |symptom| symptom.share_now),
+            expected: strongest.map(|symptom| symptom.expected),
+            expected_lower: strongest.map(|symptom| symptom.lower),
+            expected_upper: strongest.map(|symptom| symptom.upper),
+            statistic: strongest.map(statistic).unwrap_or_default(),
+            first_place: alert.first_place.map(spot),
+            last_place: alert.last_place.map(spot),
+            examples: alert.examples.iter().copied().map(spot).collect(),
+            query: query(&self.manners.source, alert, begins(alert.since)),
+        }
+    }
+}
+
+impl Operator for Raise {
+    fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
+        let (windows, signals) = (primitive::<Int64Type>(&batch, 1)?, binary(&batch, 2)?);
+        for row in 0..batch.num_rows() {
+            let (window, bytes) = (windows.value(row), signals.value(row));
+            let of = WindowSignals::from_bytes(bytes).ok_or_else(|| foreign("findings"))?;
+            let tenant = of.releases.into_keys().next().unwrap_or_default();
+            self.windows.insert(window, ());
+            self.findings.insert(RAISING_GROUP, &(window, tenant.into_bytes()), bytes.to_vec())?;
+        }
+        Ok(())
+    }
+
+    fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let through = cx.watermark().minus(self.court.settle);
+        let mut told = Vec::new();
+        let mut has_closed = false;
+        while let Some(first) = self.windows.first_entry()
+            && first.key().saturating_add(self.court.window.0) <= through.0
+        {
+            let (start, ()) = first.remove_entry();
+            told.extend(self.close(start)?);
+            has_closed = true;
+        }
+        if has_closed && self.is_here {
+            self.shelf.put(RAISING_GROUP, &[], &self.book.to_bytes())?;
+        }
+        self.rows.write(&told, cx)
+    }
+}
+
+/// Owners and suppressions are decided when a row is written, acknowledgements are people's and joined by readers.
+struct NoFacts;
+
+impl Facts for NoFacts {
+    fn owner(&self, _: &Judged) -> String {
+        String::new()
+    }
+
+    fn is_suppressed(&self, _: &Judged) -> bool {
+        false
+    }
+
+    fn is_acknowledged(&self, _: u64) -> bool {
+        false
+    }
+}
+
+fn read_book(shelf: &ByteTable) -> Result<Book, Error> {
+    let stored = shelf.get(RAISING_GROUP, &[])?;
+    let Some(bytes) = stored.as_ref().and_then(Stored::whole) else { return Ok(Book::default()) };
+    Book::from_bytes(bytes).ok_or_else(|| foreign("a book of alerts"))
+}
+
+fn foreign(what: &str) -> Error {
+    Error::Arrow(ArrowError::SchemaError(format!("these bytes aren't {what} of this version")))
+}
+
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<u8>> {
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    for name in names.filter(|name| !name.is_empty()) {
+        if !found.iter().any(|known| known == name.as_bytes()) {
+            found.push(name.as_bytes().to_vec());
+        }
+    }
+    found
+}
+
+fn spot(place: Place) -> Spot {
+    Spot(place.topic, place.partition, place.offset)
+}
+
+/// The value of the cause's kind.
+fn cause_of(alert: &Judged) -> String {
+    let scope = &alert.cause.scope;
+    let part = |part: &Option<String>| part.clone().unwrap_or_else(|| "any".to_owned());
+    let first_bad = || alert.first_bad.as_ref();
+    match alert.cause.kind {
+        CauseKind::Release => first_bad().map(ToString::to_string).unwrap_or_default(),
+        CauseKind::SdkVersion => {
+            let version = first_bad().map_or_else(|| part(&scope.sdk_version), |release| release.sdk_version.clone());
+            format!("{} {version}", part(&scope.sdk))
+        }
+        CauseKind::AppVersion => {
+            first_bad().map_or_else(|| part(&scope.app_version), |release| release.app_version.clone())
+        }
+        CauseKind::Platform => part(&scope.sdk),
+        CauseKind::Tenant => part(&alert.cause.tenant),
+        CauseKind::Everything => "all tenants".to_owned(),
+    }
+}
+
+/// A symptom in words: what, of which field and type.
+fn describe(symptom: &Symptom) -> String {
+    let mut text = symptom.indicator.family.name().to_owned();
+    for (word, part) in [(": ", &symptom.label), (" in field ", &symptom.field), (" of ", &symptom.event_type)] {
+        if !part.is_empty() {
+            text.push_str(word);
+            text.push_str(part);
+        }
+    }
+    text
+}
+
+fn statistic(symptom: &Symptom) -> String {
+    let decades = symptom.ln_e / std::f64::consts::LN_10;
+    format!("e-detector 10^{decades:.1}, beta-binomial, against the other releases and the past")
+}
+
+/// SQL over the accepted events, where a source keeps them: the alert's senders, hour by hour.
+fn query(source: &str, alert: &Judged, since: i64) -> String {
+    let mut conditions = vec![format!("_event_time >= fromUnixTimestamp64Micro({since}, 'UTC')")];
+    if let Some(symptom) = alert.symptoms.first() {
+        if !symptom.field.is_empty() {
+            let field = format!("`{}`", symptom.field.replace('`', "``"));
+            return format!(
+                "SELECT {field}, count() AS events FROM {source} WHERE {} GROUP BY 1 ORDER BY 2 DESC LIMIT 50",
+                conditions.join(" AND ")
+            );
+        }
+        if symptom.indicator.family == Family::Refused {
+            conditions = vec![format!("kafka_time >= fromUnixTimestamp64Micro({since}, 'UTC')")];
+            if let Some(release) = &alert.first_bad {
+                let parts = [("sdk", &release.sdk), ("sdk_version", &release.sdk_version)];
+                conditions.extend(parts.map(|(name, value)| format!("{name} = {}", literal(value.as_bytes()))));
+            }
+            return format!(
+                "SELECT reason, detail, count() AS records FROM weir_quarantine WHERE {} GROUP BY 1, 2 ORDER BY 3 DESC",
+                conditions.join(" AND ")
+            );
+        }
+    }
+    format!("SELECT count() FROM {source} WHERE {}", conditions.join(" AND "))
+}
