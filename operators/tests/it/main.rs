@@ -7,6 +7,7 @@ mod deduplicate;
 mod detect;
 mod events;
 mod harness;
+mod judge;
 mod ledger;
 mod profile;
 mod record;

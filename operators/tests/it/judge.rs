@@ -1,0 +1,183 @@
+//! From events to alerts on virtual time: a release that stops to send a field is named, once, and no other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_array::builder::BinaryBuilder;
+use arrow_array::cast::AsArray;
+use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array};
+use weir_judge::settings::Settings;
+use weir_operators::account::TopicNames;
+use weir_operators::detect::policy::Policy;
+use weir_operators::judge::{Court, Judge, Raise, Telling};
+use weir_operators::operator::{Context, Effects, Operator};
+use weir_operators::profile::{Layout, ProfileEvents, SenderColumns};
+use weir_operators::state::{StateRegistry, Store, StoreOptions};
+use weir_schemas::stage::{Column, event_schema, system};
+use weir_schemas::tables;
+use weir_schemas::time::{Epoch, EventTime, Span};
+use weir_schemas::types::{ColumnType, Width};
+
+const WINDOW: Span = Span::from_ms(60_000);
+/// Of 60 windows, the one in which the bad release begins to be bad.
+const BAD_FROM: i64 = 45;
+const BYTES: usize = 64 << 20;
+
+fn columns() -> Vec<Column> {
+    let text = |name: &str| Column::new(name, ColumnType::String);
+    let mut columns: Vec<Column> = ["tenant", "type", "user", "sdk", "sdk_version", "app_version"].map(text).into();
+    columns.push(Column::new("amount", ColumnType::Float64.nullable()));
+    columns.push(Column::new("items", ColumnType::Int(Width::W32)));
+    columns
+}
+
+/// A window's events: two tenants, three releases; from [`BAD_FROM`] on `bad` sends its amount in four of ten events.
+fn events(window: i64, bad: &str, random: &mut fastrand::Rng) -> RecordBatch {
+    let mut rows = Vec::new();
+    for tenant in ["north", "south"] {
+        for version in ["1.0.0", "2.0.0", "2.1.0"] {
+            for _ in 0..random.usize(120..180) {
+                let is_bad = version == bad && window >= BAD_FROM;
+                let is_null = random.f64() < if is_bad { 0.6 } else { 0.02 };
+                let user = format!("{tenant}-{}", random.u32(0..400));
+                rows.push((tenant, version, user, (!is_null).then(|| random.f64() * 90.0 + 1.0), random.i32(1..5)));
+            }
+        }
+    }
+    random.shuffle(&mut rows);
+    let text = |of: &dyn Fn(usize) -> String| -> ArrayRef {
+        let mut column = BinaryBuilder::new();
+        (0..rows.len()).for_each(|row| column.append_value(of(row)));
+        Arc::new(column.finish())
+    };
+    let count = rows.len();
+    let time = |row: usize| window * WINDOW.0 + row as i64 * (WINDOW.0 / count as i64);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt16Array::from(vec![0; count])),
+        Arc::new(Int32Array::from(vec![0; count])),
+        Arc::new(Int64Array::from_iter_values((0..count as i64).map(|row| window * 10_000 + row))),
+        Arc::new(Int64Array::from_iter_values((0..count).map(|row| time(row) / 1_000 + 500))),
+        Arc::new(UInt32Array::from(vec![7; count])),
+        Arc::new(Int64Array::from_iter_values((0..count).map(time))),
+        text(&|row| rows[row].0.to_owned()),
+        text(&|_| "purchase".to_owned()),
+        text(&|row| rows[row].2.clone()),
+        text(&|_| "android".to_owned()),
+        text(&|row| rows[row].1.to_owned()),
+        text(&|_| "7.1".to_owned()),
+        Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.3))),
+        Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.4))),
+    ];
+    RecordBatch::try_new(event_schema(&self::columns()), columns).unwrap()
+}
+
+/// A judging worker: its operators and where they keep their state.
+struct Bench {
+    profile: ProfileEvents,
+    judge: Judge,
+    raise: Raise,
+    _store: (Arc<Store>, tempfile::TempDir),
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
+        let registry = |name: &str| StateRegistry::new(store.clone(), name, 0, 1, Epoch(1)).unwrap();
+        let identities = ["tenant", "type", "user", "sdk", "sdk_version", "app_version"];
+        let layout = Arc::new(Layout::new(&columns(), 0, &identities));
+        let at = |column: usize| Some(system::COUNT + column);
+        let senders = SenderColumns { tenant: at(0), event_type: at(1), user: at(2), release: [at(3), at(4), at(5)] };
+        let settings = Settings { learn_windows: 20, ..Settings::default() };
+        let court = Court { window: WINDOW, settle: Span(0), settings };
+        let topics = vec![TopicNames { source: "shop".into(), topic: "events".into() }];
+        let telling = Telling { layout: layout.clone(), rules: Vec::new() };
+        Bench {
+            profile: ProfileEvents::new(layout, senders, WINDOW),
+            judge: Judge::new(court.clone(), telling, BYTES, &mut registry("judge")).unwrap(),
+            raise: Raise::new(court, "shop", Policy::default(), topics, BYTES, &mut registry("raise")).unwrap(),
+            _store: (store, folder),
+        }
+    }
+
+    /// Takes batches as one epoch; the rows of the history of alerts that it wrote.
+    fn epoch(&mut self, batches: &[RecordBatch], watermark: EventTime) -> Vec<BTreeMap<String, String>> {
+        let mut effects = Effects::default();
+        let mut cx = Context::new(Epoch(1), watermark, &mut effects);
+        batches.iter().for_each(|batch| self.profile.on_batch(batch.clone(), &mut cx).unwrap());
+        self.profile.end_of_epoch(&mut cx).unwrap();
+        let effects = hand(&mut self.judge, effects, watermark);
+        let effects = hand(&mut self.raise, effects, watermark);
+        let history = effects.changes.into_iter().filter(|changes| *changes.table == *tables::ALERTS_HISTORY);
+        history.flat_map(|changes| rows_of(&changes.rows)).collect()
+    }
+}
+
+/// Gives an operator what the one before it emitted.
+fn hand(operator: &mut dyn Operator, from: Effects, watermark: EventTime) -> Effects {
+    let mut effects = Effects::default();
+    let mut cx = Context::new(Epoch(1), watermark, &mut effects);
+    for (_, batch) in from.emitted {
+        operator.on_batch(batch, &mut cx).unwrap();
+    }
+    operator.end_of_epoch(&mut cx).unwrap();
+    effects
+}
+
+/// The columns of text of each row, by name; lists joined by commas.
+fn rows_of(batch: &RecordBatch) -> Vec<BTreeMap<String, String>> {
+    let schema = batch.schema();
+    let value = |column: usize, row: usize| {
+        let column = batch.column(column);
+        if let Some(texts) = column.as_binary_opt::<i32>() {
+            return String::from_utf8_lossy(texts.value(row)).into_owned();
+        }
+        let Some(lists) = column.as_list_opt::<i32>() else { return String::new() };
+        let texts = lists.value(row);
+        let texts = texts.as_binary::<i32>().iter().flatten().map(|text| String::from_utf8_lossy(text).into_owned());
+        texts.collect::<Vec<_>>().join(",")
+    };
+    let row = |row: usize| {
+        schema.fields().iter().enumerate().map(|(at, field)| (field.name().clone(), value(at, row))).collect()
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+fn alerts_of(bad: &str, batches_of_a_window: usize) -> Vec<BTreeMap<String, String>> {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut bench = Bench::new();
+    let mut told = Vec::new();
+    for window in 0..60 {
+        let all = events(window, bad, &mut random);
+        let part = all.num_rows().div_ceil(batches_of_a_window);
+        let parts: Vec<RecordBatch> =
+            (0..all.num_rows()).step_by(part).map(|at| all.slice(at, part.min(all.num_rows() - at))).collect();
+        told.extend(bench.epoch(&parts, EventTime((window + 1) * WINDOW.0)));
+    }
+    told
+}
+
+#[test]
+fn a_release_that_stops_to_send_a_field_is_named_once_and_alone() {
+    let told = alerts_of("2.1.0", 1);
+    let fingerprints: std::collections::BTreeSet<&String> = told.iter().map(|row| &row["fingerprint"]).collect();
+    assert_eq!(fingerprints.len(), 1, "{told:#?}");
+    let opened: Vec<_> = told.iter().filter(|row| row["status"] == "open").collect();
+    let [opened] = opened[..] else { panic!("{told:#?}") };
+    assert_eq!((opened["sdk"].as_str(), opened["sdk_version"].as_str()), ("android", "2.1.0"));
+    assert!(opened["last_good_release"].contains("2.0.0"), "{opened:#?}");
+    assert_eq!(opened["fields"], "amount");
+    assert!(opened["detail"].starts_with("null in field amount"), "{opened:#?}");
+    assert!(opened["examples"].starts_with("events/0@"), "{opened:#?}");
+    assert!(told.iter().all(|row| row["status"] != "resolved"), "it goes on: {told:#?}");
+}
+
+#[test]
+fn the_same_log_tells_the_same_alerts_however_it_is_cut() {
+    assert_eq!(alerts_of("2.1.0", 1), alerts_of("2.1.0", 7));
+}
+
+#[test]
+fn nothing_is_told_where_nothing_is_wrong() {
+    assert_eq!(alerts_of("none", 2), Vec::new());
+}
