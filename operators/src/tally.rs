@@ -206,6 +206,13 @@ pub(crate) fn binary(batch: &RecordBatch, at: usize) -> Result<&BinaryArray, Err
     column.ok_or_else(|| mistyped(at, &DataType::Binary))
 }
 
+/// An array that belongs to a column, of the type that its stage promises.
+pub(crate) fn primitive_of<T: arrow_array::ArrowPrimitiveType>(array: &ArrayRef) -> Result<&PrimitiveArray<T>, Error> {
+    array.as_primitive_opt::<T>().ok_or_else(|| {
+        Error::Arrow(ArrowError::SchemaError(format!("the items of a list are not of type {}", T::DATA_TYPE)))
+    })
+}
+
 fn mistyped(at: usize, expected: &DataType) -> Error {
     Error::Arrow(ArrowError::SchemaError(format!("column {at} of a batch is not of type {expected}")))
 }

@@ -13,6 +13,9 @@
 //!           ├─▶ record refused                                                            ║
 //!           └─▶ count refused ════════════════════════════════════════════════════════════╝
 //!
+//!  accepted ─▶ profile events ═══╗
+//!   refused ─▶ profile refused ══╩═▶ judge ═▶ raise      (by tenant, then all tenants together)
+//!
 //!  ─▶ stays on the worker   ═▶ goes to the worker of the key group
 //!  A source without an event id has `tally` in the place of identify and deduplicate.
 //!

@@ -125,7 +125,7 @@ impl Raise {
                 Class::Minor | Class::Major => Severity::Warning,
                 Class::Critical => Severity::Critical,
             },
-            opened_at: begins(alert.since),
+            opened_at: begins(alert.opened_in),
             last_seen_at: begins(alert.last_seen).saturating_add(width),
             detector: DETECTOR,
             indicator: strongest.map_or("", |symptom| symptom.indicator.family.name()),

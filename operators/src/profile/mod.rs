@@ -17,7 +17,7 @@ use arrow_array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, UInt16A
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use hashbrown::HashTable;
 use weir_schemas::fate::Reason;
-use weir_schemas::stage::system;
+use weir_schemas::stage::{broken_rules, system};
 use weir_schemas::time::Span;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -30,7 +30,7 @@ use crate::operator::{Context, Operator};
 use crate::record::{reason_of, refused};
 use crate::route::key_group;
 use crate::state::{Codec, CodecError};
-use crate::tally::{binary, primitive};
+use crate::tally::{binary, primitive, primitive_of};
 use observe::{Counts, Rows, observe};
 
 /// Indices of the columns of [`cell_schema`].
@@ -224,6 +224,14 @@ impl ProfileEvents {
                 if let Some(&hash) = hashes.get(row) {
                     cell.users.add(hash);
                 }
+            }
+        }
+        if let Some(marks) = broken_rules(batch) {
+            let numbers = primitive_of::<UInt16Type>(marks.values())?;
+            for (&cell, range) in rows.cells.iter().zip(marks.value_offsets().windows(2)) {
+                let &[from, upto] = range else { continue };
+                let broken = numbers.values().get(from as usize..upto as usize).unwrap_or_default();
+                broken.iter().for_each(|&rule| self.counts.add(cell, Layout::RULE + usize::from(rule)));
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use chrono_tz::Tz;
 use serde::Deserialize;
 
 use super::Pipeline;
+use super::judge::Judge;
 use super::load::Source;
 use crate::problem::{Problem, nearest};
 
@@ -38,33 +39,8 @@ pub struct Alerts {
     pub suppressions: Vec<SuppressionRule>,
     /// The detector of refused records.
     pub refused_share: Option<RefusedShare>,
-    /// The judge of everything that events show: releases against each other, and against the past.
+    /// The judge of all that events show.
     pub judge: Option<Judge>,
-}
-
-impl Alerts {
-    /// Whether anything raises alerts.
-    pub fn has_detector(&self) -> bool {
-        self.refused_share.is_some() || self.judge.is_some()
-    }
-}
-
-/// Judges each tenant's releases by what their events look like, window by window.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Judge {
-    /// The window, in milliseconds.
-    #[serde(default = "default_judge_window_ms")]
-    pub window_ms: u64,
-    /// Windows that a field is watched before it is judged.
-    #[serde(default = "default_learn_windows")]
-    pub learn_windows: u32,
-    /// False alerts that one tenant may expect per week, over all of its series.
-    #[serde(default = "default_false_alerts_per_week")]
-    pub false_alerts_per_week: f64,
-    /// Users that must be affected before anybody is told.
-    #[serde(default = "default_users_min")]
-    pub users_min: u32,
 }
 
 /// Alerts when the share of refused records of a tenant's release is too large.
@@ -86,7 +62,7 @@ pub struct RefusedShare {
     pub window_ms: u64,
 }
 
-/// Conditions on an alert, each a text in which `*` stands for any text; all that are given must hold.
+/// Conditions on an alert, each a text with `*` for any text; all that are given must hold.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct When {
@@ -424,22 +400,6 @@ fn default_min_records() -> u64 {
 fn default_silent_windows() -> u32 {
     30
 }
-fn default_judge_window_ms() -> u64 {
-    3_600_000
-}
-
-fn default_learn_windows() -> u32 {
-    72
-}
-
-fn default_false_alerts_per_week() -> f64 {
-    0.2
-}
-
-fn default_users_min() -> u32 {
-    10
-}
-
 fn default_detect_window_ms() -> u64 {
     60_000
 }

@@ -6,6 +6,7 @@
 //! Not here: whether the brokers answer, whether a schema fits, whether SQL parses. `check` asks those.
 
 pub mod alerts;
+pub mod judge;
 pub mod load;
 mod quality;
 mod validate;

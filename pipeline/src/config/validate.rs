@@ -15,7 +15,7 @@ pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem>
     let mut problems = Vec::new();
     bounds(source, pipeline, &mut problems);
     names(source, pipeline, &mut problems);
-    judge(source, pipeline, &mut problems);
+    super::judge::check(source, pipeline, &mut problems);
     references(source, pipeline, &mut problems);
     quality::validate(source, &pipeline.quality, &mut problems);
     super::alerts::validate(source, pipeline, &mut problems);
@@ -72,24 +72,6 @@ fn bounds(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>)
                 "write 0 ≤ resolve_below ≤ open_at ≤ 1",
             ));
         }
-    }
-}
-
-fn judge(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>) {
-    let Some(judge) = &pipeline.alerts.judge else { return };
-    if !(1_000..=86_400_000).contains(&judge.window_ms) || 86_400_000 % judge.window_ms != 0 {
-        problems.push(source.problem(
-            &["alerts", "judge", "window_ms"],
-            format!("a day is not a whole number of windows of {} ms", judge.window_ms),
-            "write a part of a day from 1000 to 86400000, such as 3600000",
-        ));
-    }
-    if !(judge.false_alerts_per_week > 0.0 && judge.false_alerts_per_week <= 1_000.0) {
-        problems.push(source.problem(
-            &["alerts", "judge", "false_alerts_per_week"],
-            "a number of false alerts must be above 0 and at most 1000",
-            "write 0.2 for one in five weeks",
-        ));
     }
 }
 

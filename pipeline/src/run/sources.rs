@@ -22,7 +22,7 @@ use super::tables::kept_events;
 use crate::alerts;
 use crate::bind::{Bound, BoundSource, BoundView};
 use crate::complaints::Complaints;
-use crate::config::alerts::Judge as JudgeConfig;
+use crate::config::judge::Judge as JudgeConfig;
 use crate::config::{self, Pipeline};
 use crate::connect;
 use crate::dataflow::{Judging, SourceGraph};
@@ -227,6 +227,9 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
         &config.release.app_version,
     ];
     let identities: Vec<&str> = identities.into_iter().flatten().map(String::as_str).collect();
+    // Their numbers in a batch's marks: in the order of their ids, those that let events pass.
+    let rules = source.contract.rules.iter().filter(|rule| rule.mode.passes()).map(|rule| rule.id.to_string());
+    let rules: Vec<String> = rules.collect();
     let settings = Settings {
         false_alerts_per_week: judge.false_alerts_per_week,
         learn_windows: judge.learn_windows,
@@ -240,7 +243,7 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
             release: [&config.release.sdk, &config.release.sdk_version, &config.release.app_version].map(index),
             user: index(&config.user),
         },
-        telling: Telling { layout: Arc::new(Layout::new(&source.columns, 0, &identities)), rules: Vec::new() },
+        telling: Telling { layout: Arc::new(Layout::new(&source.columns, rules.len(), &identities)), rules },
         court: Court { window: span(judge.window_ms), settle: span(config.allowed_lateness_ms), settings },
         policy: alerts::policy(pipeline),
     }
