@@ -227,6 +227,7 @@ mod tests {
         metrics.count("events", &[orders], &tallies);
         metrics.imbalances().fetch_add(1, Ordering::Relaxed);
         metrics.fetched("events", 70);
+        metrics.efforts().of("events/source").spend(|| ());
         metrics.rule_broken("events", "paid", Mode::Tag, 4);
         let partition = PartitionStatus {
             topic: "orders".to_owned(),
@@ -253,6 +254,7 @@ mod tests {
         assert!(text.contains("weir_lag_records{source=\"events\",topic=\"orders\",partition=\"3\"} 7.0"), "{text}");
         assert!(text.contains("weir_watermark_seconds{source=\"events\"} 2.5"), "{text}");
         assert!(text.contains("weir_parked_partitions{} 1.0"), "{text}");
+        assert!(text.contains("weir_operator_cpu_seconds_total{operator=\"events/source\"} "), "{text}");
         assert!(text.contains("weir_ledger_imbalances_total 1"), "{text}");
         let broken = "weir_rule_broken_total{source=\"events\",rule=\"paid\",mode=\"tag\"} 4";
         assert!(text.contains(broken), "{text}");

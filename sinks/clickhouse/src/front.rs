@@ -22,6 +22,8 @@ use crate::session::Sessions;
 use crate::sql::quoted_text;
 use crate::{Error, Options};
 
+/// How long a client has to read the exception of a statement that failed behind its first rows.
+const CUT_OFF_AFTER: Duration = Duration::from_millis(500);
 /// How long a request waits for its turn before it gets 202.
 const TURN: Duration = Duration::from_secs(60);
 /// How often a query whose client has gone is told to stop, until it has.
@@ -241,8 +243,8 @@ fn started(
         match receiver.recv().await {
             Some(Message::Data(bytes)) => Some((Ok(bytes), Some((receiver, watch)))),
             Some(Message::Broken) => {
-                // Lets the connection send the exception before it is cut off.
-                tokio::task::yield_now().await;
+                // Lets the connection send the exception, and the client read it, before it is cut off.
+                tokio::time::sleep(CUT_OFF_AFTER).await;
                 Some((Err(std::io::Error::other("the statement failed behind its first rows")), None))
             }
             Some(Message::Started(_) | Message::Failed(_)) | None => None::<(Result<Bytes, std::io::Error>, _)>,

@@ -72,6 +72,12 @@ fn quarantine_rows(from: u64, to: u64) -> RecordBatch {
             "key" => Arc::new(BinaryArray::from_iter_values(numbers().map(|at| format!("key {}", at % 7)))),
             "value" => Arc::new(BinaryArray::from_iter_values(numbers().map(|at| format!("\0{at}")))),
             "headers" => Arc::new(BinaryArray::from_iter_values(std::iter::repeat_n(&original, count))),
+            "broken_rules" => {
+                let field = ColumnType::String.field("item");
+                let mut ids = ListBuilder::new(BinaryBuilder::new()).with_field(field);
+                (0..count).for_each(|_| ids.append_value([Some(b"a_rule"), Some(b"b_rule")]));
+                Arc::new(ids.finish())
+            }
             name => Arc::new(BinaryArray::from_iter_values(std::iter::repeat_n(name, count))),
         };
         (column.name.as_str(), array)
@@ -235,6 +241,14 @@ async fn a_refused_record_keeps_its_bytes_and_headers() {
         ("weir_offset", text("0")),
         ("weir_kafka_time", text("1000")),
         ("weir_schema_id", text("17")),
+        ("weir_rule", text("rule")),
+        ("weir_field", text("field")),
+        ("weir_expected", text("expected")),
+        ("weir_found", text("found")),
+        ("weir_severity", text("severity")),
+        ("weir_owner", text("owner")),
+        ("weir_fingerprint", text("fingerprint")),
+        ("weir_broken_rules", text("a_rule,b_rule")),
         ("weir_id", text("topic/3@0")),
         ("weir_version", text("9")),
     ];
