@@ -224,7 +224,12 @@ impl Stages {
                 return last;
             }
             if !seen.operators.is_empty() {
-                last = seen;
+                last.operators = seen.operators;
+            }
+            // Threads that have ended are in the books no more.
+            for (name, seconds) in seen.threads {
+                let most = last.threads.entry(name).or_insert(0.0);
+                *most = most.max(seconds);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
