@@ -167,11 +167,13 @@ impl Committer {
 
     /// Where the workers left the epoch, by source.
     fn left(&self, parts: &[Parts]) -> Vec<Option<Left>> {
-        let of = |source: usize| {
+        let of = |(source, (_, shares)): (usize, &(String, Arc<Shares>))| {
             let reports = parts.iter().flat_map(|parts| &parts.left).filter(move |left| left.source == source);
-            progress::combine(reports.map(|left| (left.watermark, left.positions.as_slice())))
+            let resting = shares.resting();
+            let rests = |of: &PartitionPosition| resting.contains(&(of.topic.clone(), of.partition));
+            progress::combine(reports.map(|left| (left.watermark, left.positions.as_slice())), rests)
         };
-        (0..self.sources.len()).map(of).collect()
+        self.sources.iter().enumerate().map(of).collect()
     }
 
     fn write_position(

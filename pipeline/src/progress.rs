@@ -35,17 +35,22 @@ pub struct Watched {
 pub struct Left {
     /// The least watermark of the workers.
     pub watermark: EventTime,
-    /// The partition with the least watermark, as `topic/partition`; '' where there is none.
+    /// The partition with the least watermark among those that hold anything back, as `topic/partition`; '' where none does.
     pub held_back_by: String,
 }
 
-/// Combines what the workers reported of one source. `None` without a report.
-pub fn combine<'a>(reports: impl Iterator<Item = (EventTime, &'a [PartitionPosition])>) -> Option<Left> {
+/// Combines what the workers reported of one source, of whose partitions `rests` says which hold nothing back. `None`
+/// without a report.
+pub fn combine<'a>(
+    reports: impl Iterator<Item = (EventTime, &'a [PartitionPosition])>,
+    rests: impl Fn(&PartitionPosition) -> bool,
+) -> Option<Left> {
     let mut left: Option<Left> = None;
     let mut least: Option<&PartitionPosition> = None;
     for (watermark, positions) in reports {
         let so_far = left.as_ref().map_or(watermark, |left| left.watermark.min(watermark));
-        least = least.into_iter().chain(positions).min_by_key(|position| position.watermark);
+        let holding = positions.iter().filter(|position| !rests(position));
+        least = least.into_iter().chain(holding).min_by_key(|position| position.watermark);
         left = Some(Left { watermark: so_far, held_back_by: String::new() });
     }
     let held_back_by = least.map(|position| format!("{}/{}", position.topic, position.partition));
@@ -124,9 +129,16 @@ mod tests {
     #[test]
     fn the_slowest_worker_and_the_slowest_partition_are_told() {
         let (a, b) = ([position(0, 500), position(1, 300)], [position(2, 400)]);
-        let left = combine([(EventTime(300), &a[..]), (EventTime(250), &b[..]), (EventTime(900), &[])].into_iter());
-        assert_eq!(left, Some(Left { watermark: EventTime(250), held_back_by: "orders/1".to_owned() }));
-        assert_eq!(combine(std::iter::empty()), None);
+        let reports = || [(EventTime(300), &a[..]), (EventTime(250), &b[..]), (EventTime(900), &[])].into_iter();
+        let told = |by: &str| Some(Left { watermark: EventTime(250), held_back_by: by.to_owned() });
+        assert_eq!(combine(reports(), |_| false), told("orders/1"));
+        assert_eq!(
+            combine(reports(), |of| of.partition == 1),
+            told("orders/2"),
+            "an idle partition holds nothing back"
+        );
+        assert_eq!(combine(reports(), |_| true), told(""));
+        assert_eq!(combine(std::iter::empty(), |_| false), None);
     }
 
     #[test]

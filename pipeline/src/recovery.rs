@@ -66,16 +66,31 @@ pub struct Part {
     pub is_absent: bool,
 }
 
+/// What the state in `folder` was last run with; `None` where there is no state. A running pipeline isn't disturbed.
+fn kept(folder: &Path) -> Result<Option<Fingerprint>, Error> {
+    let Some(json) = Store::peek(folder, PIPELINE)? else { return Ok(None) };
+    serde_json::from_slice(&json).map(Some).map_err(|error| foreign("run/pipeline", &error.to_string()))
+}
+
 /// The reader schemas that the state in `folder` was last run with, by source. A running pipeline isn't disturbed.
 ///
 /// # Errors
 /// When the state can't be read, or was written by another version.
 pub fn kept_readers(folder: &Path) -> Result<BTreeMap<String, KeptReader>, Error> {
-    let Some(json) = Store::peek(folder, PIPELINE)? else { return Ok(BTreeMap::new()) };
-    let kept: Fingerprint =
-        serde_json::from_slice(&json).map_err(|error| foreign("run/pipeline", &error.to_string()))?;
     let reader = |(name, part): (String, Part)| Some((name.strip_prefix(SOURCE_PART)?.to_owned(), part.reader?));
-    Ok(kept.parts.into_iter().filter_map(reader).collect())
+    Ok(kept(folder)?.unwrap_or_default().parts.into_iter().filter_map(reader).collect())
+}
+
+/// Whether a pipeline with `fingerprint` may go on from the state in `folder`, asked before anything is changed elsewhere: a
+/// column that were added to a table first would stand in the way of the change's being taken back.
+///
+/// # Errors
+/// [`Error::Changed`], which names the part and the fact; a state that can't be read.
+pub fn hold(folder: &Path, fingerprint: &Fingerprint) -> Result<(), Error> {
+    match kept(folder)? {
+        Some(before) => fingerprint.clone().after(&before).map(|_| ()),
+        None => Ok(()),
+    }
 }
 
 impl Fingerprint {

@@ -6,11 +6,13 @@
 //! Not here: when a partition is idle (the source judges that), and the watermark of the dataflow itself, which is
 //! timely's frontier.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use weir_schemas::time::EventTime;
 
 use crate::source::PartitionStatus;
+use crate::status::rests;
 
 /// How far one worker's share of a source is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,13 @@ impl Shares {
         let state = self.state();
         let each = state.partitions.iter().enumerate();
         each.flat_map(|(worker, of)| of.iter().map(move |partition| (worker, partition.clone()))).collect()
+    }
+
+    /// The partitions that hold nothing back.
+    pub fn resting(&self) -> BTreeSet<(String, i32)> {
+        let state = self.state();
+        let resting = state.partitions.iter().flatten().filter(|of| rests(&of.state));
+        resting.map(|of| (of.topic.clone(), of.partition)).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

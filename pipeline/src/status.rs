@@ -86,8 +86,10 @@ pub struct Failing {
     pub error: String,
 }
 
-/// States in which a partition holds nothing back.
-const RESTS: [&str; 2] = ["idle", "done"];
+/// Whether a partition in this state holds nothing back.
+pub fn rests(state: &str) -> bool {
+    matches!(state, "idle" | "done")
+}
 
 impl SourceStatus {
     /// A source whose workers report `partitions`. The one that holds back is the one with the least watermark among
@@ -98,8 +100,7 @@ impl SourceStatus {
         partitions: Vec<(usize, PartitionStatus)>,
         notes: Vec<String>,
     ) -> SourceStatus {
-        let holds =
-            partitions.iter().filter(|(_, of)| !RESTS.contains(&of.state.as_str())).min_by_key(|(_, of)| of.watermark);
+        let holds = partitions.iter().filter(|(_, of)| !rests(&of.state)).min_by_key(|(_, of)| of.watermark);
         SourceStatus {
             name: name.to_owned(),
             watermark,

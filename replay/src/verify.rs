@@ -1,7 +1,8 @@
 //! Verify: a view's own SQL, run by ClickHouse over the accepted events, against the rows that Weir kept live.
 //!
 //! Both sides are read in the same order and compared cell by cell as they stream, so that memory stays flat. Only
-//! closed windows are compared: open ones are provisional. While a pipeline runs, a correction may have reached the
+//! closed windows are compared, since open ones are provisional, and only those of which nothing has expired: ClickHouse
+//! lets go of events and rows after the days that the pipeline file gives them, in its own time. While a pipeline runs, a correction may have reached the
 //! events and not yet the view; a difference counts when it is still there after a pause.
 //!
 //! Float64 is compared within a relative tolerance, since ClickHouse's own sums depend on the order of rows; all else
@@ -20,6 +21,8 @@ use weir_sinks::clickhouse::{Client, Lines};
 /// How often a difference is looked at again before it counts, and how long to wait between.
 const LOOKS: usize = 4;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+/// How much younger than the oldest that is kept a window must be: a run takes less, and nothing of it expires meanwhile.
+const KEPT_MARGIN_SECONDS: i64 = 3_600;
 /// Without these ClickHouse computes some branches that no row takes, depending on its plan, and fails over them: it leaves
 /// arithmetic of decimals out of short circuits, and turns `sum(if(c, x, 0))` into `sumIf(x, c)`.
 const LAZILY: &str =
@@ -41,8 +44,8 @@ pub struct Options {
 pub struct Verdict {
     /// The view.
     pub view: String,
-    /// The last closed window's start, as ClickHouse prints it; absent where none is closed.
-    pub through: Option<String>,
+    /// The first and the last compared window's start, as ClickHouse prints them; absent where there is none to compare.
+    pub compared: Option<(String, String)>,
     /// Rows that ClickHouse computed.
     pub expected_rows: u64,
     /// Rows that Weir kept.
@@ -96,14 +99,14 @@ pub enum Error {
     },
 }
 
-/// Compares one view.
+/// Compares one view. `events_days` says for how many days the accepted events of its source are kept.
 ///
 /// # Errors
 /// When ClickHouse can't be asked, or refuses the view's own text.
-pub async fn verify(client: &Client, view: &BoundView, options: Options) -> Result<Verdict, Error> {
+pub async fn verify(client: &Client, view: &BoundView, events_days: u32, options: Options) -> Result<Verdict, Error> {
     let mut look = 1;
     loop {
-        let verdict = compare(client, view, options).await?;
+        let verdict = compare(client, view, events_days, options).await?;
         if verdict.is_equal() || !options.live || look == LOOKS {
             return Ok(verdict);
         }
@@ -112,14 +115,14 @@ pub async fn verify(client: &Client, view: &BoundView, options: Options) -> Resu
     }
 }
 
-async fn compare(client: &Client, view: &BoundView, options: Options) -> Result<Verdict, Error> {
+async fn compare(client: &Client, view: &BoundView, events_days: u32, options: Options) -> Result<Verdict, Error> {
     let asked = Asked { client, view };
     let mut verdict = Verdict { view: view.plan.name.clone(), ..Verdict::default() };
-    let Some((through, seconds)) = asked.last_closed().await? else { return Ok(verdict) };
+    let Some(closed) = asked.closed(events_days).await? else { return Ok(verdict) };
     let columns = asked.columns().await?;
-    let mut expected = asked.rows(&format!("({})", view.text.trim().trim_end_matches(';')), seconds)?;
-    let mut live = asked.rows(&client.qualified(&view.plan.name), seconds)?;
-    verdict.through = Some(through);
+    let mut expected = asked.rows(&format!("({})", view.text.trim().trim_end_matches(';')), &closed)?;
+    let mut live = asked.rows(&client.qualified(&view.plan.name), &closed)?;
+    verdict.compared = Some((closed.first, closed.last));
     let (mut left, mut right) = (asked.next(&mut expected).await?, asked.next(&mut live).await?);
     loop {
         let order = match (&left, &right) {
@@ -211,6 +214,14 @@ impl Described {
     }
 }
 
+/// The windows to compare: starts in seconds since 1970, and as ClickHouse prints them.
+struct Closed {
+    first: String,
+    last: String,
+    from_seconds: i64,
+    through_seconds: i64,
+}
+
 struct Asked<'a> {
     client: &'a Client,
     view: &'a BoundView,
@@ -225,21 +236,30 @@ impl Asked<'_> {
         Error::Answer { view: self.view.plan.name.clone(), detail: detail.to_string() }
     }
 
-    /// The start of the last closed window: as ClickHouse prints it, and in seconds since 1970.
-    async fn last_closed(&self) -> Result<Option<(String, i64)>, Error> {
+    /// The closed windows that are whole: what ClickHouse may have let go of, or may while it is asked, is left out.
+    async fn closed(&self, events_days: u32) -> Result<Option<Closed>, Error> {
         #[derive(Deserialize)]
         struct Found {
-            text: Option<String>,
-            seconds: Option<i64>,
+            first: Option<String>,
+            last: Option<String>,
+            from_seconds: Option<i64>,
+            through_seconds: Option<i64>,
         }
         let window = quoted(&self.view.plan.window.name);
+        let days = self.view.config.retention_days.map_or(events_days, |days| days.min(events_days));
         let sql = format!(
-            "SELECT toString(maxOrNull({window})) AS text, maxOrNull(toInt32(toUnixTimestamp({window}))) AS seconds \
-             FROM {} WHERE is_closed",
-            self.client.qualified(&self.view.plan.name)
+            "SELECT toString(minOrNull({window})) AS first, toString(maxOrNull({window})) AS last, \
+             minOrNull(toInt32(toUnixTimestamp({window}))) AS from_seconds, \
+             maxOrNull(toInt32(toUnixTimestamp({window}))) AS through_seconds FROM {} \
+             WHERE is_closed AND toInt64(toUnixTimestamp({window})) >= toInt64(toUnixTimestamp(now())) - {}",
+            self.client.qualified(&self.view.plan.name),
+            i64::from(days) * 86_400 - KEPT_MARGIN_SECONDS,
         );
         let found = self.client.select::<Found>(&sql).await.map_err(|error| self.failed(error))?;
-        Ok(found.into_iter().next().and_then(|found| found.text.zip(found.seconds)))
+        Ok(found.into_iter().next().and_then(|found| {
+            let (from_seconds, through_seconds) = found.from_seconds.zip(found.through_seconds)?;
+            Some(Closed { first: found.first?, last: found.last?, from_seconds, through_seconds })
+        }))
     }
 
     async fn columns(&self) -> Result<Vec<Described>, Error> {
@@ -249,8 +269,8 @@ impl Asked<'_> {
         self.client.select(&sql).await.map_err(|error| self.failed(error))
     }
 
-    /// Rows of `from` whose window is closed, ordered by their key's hash, then the key.
-    fn rows(&self, from: &str, through_seconds: i64) -> Result<Lines, Error> {
+    /// Rows of `from` whose window is among `closed`, ordered by their key's hash, then the key.
+    fn rows(&self, from: &str, closed: &Closed) -> Result<Lines, Error> {
         let plan = &self.view.plan;
         let keys: Vec<String> = std::iter::once(&plan.window.name)
             .chain(plan.dimensions.iter().map(|dimension| &dimension.name))
@@ -259,12 +279,14 @@ impl Asked<'_> {
         let names: Vec<String> = plan.columns().iter().map(|column| quoted(&column.name)).collect();
         let sql = format!(
             "SELECT toString(sipHash64(`weir key`)), toJSONString(tuple({keys})) AS `weir key`, {names} FROM {from} \
-             WHERE toUnixTimestamp({window}) <= {through_seconds} ORDER BY sipHash64(`weir key`), `weir key` \
+             WHERE toUnixTimestamp({window}) BETWEEN {from_seconds} AND {through} ORDER BY sipHash64(`weir key`), `weir key` \
              SETTINGS {LAZILY}, output_format_json_quote_64bit_integers = 1, output_format_json_quote_decimals = 1, \
              output_format_json_quote_denormals = 1",
+            through = closed.through_seconds,
             keys = keys.join(", "),
             names = names.join(", "),
             window = quoted(&plan.window.name),
+            from_seconds = closed.from_seconds,
         );
         self.client.lines(&sql, "JSONCompactEachRow").map_err(|error| self.failed(error))
     }

@@ -55,8 +55,8 @@ pub(crate) enum Command {
         #[arg(long)]
         until_end: bool,
         /// Worker threads, instead of the file's.
-        #[arg(long)]
-        workers: Option<usize>,
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+        workers: Option<u16>,
         /// Log lines as JSON.
         #[arg(long)]
         log_json: bool,

@@ -106,6 +106,12 @@ impl Outcome {
         }
     }
 
+    /// Both, with the code of the first.
+    fn and(self, other: Outcome) -> Outcome {
+        let told = [self.message, other.message].into_iter().flatten().collect::<Vec<_>>();
+        Outcome { code: self.code, message: (!told.is_empty()).then(|| told.join("\n")) }
+    }
+
     fn tell(self) -> ExitCode {
         if let Some(message) = self.message {
             eprintln!("{message}");

@@ -236,7 +236,6 @@ pub fn minute_of(text: &str) -> Option<u32> {
 /// Every problem of what `pipeline` says about alerts.
 pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>) {
     let alerts = &pipeline.alerts;
-    topics(source, pipeline, problems);
     let index: Vec<String> = (0..alerts.owners.len().max(alerts.routes.len()).max(alerts.suppressions.len()))
         .map(|at| at.to_string())
         .collect();
@@ -267,33 +266,6 @@ pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline, problems: &mut 
     }
     for (name, sender) in &pipeline.senders {
         self::sender(source, name, sender, problems);
-    }
-}
-
-fn topics(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>) {
-    let alerts = &pipeline.alerts;
-    if alerts.current_topic.is_some() && alerts.topic.is_none() {
-        problems.push(source.problem(
-            &["alerts", "current_topic"],
-            "there is a topic of newest steps and none of all steps",
-            "add `topic`: what has been sent is told by it",
-        ));
-    }
-    let control = pipeline.control_topic();
-    let topics = [
-        ("topic", alerts.topic.as_ref()),
-        ("current_topic", alerts.current_topic.as_ref()),
-        ("control_topic", Some(&control)),
-    ];
-    for (at, (key, topic)) in topics.iter().enumerate() {
-        let Some(topic) = topic else { continue };
-        if let Some((other, _)) = topics[..at].iter().find(|(_, other)| *other == Some(*topic)) {
-            problems.push(source.problem(
-                &["alerts", key],
-                format!("`{topic}` is named by `{other}` already"),
-                "give each a topic of its own: they are kept in different ways",
-            ));
-        }
     }
 }
 
@@ -474,8 +446,16 @@ url = "https://example.com/hook"
                 "p.toml:26:1: it ends before it begins",
             ),
             ("topic = \"alerts\"\n", "", "there is a topic of newest steps and none of all steps"),
-            ("\"alerts-current\"", "\"alerts\"", "`alerts` is named by `topic` already"),
-            ("\"alerts-current\"", "\"shop-control\"", "`shop-control` is named by `current_topic` already"),
+            (
+                "\"alerts-current\"",
+                "\"alerts\"",
+                "`alerts` is the topic of alerts already, and can't be the topic of the alerts' newest steps as well",
+            ),
+            (
+                "\"alerts-current\"",
+                "\"shop-control\"",
+                "`shop-control` is the topic of the alerts' newest steps already, and can't be the alerts' control topic",
+            ),
             ("url = \"https://example.com/hook\"", "", "p.toml:26:10: sender `chat` has no `url`"),
             ("https://example.com", "example.com", "no HTTP address"),
             ("kind = \"slack\"", "kind = \"email\"", "sender `chat` has no `server`"),

@@ -98,14 +98,18 @@ impl Source<'_> {
     }
 }
 
-/// Problems of form: syntax, unknown keys, wrong types. Unknown keys are blanked out one after the other so that
-/// all of them are found; a wrong type or a missing key ends the search, as what follows would be a guess.
+/// Problems of form: syntax, unknown keys, wrong types. Unknown keys and sections are blanked out one after the other so
+/// that all of them are found; a wrong type or a missing key ends the search, as what follows would be a guess.
 fn shape_problems(source: &Source<'_>) -> Vec<Problem> {
     let mut text = source.text.to_owned();
-    let mut problems = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
     loop {
         let Err(error) = toml::from_str::<Pipeline>(&text) else { return problems };
-        problems.push(from_toml(source, &text, &error));
+        let problem = from_toml(source, &text, &error);
+        // An unknown section that has sections of its own comes again, a header at a time.
+        if !problems.iter().any(|known| known.message == problem.message && problem.message.starts_with("unknown")) {
+            problems.push(problem);
+        }
         let unknown = error.message().starts_with("unknown field");
         let Some(range) = error.span().filter(|_| unknown).and_then(|span| item_of_key(&text, span.start)) else {
             return problems;
@@ -115,23 +119,34 @@ fn shape_problems(source: &Source<'_>) -> Vec<Problem> {
     }
 }
 
-/// The text range of `key = value` whose key stands at `offset`; `None` for a table's header.
+/// The text range of what the key at `offset` names: `key = value`, or a section with its header up to the next one.
 fn item_of_key(text: &str, offset: usize) -> Option<std::ops::Range<usize>> {
     fn search(item: &Item, offset: usize) -> Option<std::ops::Range<usize>> {
-        for (name, _) in item.as_table_like()?.iter() {
-            let (key, inner) = item.as_table_like()?.get_key_value(name)?;
-            let span = key.span();
-            if span.as_ref().is_some_and(|span| span.start == offset) && inner.is_value() {
-                return Some(offset..inner.span()?.end);
-            }
-            if let Some(found) = search(inner, offset) {
-                return Some(found);
-            }
+        if let Some(tables) = item.as_array_of_tables() {
+            return tables.iter().find_map(|table| search_table(table, offset));
         }
-        None
+        search_table(item.as_table_like()?, offset)
+    }
+    fn search_table(table: &dyn TableLike, offset: usize) -> Option<std::ops::Range<usize>> {
+        table.iter().find_map(|(name, _)| {
+            let (key, inner) = table.get_key_value(name)?;
+            let is_it = key.span().is_some_and(|span| span.start == offset) && inner.is_value();
+            if is_it { Some(offset..inner.span()?.end) } else { search(inner, offset) }
+        })
     }
     let document = text.parse::<Document<String>>().ok()?;
-    search(document.as_item(), offset)
+    search(document.as_item(), offset).or_else(|| section_at(text, offset))
+}
+
+/// The text range of the section in whose header `offset` lies.
+fn section_at(text: &str, offset: usize) -> Option<std::ops::Range<usize>> {
+    let from = text.get(..offset)?.rfind('\n').map_or(0, |at| at + 1);
+    if !text.get(from..)?.trim_start().starts_with('[') {
+        return None;
+    }
+    let next = text.get(offset..)?.match_indices('\n').map(|(at, _)| offset + at + 1);
+    let end = next.into_iter().find(|at| text[*at..].trim_start_matches([' ', '\t']).starts_with('['));
+    Some(from..end.unwrap_or(text.len()))
 }
 
 /// Turns an error of the TOML reader into a problem; unknown keys get the nearest known one.
@@ -274,6 +289,37 @@ event_time = "occurred_at"
         assert!(message.contains("unknown key `lateness`"), "{message}");
         assert!(message.contains("unknown key `idle_after`"), "{message}");
         assert!(message.contains("did you mean `idle_after_ms`?"), "{message}");
+    }
+
+    #[test]
+    fn unknown_sections_and_keys_of_repeated_sections_hide_nothing_behind_them() {
+        let more = "[kafak]\nx = 1\n[kafak.deep]\ny = 2\n[[alerts.routes]]\nwehn = 1\n[sources.events.extra]\nz = 1\n\
+                    [[alerts.suppressions]]\nresaon = 1\n";
+        let message = check(&format!("{GOOD}{more}")).unwrap_err();
+        for expected in ["`kafak`", "`wehn`", "`extra`", "`resaon`"] {
+            assert_eq!(message.matches(&format!("unknown key {expected}")).count(), 1, "{expected}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_topic_is_for_one_purpose() {
+        for (more, expected) in [
+            (
+                "[sources.others]\ntopics = [\"events\"]\nevent_time = \"at\"\n",
+                "`events` is read by source `events` already, and can't be read by source `others` as well",
+            ),
+            ("[quality]\nquarantine_topic = \"events\"\n", "`events` is read by source `events` already"),
+            ("[alerts]\ntopic = \"events\"\n", "and can't be the topic of alerts as well"),
+            (
+                "[quality]\nquarantine_topic = \"bad\"\n[alerts]\ntopic = \"bad\"\n",
+                "`bad` is the quarantine's topic already, and can't be the topic of alerts as well",
+            ),
+        ] {
+            let message = check(&format!("{GOOD}{more}")).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+        let twice = check(&GOOD.replace("[\"events\"]", "[\"events\", \"events\"]")).unwrap_err();
+        assert!(twice.contains("`events` is read by source `events` already"), "{twice}");
     }
 
     #[test]

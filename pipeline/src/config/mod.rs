@@ -9,6 +9,7 @@ pub mod alerts;
 pub mod judge;
 pub mod load;
 mod quality;
+mod topics;
 mod validate;
 
 use std::collections::BTreeMap;

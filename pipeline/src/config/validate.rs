@@ -1,7 +1,7 @@
 //! What a well-formed pipeline file may still get wrong: bounds, names that must exist, names that clash.
 
 use super::load::Source;
-use super::{Pipeline, quality};
+use super::{Pipeline, quality, topics};
 use crate::problem::{Problem, nearest};
 
 /// Names that Weir's own tables and views take in the database.
@@ -19,6 +19,7 @@ pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem>
     references(source, pipeline, &mut problems);
     quality::validate(source, &pipeline.quality, &mut problems);
     super::alerts::validate(source, pipeline, &mut problems);
+    topics::check(source, pipeline, &mut problems);
     problems
 }
 

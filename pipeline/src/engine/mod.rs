@@ -294,7 +294,6 @@ impl Engine {
         }
         self.lanes.abort_all();
         if let Some(error) = self.core.error.take() {
-            self.pages.is_healthy.store(false, Ordering::Release);
             return Err(error);
         }
         let undelivered_rows = self.core.outbox.waiting_in_all().rows;
@@ -311,6 +310,7 @@ impl Engine {
         loop {
             let rings = self.core.epochs.rings();
             if self.has_failed() {
+                self.pages.is_healthy.store(false, Ordering::Release);
                 return false;
             }
             let facts = Facts {

@@ -1,6 +1,7 @@
 //! Running a pipeline file: from what it says to an engine's plan, with real sources and real sinks.
 //!
-//! Steps: connect, take the reader schemas, bind, lay out the tables, open the logs where the state left them, execute.
+//! Steps: connect, take the reader schemas, bind, hold it to the state, lay out the tables, open the logs where the state
+//! left them, execute.
 //! [`layout`] is the pure part that `check` prints as well.
 //!
 //! Not here: any thread or order of steps while it runs (`engine`), and the graph (`dataflow`).
@@ -26,7 +27,8 @@ use crate::custom::OperatorRegistry;
 use crate::engine::{Plan, Running, SourcePlan, Summary, execute};
 use crate::error::Error;
 use crate::progress::Watched;
-use crate::readers;
+use crate::readers::{self, Readers};
+use crate::recovery;
 use destinations::{tables_of, topics_of};
 use fingerprint::fingerprint;
 use operators::describe;
@@ -49,6 +51,8 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
     let readers = runtime.block_on(readers::choose(pipeline, Some(&registry)))?;
     let bound = bind(file, pipeline, &readers.schemas).map_err(Error::Config)?;
     let custom = describe(file, pipeline, &bound, operators)?;
+    let fingerprint = fingerprint(pipeline, &bound, &readers);
+    recovery::hold(&pipeline.state, &fingerprint)?;
     let layout = layout_of(pipeline, &bound, &custom);
     for statement in runtime.block_on(layout.apply(&client)).map_err(|error| connect::first_contact(pipeline, error))? {
         tracing::info!(statement, "changed a table");
@@ -80,7 +84,7 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
         in_flight_bytes: pipeline.in_flight_bytes,
         outbox_bytes: pipeline.outbox_bytes,
         http: pipeline.http.clone(),
-        fingerprint: fingerprint(pipeline, &bound, &readers),
+        fingerprint,
         sources,
         destinations,
         watched: watched(pipeline, &bound)?,
@@ -94,6 +98,14 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
 /// [`Error::Config`] with every custom operator that isn't known or refuses its settings.
 pub fn layout(file: &str, pipeline: &Pipeline, bound: &Bound, operators: &OperatorRegistry) -> Result<Layout, Error> {
     Ok(layout_of(pipeline, bound, &describe(file, pipeline, bound, operators)?))
+}
+
+/// Whether the pipeline may go on from the state that it has; nothing is changed.
+///
+/// # Errors
+/// [`Error::Changed`], which names what differs; a state that can't be read.
+pub fn hold_to_state(pipeline: &Pipeline, bound: &Bound, readers: &Readers) -> Result<(), Error> {
+    recovery::hold(&pipeline.state, &fingerprint(pipeline, bound, readers))
 }
 
 fn span(ms: u64) -> Span {

@@ -149,7 +149,7 @@ impl Builder<'_, '_, '_> {
             None => 0,
             Some(digits) => self.whole_number(digits, "the number of decimal places")?,
         };
-        self.call_of(Function::Round(digits), arguments.get(..1)?, at).filter(|_| self.at_most(arguments, 2, at))
+        self.one_or_two(Function::Round(digits), arguments, at)
     }
 
     /// `toDecimal64(x, scale)`.
@@ -193,14 +193,17 @@ impl Builder<'_, '_, '_> {
                 known
             }
         };
-        self.call_of(Function::ToDate(zone), arguments.get(..1)?, at).filter(|_| self.at_most(arguments, 2, at))
+        self.one_or_two(Function::ToDate(zone), arguments, at)
     }
 
-    fn at_most(&mut self, arguments: &[&ast::Expr], most: usize, at: Location) -> bool {
-        if arguments.len() > most {
-            self.problems.add(at, format!("at most {most} arguments are taken here"), "leave out the others");
-        }
-        arguments.len() <= most
+    /// A call whose first argument is its value; the second, where there is one, has become a part of `function`.
+    fn one_or_two(&mut self, function: Function, arguments: &[&ast::Expr], at: Location) -> Option<Expr> {
+        let ([value] | [value, _]) = arguments else {
+            let message = format!("{} arguments where one or two are taken", arguments.len());
+            self.problems.add(at, message, "give it a value and, if wanted, a second argument");
+            return None;
+        };
+        self.call_of(function, &[*value], at)
     }
 
     fn whole_number(&mut self, node: &ast::Expr, what: &str) -> Option<i32> {

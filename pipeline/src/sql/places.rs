@@ -35,8 +35,15 @@ impl<'a> Problems<'a> {
         self.found.is_empty()
     }
 
-    pub(super) fn into_sorted(self) -> Vec<Problem> {
+    /// Why a text wasn't planned, in the order of the text. There is always a reason: a text that were refused without a
+    /// word would be a view, a column or a rule that silently isn't there.
+    pub(super) fn into_refusal(self) -> Vec<Problem> {
         let mut found = self.found;
+        if found.is_empty() {
+            let message = "this can't be planned, and the planner doesn't say why: that is a bug of Weir's";
+            let remedy = "write it differently, and report the text";
+            found.push(Problem::at_line(self.file, self.text, (1, 1), message, remedy));
+        }
         found.sort_by_key(|problem| problem.at);
         found
     }

@@ -30,7 +30,7 @@ pub(super) fn plan(
         .and_then(|(query, tokens)| plan_query(name, &query, &tokens, sources, &mut problems));
     match plan {
         Some(plan) if problems.is_empty() => Ok(plan),
-        _ => Err(problems.into_sorted()),
+        _ => Err(problems.into_refusal()),
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn plan_expression(
     });
     match expression {
         Some(expression) if problems.is_empty() => Ok(expression),
-        _ => Err(problems.into_sorted()),
+        _ => Err(problems.into_refusal()),
     }
 }
 

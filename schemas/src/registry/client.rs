@@ -411,14 +411,17 @@ fn failure(error: &SRCError) -> Failure {
     classify(status, raw.map_or(0, |raw| u64::from(raw.error_code)), why)
 }
 
-/// The one place that says which answers mean what. Only a registry's own code says that something doesn't exist: a
-/// 404 without one comes from a wrong address or a proxy, and must not send records to quarantine.
+/// The one place that says which answers mean what. Only a registry's own code says something about a schema: a 400 or a
+/// 404 without one comes from a wrong address or a proxy, and must not send records to quarantine. A registry's code is
+/// the status itself or begins with it (409 and 40901, 422 and 42201).
 fn classify(status: Option<StatusCode>, code: u64, why: String) -> Failure {
-    match (status.map(|status| status.as_u16()), code) {
-        (Some(404), 40_401..=40_408) => Failure::Unknown(why),
-        (Some(401 | 403), _) => Failure::Refused(why),
-        (Some(409), _) => Failure::Incompatible(why),
-        (Some(400 | 422), _) => Failure::Invalid(why),
+    let Some(status) = status.map(|status| status.as_u16()) else { return Failure::Unavailable(why) };
+    let is_registrys = code == u64::from(status) || code / 100 == u64::from(status);
+    match (status, code) {
+        (404, 40_401..=40_408) => Failure::Unknown(why),
+        (401 | 403, _) => Failure::Refused(why),
+        (409, _) if is_registrys => Failure::Incompatible(why),
+        (400 | 422, _) if is_registrys => Failure::Invalid(why),
         _ => Failure::Unavailable(why),
     }
 }

@@ -65,6 +65,17 @@ async fn each_answer_is_told_apart_and_only_the_registrys_own_word_makes_a_schem
     assert_eq!(verdict(404, "").await, "unavailable");
     assert_eq!(verdict(404, "<html>no such page</html>").await, "unavailable");
     assert_eq!(verdict(404, r#"{"error_code": 404, "message": "HTTP 404 Not Found"}"#).await, "unavailable");
+    for status in [400, 409, 422] {
+        let own = format!(r#"{{"error_code": {status}01, "message": "no"}}"#);
+        assert_eq!(verdict(status, &own).await, "unusable", "{status}");
+        assert_eq!(verdict(status, &format!(r#"{{"error_code": {status}, "message": "no"}}"#)).await, "unusable");
+        assert_eq!(
+            verdict(status, "<html>plain HTTP was sent to an HTTPS port</html>").await,
+            "unavailable",
+            "{status}"
+        );
+        assert_eq!(verdict(status, "{}").await, "unavailable", "{status}");
+    }
     assert_eq!(verdict(401, r#"{"error_code": 401, "message": "Unauthorized"}"#).await, "refused");
     assert_eq!(verdict(403, "").await, "refused");
     for status in [408, 429, 500, 502, 503, 504] {

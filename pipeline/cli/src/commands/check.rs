@@ -7,6 +7,7 @@ use weir_pipeline::bind::{Bound, bind};
 use weir_pipeline::complaints::{Complaints, why};
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
+use weir_pipeline::error::Error;
 use weir_pipeline::problem::Problem;
 use weir_pipeline::readers::{self, Readers};
 use weir_pipeline::rules::describe_table;
@@ -52,21 +53,40 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
         Ok(statements) => statements.iter().for_each(|statement| println!("{statement};\n")),
         Err(error) => return Outcome::refused(error.to_string(), "rename the column in the SELECT"),
     }
-    let mut problems = Vec::new();
-    if !offline {
-        runtime.block_on(check_subjects(&pipeline, &bound, &readers, &registry, &mut problems));
-        check_topics(&name, &pipeline, &mut problems);
-        let needed = connect::clickhouse(&pipeline).and_then(|client| Ok(runtime.block_on(layout.needed(&client))?));
-        if let Err(error) = needed {
-            problems.push(Problem::of_file(&name, error.to_string(), "correct [clickhouse], or start it"));
-        }
+    let mut found = Found::default();
+    if let Err(error) = run::hold_to_state(&pipeline, &bound, &readers) {
+        found.errors.push(error);
     }
-    if !problems.is_empty() {
-        return Outcome::problems(&problems);
+    if !offline {
+        runtime.block_on(check_subjects(&pipeline, &bound, &readers, &registry, &mut found));
+        check_topics(&pipeline, &mut found);
+        let needed = connect::clickhouse(&pipeline).and_then(|client| {
+            let asked = runtime.block_on(layout.needed(&client));
+            asked.map_err(|error| connect::first_contact(&pipeline, error))
+        });
+        found.errors.extend(needed.err());
+    }
+    if let Some(outcome) = found.outcome() {
+        return outcome;
     }
     let sources = counted(bound.sources.len(), "source");
     println!("{} {sources}, {}", paint::good("fine:"), counted(bound.views.len(), "view"));
     Outcome::done()
+}
+
+/// What is wrong beyond the file's own text: what doesn't fit, and which parts couldn't be used.
+#[derive(Default)]
+struct Found {
+    problems: Vec<Problem>,
+    errors: Vec<Error>,
+}
+
+impl Found {
+    /// Everything at once; the exit code is that of a problem if there is one, else the first error's.
+    fn outcome(self) -> Option<Outcome> {
+        let told = (!self.problems.is_empty()).then(|| Outcome::problems(&self.problems));
+        told.into_iter().chain(self.errors.iter().map(Outcome::of_error)).reduce(Outcome::and)
+    }
 }
 
 fn print_plan(pipeline: &Pipeline, bound: &Bound) {
@@ -106,62 +126,49 @@ fn print_rules(pipeline: &Pipeline, bound: &Bound) {
 }
 
 /// Whether every version that the sources' subjects have can be read; says where a newer one than the reader is there.
-async fn check_subjects(
-    pipeline: &Pipeline,
-    bound: &Bound,
-    readers: &Readers,
-    registry: &Registry,
-    problems: &mut Vec<Problem>,
-) {
+async fn check_subjects(pipeline: &Pipeline, bound: &Bound, readers: &Readers, registry: &Registry, found: &mut Found) {
     for source in &bound.sources {
         let (Some(config), Some(kept)) = (pipeline.sources.get(&source.name), readers.kept.get(&source.name)) else {
             continue;
         };
         let place = format!("subject {}", readers::subject_of(config));
         match readers::compare(&source.name, config, &source.reader, kept, registry).await {
-            Ok(found) => {
-                if let Some(newer) = found.newer {
+            Ok(compared) => {
+                if let Some(newer) = compared.newer {
                     println!("{} {newer}\n", paint::bold("note:"));
                 }
                 let remedy = "change the reader schema: give the field a default, or the type that was written; where no \
                               record of that version is left, delete the version from the subject";
-                problems.extend(found.unreadable.iter().map(|what| Problem::of_file(&place, what, remedy)));
+                found.problems.extend(compared.unreadable.iter().map(|what| Problem::of_file(&place, what, remedy)));
             }
-            Err(error) => {
-                let remedy = "correct [registry], or start it; --offline leaves it out";
-                problems.push(Problem::of_file(&place, error.to_string(), remedy));
-            }
+            Err(error) => found.errors.push(error),
         }
     }
 }
 
 /// Whether the topics are there.
-fn check_topics(file: &str, pipeline: &Pipeline, problems: &mut Vec<Problem>) {
+fn check_topics(pipeline: &Pipeline, found: &mut Found) {
+    let unreachable = |detail: String| Error::Unreachable {
+        part: format!("kafka at {}", pipeline.kafka.brokers),
+        detail,
+        remedy: "correct `kafka.brokers` and `kafka.settings`, or start it; --offline leaves it out".to_owned(),
+    };
     let consumer: BaseConsumer<Complaints> = match connect::kafka(pipeline).create_with_context(Complaints::default()) {
         Ok(consumer) => consumer,
-        Err(error) => {
-            problems.push(Problem::of_file(file, format!("[kafka]: {error}"), "correct `brokers` and `settings`"));
-            return;
-        }
+        Err(error) => return found.errors.push(unreachable(error.to_string())),
     };
     let metadata = match consumer.fetch_metadata(None, ANSWER_WITHIN) {
         Ok(metadata) => metadata,
-        Err(error) => {
-            let why = why(&consumer, &error);
-            let message = format!("kafka at {} doesn't answer: {why}", pipeline.kafka.brokers);
-            let remedy = "correct `brokers` and `settings`, or start it; --offline leaves it out";
-            problems.push(Problem::of_file(file, message, remedy));
-            return;
-        }
+        Err(error) => return found.errors.push(unreachable(why(&consumer, &error))),
     };
     for (name, source) in &pipeline.sources {
-        for topic in source.topics.iter().filter(|topic| !metadata.topics().iter().any(|found| found.name() == **topic))
+        for topic in source.topics.iter().filter(|topic| !metadata.topics().iter().any(|known| known.name() == **topic))
         {
-            problems.push(Problem::of_file(
-                file,
-                format!("source `{name}`: there is no topic `{topic}`"),
-                "make the topic, or correct `topics`",
-            ));
+            found.errors.push(Error::Unreachable {
+                part: format!("kafka at {}", pipeline.kafka.brokers),
+                detail: format!("source `{name}`: there is no topic `{topic}`"),
+                remedy: "make the topic, or correct `topics`".to_owned(),
+            });
         }
     }
 }

@@ -255,14 +255,15 @@ async fn tell(client: &weir_sinks::clickhouse::Client, picture: &mut Picture, su
 
 /// `weir verify`, on what the demo left.
 async fn check(file: &Path, pipeline: &Pipeline, client: &weir_sinks::clickhouse::Client) -> Result<(), Outcome> {
-    let (file, pipeline) = (file.to_owned(), pipeline.clone());
-    let prepared = tokio::task::spawn_blocking(move || prepare(&file, &pipeline))
+    let (file, of_file) = (file.to_owned(), pipeline.clone());
+    let prepared = tokio::task::spawn_blocking(move || prepare(&file, &of_file))
         .await
         .map_err(|error| Outcome::unreachable(error.to_string(), "start the demo again"))??;
     let options = weir_replay::verify::Options { show: 5, tolerance: 1e-9, live: false };
     let mut verdicts = Vec::new();
     for view in &prepared.bound.views {
-        let verdict = weir_replay::verify::verify(client, view, options).await;
+        let kept = pipeline.sources.get(&view.plan.source).and_then(|source| source.keep_events_days);
+        let verdict = weir_replay::verify::verify(client, view, kept.unwrap_or_default(), options).await;
         verdicts.push(verdict.map_err(|error| Outcome::unreachable(error.to_string(), "see the addresses above"))?);
     }
     let outcome = verify::report(&verdicts);

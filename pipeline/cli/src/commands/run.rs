@@ -17,7 +17,7 @@ pub(crate) struct Options {
     /// Read to the log's end, close every window, exit.
     pub until_end: bool,
     /// Worker threads, instead of the file's.
-    pub workers: Option<usize>,
+    pub workers: Option<u16>,
     /// Log lines as JSON.
     pub log_json: bool,
 }
@@ -29,7 +29,7 @@ pub(crate) fn run(file: &Path, options: Options, operators: OperatorRegistry) ->
         Ok(pipeline) => pipeline,
         Err(problems) => return Outcome::problems(&problems),
     };
-    pipeline.workers = options.workers.unwrap_or(pipeline.workers);
+    pipeline.workers = options.workers.map_or(pipeline.workers, usize::from);
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(outcome) => return outcome,

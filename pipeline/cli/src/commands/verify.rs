@@ -15,18 +15,6 @@ pub(crate) fn run(file: &Path, only: &[String], options: Options) -> Outcome {
         Ok(pipeline) => pipeline,
         Err(problems) => return Outcome::problems(&problems),
     };
-    let without: Vec<&str> = pipeline
-        .sources
-        .iter()
-        .filter(|(_, source)| source.keep_events_days.is_none())
-        .map(|(name, _)| name.as_str())
-        .collect();
-    if !without.is_empty() {
-        return Outcome::refused(
-            format!("the accepted events of {} are not kept", without.join(", ")),
-            "set `keep_events_days` and run the pipeline from an empty state, so that all of them are there",
-        );
-    }
     if let Some(unknown) = only.iter().find(|name| !pipeline.views.contains_key(*name)) {
         let known: Vec<&str> = pipeline.views.keys().map(String::as_str).collect();
         return Outcome::refused(format!("there is no view `{unknown}`"), format!("name one of {}", known.join(", ")));
@@ -39,9 +27,18 @@ pub(crate) fn run(file: &Path, only: &[String], options: Options) -> Outcome {
         Ok(runtime) => runtime,
         Err(outcome) => return outcome,
     };
+    let views = || prepared.bound.views.iter().filter(|view| only.is_empty() || only.contains(&view.plan.name));
+    let days_of = |source: &str| pipeline.sources.get(source).and_then(|source| source.keep_events_days);
+    if let Some(view) = views().find(|view| days_of(&view.plan.source).is_none()) {
+        return Outcome::refused(
+            format!("the accepted events of {} are not kept", view.plan.source),
+            "set `keep_events_days` and run the pipeline from an empty state, so that all of them are there",
+        );
+    }
     let mut verdicts = Vec::new();
-    for view in prepared.bound.views.iter().filter(|view| only.is_empty() || only.contains(&view.plan.name)) {
-        match runtime.block_on(verify(&prepared.clickhouse, view, options)) {
+    for view in views() {
+        let events_days = days_of(&view.plan.source).unwrap_or_default();
+        match runtime.block_on(verify(&prepared.clickhouse, view, events_days, options)) {
             Ok(verdict) => verdicts.push(verdict),
             Err(error) => {
                 return Outcome::unreachable(error.to_string(), "check `[clickhouse]`, and that the pipeline ran");
@@ -54,16 +51,18 @@ pub(crate) fn run(file: &Path, only: &[String], options: Options) -> Outcome {
 /// Prints the verdicts; differences make exit code 5.
 pub(crate) fn report(verdicts: &[Verdict]) -> Outcome {
     let mut table =
-        paint::table(&["view", "closed through", "rows expected", "rows live", "cells", "differing", "verdict"]);
+        paint::table(&["view", "from", "through", "rows expected", "rows live", "cells", "differing", "verdict"]);
     for verdict in verdicts {
-        let word = match (&verdict.through, verdict.is_equal()) {
-            (None, _) => paint::dim("no window is closed yet"),
+        let word = match (&verdict.compared, verdict.is_equal()) {
+            (None, _) => paint::dim("no whole window is closed"),
             (_, true) => paint::good("equal"),
             (_, false) => paint::bad("DIFFERENT"),
         };
+        let (from, through) = verdict.compared.clone().unwrap_or_else(|| ("-".to_owned(), "-".to_owned()));
         table.add_row([
             verdict.view.clone(),
-            verdict.through.clone().unwrap_or_else(|| "-".to_owned()),
+            from,
+            through,
             paint::count(verdict.expected_rows),
             paint::count(verdict.live_rows),
             paint::count(verdict.cells),

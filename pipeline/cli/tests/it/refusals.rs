@@ -61,6 +61,7 @@ fn parts_that_do_not_answer_are_named() {
     ] {
         bench.edit(from, to);
         bench.weir(&["run", "pipeline.toml"]).refused(3, &words[..1]);
+        bench.weir(&["check", "pipeline.toml"]).refused(3, &words[1..]);
         bench.edit(to, from);
     }
 }
@@ -79,6 +80,12 @@ fn a_second_instance_and_a_changed_view_are_refused() {
     let text = std::fs::read_to_string(&view).unwrap();
     std::fs::write(&view, text.replace("'heartbeat'", "'search'")).unwrap();
     bench.weir(&["run", "pipeline.toml"]).refused(2, &["by_minute"]);
+    // One measure more is refused before any table is changed, so that it can be taken back; `check` sees it, too.
+    let one_more = text.replace("uniqExact(user_id) AS", "max(amount) AS dearest, uniqExact(user_id) AS");
+    assert_ne!(one_more, text);
+    std::fs::write(&view, one_more).unwrap();
+    bench.weir(&["check", "pipeline.toml"]).refused(2, &["W005", "view by_minute"]);
+    bench.weir(&["run", "pipeline.toml"]).refused(2, &["W005", "view by_minute"]);
     // Another comment or line break is no other query.
     std::fs::write(&view, format!("-- the same\n{text}\n")).unwrap();
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();

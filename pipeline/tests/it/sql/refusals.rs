@@ -56,6 +56,24 @@ fn names_are_suggested() {
 }
 
 #[test]
+fn a_call_without_arguments_is_refused_and_never_left_out() {
+    check_expression(
+        "round()",
+        expect!["2:1 0 arguments where one or two are taken -> give it a value and, if wanted, a second argument"],
+    );
+    check_expression(
+        "toDate(ts, 'UTC', 1)",
+        expect!["2:1 3 arguments where one or two are taken -> give it a value and, if wanted, a second argument"],
+    );
+    check(
+        "SELECT toStartOfMinute(ts) AS w, count() AS c FROM events WHERE toDate() = toDate() GROUP BY w",
+        expect![
+            "1:65 0 arguments where one or two are taken -> give it a value and, if wanted, a second argument\n1:76 0 arguments where one or two are taken -> give it a value and, if wanted, a second argument"
+        ],
+    );
+}
+
+#[test]
 fn what_could_stop_a_view_is_refused() {
     check_expression(
         "toInt64('12 apples')",
