@@ -9,7 +9,7 @@ use crate::commit::Positions;
 use crate::epochs::Epochs;
 use crate::error::Error;
 use crate::shares::Shares;
-use crate::source::Attend;
+use crate::source::{Attend, Leave};
 
 /// Least time between two tellings of committed positions.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -17,8 +17,8 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How often a source's log is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// How long a stop waits for the last telling.
-const STOP_WITHIN: Duration = Duration::from_secs(6);
+/// How long a stop waits for the last telling: enough for an answer, not for a group that the cluster has yet to make.
+const LEAVE_WITHIN: Duration = Duration::from_millis(500);
 
 /// A source to attend.
 pub(super) struct Attended {
@@ -35,6 +35,7 @@ pub(super) struct Attendants {
     stops: Vec<Sender<()>>,
     /// Disconnected when they have ended.
     ends: Vec<Receiver<()>>,
+    leave: Leave,
 }
 
 impl Attendants {
@@ -49,6 +50,7 @@ impl Attendants {
                 epochs: core.epochs.clone(),
                 error: core.error.clone(),
                 stopped,
+                leave: attendants.leave.clone(),
                 _end: end,
             };
             std::thread::Builder::new()
@@ -61,11 +63,16 @@ impl Attendants {
         Ok(attendants)
     }
 
-    /// Lets every thread tell once more and end. One that waits for the network for too long is left behind: what it
-    /// had to tell is told at the next start.
+    /// Lets every thread tell once more and end, without waiting for it.
+    pub(super) fn dismiss(&mut self) {
+        self.leave.by(Instant::now() + LEAVE_WITHIN);
+        self.stops.clear();
+    }
+
+    /// Waits until the threads that were dismissed have ended. One that waits for the network for too long is left behind:
+    /// what it had to tell is told at the next start.
     pub(super) fn see_off(self) {
-        drop(self.stops);
-        let deadline = Instant::now() + STOP_WITHIN;
+        let deadline = Instant::now() + LEAVE_WITHIN;
         for ended in self.ends {
             // Nothing is ever sent: this returns when the thread has dropped its end, or at the deadline.
             let _ = ended.recv_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -79,6 +86,7 @@ struct Thread {
     epochs: Arc<Epochs>,
     error: FirstError,
     stopped: Receiver<()>,
+    leave: Leave,
     _end: Sender<()>,
 }
 
@@ -97,7 +105,7 @@ impl Thread {
                 look_at = Instant::now() + LOOK_EVERY;
             }
             let is_last = !matches!(self.stopped.recv_timeout(TELL_EVERY), Err(RecvTimeoutError::Timeout));
-            self.source.attend.tell(self.positions.of(&self.source.topics));
+            self.source.attend.tell(self.positions.of(&self.source.topics), &self.leave);
             if is_last {
                 tracing::debug!(source = self.source.name, "an attendant leaves");
                 return;

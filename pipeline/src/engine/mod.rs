@@ -286,11 +286,12 @@ impl Engine {
         if let Some(failed) = self.core.failure.get() {
             self.core.error.set(Error::Stopped(failed.to_string()));
         }
-        self.attendants.see_off();
+        self.attendants.dismiss();
         if has_finished && !self.core.error.is_set() {
             self.core.post.finish();
             let within = if running.until_end { None } else { Some(STOP_WITHIN) };
             runtime.block_on(see_off(&mut self.lanes, within, running, &self.core.error));
+        self.attendants.see_off();
         }
         self.lanes.abort_all();
         if let Some(error) = self.core.error.take() {

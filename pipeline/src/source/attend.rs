@@ -9,7 +9,8 @@
 //!
 //! Not here: the thread (`engine`), and how the log is compared with the state at start (`open`).
 
-use std::sync::{Mutex, PoisonError};
+use std::mem::ManuallyDrop;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -19,11 +20,14 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::describe::{Topic, describe};
 use super::open::check_identity;
-use super::{Attend, PartitionPosition};
+use super::{Attend, Leave, PartitionPosition};
 use crate::error::Error;
 
 /// How long the cluster may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// For how long tellings may fail before people are told: a cluster takes seconds to make its first group.
+const TROUBLE_AFTER: Duration = Duration::from_secs(30);
 
 /// How long one look at the commit's answer waits.
 const LOOK_WITHIN: Duration = Duration::from_millis(50);
@@ -38,14 +42,22 @@ pub type News = Box<dyn FnMut() -> Vec<String> + Send>;
 pub struct Attendant {
     source: String,
     group: String,
-    consumer: BaseConsumer<Answers>,
+    consumer: ManuallyDrop<BaseConsumer<Answers>>,
+    /// Whether a commit was asked for that nobody waits for any more.
+    is_owed_an_answer: bool,
     /// The topics as they were when the source was opened.
     topics: Vec<Topic>,
     told: Vec<PartitionPosition>,
     told_at: Option<Instant>,
-    is_failing: bool,
+    trouble: Option<Trouble>,
     news: News,
     notes: Vec<String>,
+}
+
+/// Tellings that have failed, one after the other.
+struct Trouble {
+    since: Instant,
+    is_told: bool,
 }
 
 /// What became of the last commit of offsets.
@@ -71,34 +83,44 @@ impl Attendant {
         Ok(Attendant {
             source: source.to_owned(),
             group: config.get("group.id").unwrap_or_default().to_owned(),
-            consumer: config.create_with_context(Answers::default())?,
+            consumer: ManuallyDrop::new(config.create_with_context(Answers::default())?),
+            is_owed_an_answer: false,
             topics,
             told: Vec::new(),
             told_at: None,
-            is_failing: false,
+            trouble: None,
             news,
             notes: Vec::new(),
         })
     }
 
-    /// Commits offsets to the group and waits for the answer.
-    fn commit(&self, positions: &[PartitionPosition]) -> KafkaResult<()> {
+    /// Commits offsets to the group and waits for the answer; `None` when it was time to leave before there was one.
+    fn commit(&mut self, positions: &[PartitionPosition], leave: &Leave) -> Option<Result<(), String>> {
         let mut list = TopicPartitionList::with_capacity(positions.len());
-        for of in positions {
-            list.add_partition_offset(&of.topic, of.partition, Offset::Offset(of.next_offset))?;
-        }
-        let answer = || self.consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner);
+        let context = Arc::clone(self.consumer.client().context());
+        let answer = || context.0.lock().unwrap_or_else(PoisonError::into_inner);
         *answer() = None;
-        self.consumer.commit(&list, CommitMode::Async)?;
+        let asked = positions
+            .iter()
+            .try_for_each(|of| list.add_partition_offset(&of.topic, of.partition, Offset::Offset(of.next_offset)))
+            .and_then(|()| self.consumer.commit(&list, CommitMode::Async));
+        if let Err(error) = asked {
+            return Some(Err(error.to_string()));
+        }
         let asked_at = Instant::now();
+        self.is_owed_an_answer = true;
         loop {
             // Serves the answer, and whatever else the client has to say, which librdkafka itself gets over.
             drop(self.consumer.poll(LOOK_WITHIN));
             if let Some(answer) = answer().take() {
-                return answer;
+                self.is_owed_an_answer = false;
+                return Some(answer.map_err(|error| error.to_string()));
+            }
+            if leave.is_due() {
+                return None;
             }
             if asked_at.elapsed() >= ANSWER_WITHIN {
-                return Err(KafkaError::Canceled);
+                return Some(Err(format!("no answer within {} s", ANSWER_WITHIN.as_secs())));
             }
         }
     }
@@ -115,24 +137,38 @@ impl Attendant {
     }
 }
 
+impl Drop for Attendant {
+    fn drop(&mut self) {
+        // Closing a client waits for the answers that it is owed, for most of a minute where a group can't be made. An
+        // attendant leaves when its program ends, which ends the client as well.
+        if !self.is_owed_an_answer {
+            // SAFETY: dropped here and nowhere else, and not used after.
+            unsafe { ManuallyDrop::drop(&mut self.consumer) }
+        }
+    }
+}
+
 impl Attend for Attendant {
-    fn tell(&mut self, committed: Vec<PartitionPosition>) {
+    fn tell(&mut self, committed: Vec<PartitionPosition>, leave: &Leave) {
         let is_fresh = self.told_at.is_some_and(|at| at.elapsed() < TELL_AGAIN_AFTER);
         if committed.is_empty() || (is_fresh && committed == self.told) {
             return;
         }
-        match self.commit(&committed) {
-            Ok(()) => {
-                self.is_failing = false;
+        match self.commit(&committed, leave) {
+            Some(Ok(())) => {
+                self.trouble = None;
                 self.told = committed;
                 self.told_at = Some(Instant::now());
             }
-            Err(error) if !self.is_failing => {
-                self.is_failing = true;
-                let (source, group) = (&self.source, &self.group);
-                tracing::warn!(source, group, %error, "displays of lag aren't told: offsets can't be committed to the group");
+            Some(Err(error)) => {
+                let trouble = self.trouble.get_or_insert(Trouble { since: Instant::now(), is_told: false });
+                if !trouble.is_told && trouble.since.elapsed() >= TROUBLE_AFTER && !leave.is_wanted() {
+                    trouble.is_told = true;
+                    let (source, group) = (&self.source, &self.group);
+                    tracing::warn!(source, group, error, "displays of lag aren't told: offsets can't be committed");
+                }
             }
-            Err(_) => {}
+            None => tracing::debug!(source = self.source, "left before the group had taken the last positions"),
         }
     }
 
@@ -151,5 +187,50 @@ impl Attend for Attendant {
         }
         self.notes = notes;
         Ok(self.notes.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_schemas::time::EventTime;
+
+    use super::*;
+
+    fn attendant(brokers: &str) -> Attendant {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("group.id", "weir-shop-events");
+        Attendant::new(&config, "events", Vec::new(), Box::new(Vec::new)).expect("a client")
+    }
+
+    fn position() -> PartitionPosition {
+        PartitionPosition { topic: "events".to_owned(), partition: 0, next_offset: 7, watermark: EventTime(0) }
+    }
+
+    #[test]
+    fn who_is_asked_to_leave_does_not_wait_for_a_group_that_does_not_answer() {
+        // Takes connections and never says a word.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut attendant = attendant(&silent.local_addr().expect("its address").to_string());
+        let leave = Leave::default();
+        let began = Instant::now();
+        leave.by(began + Duration::from_millis(200));
+        attendant.tell(vec![position()], &leave);
+        let waited = began.elapsed();
+        assert!(waited >= Duration::from_millis(200), "it didn't try: {waited:?}");
+        assert!(waited < ANSWER_WITHIN, "{waited:?}");
+        assert!(
+            attendant.trouble.is_none() && attendant.told.is_empty(),
+            "leaving is no trouble, and nothing was told"
+        );
+        drop(attendant);
+        assert!(began.elapsed() < ANSWER_WITHIN, "its end waits for the answer: {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_telling_without_an_answer_is_trouble_that_people_hear_of_later() {
+        let mut attendant = attendant("127.0.0.1:1");
+        attendant.tell(vec![position()], &Leave::default());
+        let trouble = attendant.trouble.as_ref().expect("trouble");
+        assert!(!trouble.is_told, "a cluster that makes its first group takes as long");
     }
 }

@@ -18,7 +18,8 @@ pub mod refuse;
 pub mod stream;
 pub mod tally;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
@@ -120,12 +121,35 @@ pub trait Source {
 
 /// What a source does beside reading, on a thread of its own that may wait for the network.
 pub trait Attend: Send {
-    /// Tells others how far its partitions are committed. Best effort: nothing reads it back.
-    fn tell(&mut self, committed: Vec<PartitionPosition>);
+    /// Tells others how far its partitions are committed. Best effort: nothing reads it back. It stops waiting for an
+    /// answer when `leave` says so.
+    fn tell(&mut self, committed: Vec<PartitionPosition>, leave: &Leave);
 
     /// Looks at the log, and returns what people should know of it.
     ///
     /// # Errors
     /// When the log is no longer the one that is being read.
     fn look(&mut self) -> Result<Vec<String>, Error>;
+}
+
+/// The wish that attendants leave, and until when they may still finish something. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Leave(Arc<OnceLock<Instant>>);
+
+impl Leave {
+    /// Asks to leave by `deadline`. The first call counts.
+    pub fn by(&self, deadline: Instant) {
+        // A later deadline would let somebody stay longer than was promised.
+        let _ = self.0.set(deadline);
+    }
+
+    /// Whether somebody asked to leave.
+    pub fn is_wanted(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Whether the time to leave has come.
+    pub fn is_due(&self) -> bool {
+        self.0.get().is_some_and(|deadline| *deadline <= Instant::now())
+    }
 }
