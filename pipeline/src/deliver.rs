@@ -6,7 +6,8 @@
 //!         progress of e: only when every table is delivered up to e  ◀── acknowledged up to e ┘
 //! ```
 //! When tables were away for [`AWAY_FOR`] or longer, their server may have lost what it had acknowledged last, as one
-//! does that loses power: when it is back, every table is sent again what the outbox has kept.
+//! does that loses power: when it is back, every table is sent again what the outbox has kept. So at the end no table's
+//! task leaves before every table has taken everything.
 //!
 //! A task that fell behind sends several epochs together, so that a destination sees at most about one insert per pace
 //! and [`PIECE_BYTES`] whatever the length of an epoch.
@@ -178,7 +179,7 @@ impl Lane {
                 LaneKind::Progress => post.delivered(),
             };
             if to <= delivered {
-                if now.last.is_some_and(|last| delivered >= last) {
+                if now.last.is_some_and(|last| self.is_done(&post, delivered, last)) {
                     return Ok(());
                 }
                 // The sender lives in `post`, which this task holds.
@@ -206,6 +207,15 @@ impl Lane {
             }
             post.acknowledged();
         }
+    }
+
+    /// Whether nothing can be asked of it any more after the last epoch.
+    fn is_done(&self, post: &Post, delivered: Epoch, last: Epoch) -> bool {
+        if self.kind != LaneKind::Table {
+            return delivered >= last;
+        }
+        // In this order: a return is told before what was sent after it is acknowledged.
+        post.delivered() >= last && post.returns.load(Ordering::Acquire) == self.returns
     }
 
     /// Sends the rows of the epochs after `after`, up to `to`. Returns whether the destination was away meanwhile.

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt16Type, UInt64Type};
@@ -25,7 +25,7 @@ use weir_operators::view::ViewPlan;
 use weir_operators::window::Windows;
 use weir_pipeline::custom::CustomOperator;
 use weir_pipeline::dataflow::SourceGraph;
-use weir_pipeline::deliver::LaneKind;
+use weir_pipeline::deliver::{AWAY_FOR, LaneKind};
 use weir_pipeline::engine::{Destination, OpenSource, Plan, Prepared, Resume, SourcePlan};
 use weir_pipeline::error::Error;
 use weir_pipeline::progress::Watched;
@@ -260,6 +260,8 @@ pub(crate) struct Trouble {
     pub(crate) fail_after_batches: AtomicU64,
     /// Destinations refuse everything, for now.
     pub(crate) refuse: AtomicBool,
+    /// The destinations' server loses what it has and is away for a while.
+    pub(crate) loss: Mutex<Loss>,
     /// The most bytes that were ever in flight, as a test saw them.
     pub(crate) batches: AtomicU64,
 }
@@ -272,6 +274,56 @@ impl Totals {
             let number = |from: usize| u64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
             (number(0), number(8))
         }))
+    }
+}
+
+/// When the server of all destinations loses everything that it has acknowledged, and what became of it.
+#[derive(Default)]
+pub(crate) struct Loss {
+    /// When; without it never.
+    pub(crate) when: Option<LossAt>,
+    /// When it happened, and how many bytes were lost.
+    pub(crate) happened: Option<(Instant, u64)>,
+    deliveries: u64,
+}
+
+/// When a server loses everything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LossAt {
+    /// With this delivery.
+    Delivery(u64),
+    /// With a delivery of totals after this many rows of places; totals are refused until then.
+    Places(usize),
+}
+
+impl Loss {
+    /// Whether a delivery to `table` is refused. All deliveries ask one after the other, so none is under way when
+    /// everything is lost.
+    fn refuses(&mut self, table: &str, file: &Path) -> bool {
+        let Some(when) = self.when else { return false };
+        if let Some((at, _)) = self.happened {
+            // Whoever was refused first began before: it has been away for as long when it is taken.
+            return at.elapsed() < AWAY_FOR;
+        }
+        // Only tables are sent again, so one of them has to find the server away.
+        if table == weir_schemas::tables::PROGRESS {
+            return false;
+        }
+        self.deliveries += 1;
+        let is_now = match when {
+            LossAt::Delivery(number) => self.deliveries >= number,
+            LossAt::Places(_) if table != "totals" => return false,
+            LossAt::Places(rows) => {
+                let text = std::fs::read_to_string(file).unwrap_or_default();
+                text.lines().filter(|line| line.starts_with("places ")).count() >= rows
+            }
+        };
+        if is_now {
+            let lost = std::fs::metadata(file).map_or(0, |file| file.len());
+            std::fs::write(file, "").expect("lost");
+            self.happened = Some((Instant::now(), lost));
+        }
+        is_now || table == "totals" && matches!(when, LossAt::Places(_))
     }
 }
 
@@ -393,6 +445,7 @@ fn cell(column: &ArrayRef, row: usize) -> String {
 
 /// Appends rows to a file that all destinations share, so that their order can be checked; survives the process.
 struct FileSink {
+    table: &'static str,
     path: PathBuf,
     trouble: Arc<Trouble>,
     random: Random,
@@ -405,6 +458,10 @@ impl Deliver for FileSink {
         Box::pin(async move {
             if self.trouble.refuse.load(Ordering::Acquire) {
                 return Err(DeliveryError::Retriable { why: "refusing, as the test asked".to_owned() });
+            }
+            let mut loss = self.trouble.loss.lock().unwrap_or_else(PoisonError::into_inner);
+            if loss.refuses(self.table, &self.path) {
+                return Err(DeliveryError::Retriable { why: "away, as the test asked".to_owned() });
             }
             let fails = self.fails_one_in > 0 && self.random.below(self.fails_one_in) == 0;
             let taken = if fails { delivery.rows.len() / 2 } else { delivery.rows.len() };
@@ -575,6 +632,7 @@ impl World {
             tables: vec![Arc::from(table)],
             encode: Arc::new(TextEncode { table, key_columns, newest_only }),
             sink: Box::new(FileSink {
+                table,
                 path: self.delivered_file(),
                 trouble: self.trouble.clone(),
                 random: Random(key_columns as u64),

@@ -1,15 +1,15 @@
 //! Bounds: what waits is bounded in bytes, whoever is slow; nothing is dropped for it, and no bound keeps an epoch from
 //! ending.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use weir_pipeline::deliver::AWAY_FOR;
 use weir_pipeline::engine::{Running, execute};
 use weir_pipeline::status::Status;
 
-use crate::invented::{World, log};
+use crate::invented::{LossAt, World, log};
 use crate::pages;
 
 /// Asks for the status all the while, and returns what `judge` makes of each.
@@ -125,29 +125,25 @@ fn a_stop_while_a_destination_is_away_ends_and_the_next_start_delivers() {
     world.check_delivered();
 }
 
+/// Runs a log to its end while the destinations' server loses what it had acknowledged, and is away.
+fn lose(when: impl FnOnce(&World) -> LossAt, seed: u64) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = World { outbox_bytes: 64 << 20, ..World::new(folder.path(), log(seed, 2, 2_000), 2) };
+    let loss = || world.trouble.loss.lock().expect("the loss");
+    loss().when = Some(when(&world));
+    execute(world.plan(), &Running { until_end: true, ..Running::default() }).expect("runs to the end");
+    let (_, lost_bytes) = loss().happened.expect("it was lost");
+    assert!(lost_bytes > 0, "there was nothing to lose yet");
+    world.check_delivered();
+}
+
 #[test]
 fn a_server_that_lost_what_it_had_acknowledged_is_told_again() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let world = World {
-        outbox_bytes: 64 << 20,
-        pause: Duration::from_millis(20),
-        ..World::new(folder.path(), log(25, 2, 4_000), 2)
-    };
-    let saboteur = {
-        let world = world.clone();
-        std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(700));
-            world.trouble.refuse.store(true, Ordering::Release);
-            // A delivery that is under way still lands before everything is lost.
-            std::thread::sleep(Duration::from_millis(200));
-            let lost = std::fs::metadata(world.delivered_file()).expect("something was delivered").len();
-            std::fs::write(world.delivered_file(), "").expect("lost");
-            std::thread::sleep(AWAY_FOR);
-            world.trouble.refuse.store(false, Ordering::Release);
-            lost
-        })
-    };
-    execute(world.plan(), &Running { until_end: true, ..Running::default() }).expect("runs to the end");
-    assert!(saboteur.join().expect("the saboteur") > 0);
-    world.check_delivered();
+    lose(|_| LossAt::Delivery(4), 25);
+}
+
+#[test]
+fn a_table_that_has_everything_is_told_again_when_another_finds_the_server_back() {
+    let ids = |world: &World| world.log.iter().flatten().map(|event| event.id).collect::<BTreeSet<u64>>().len();
+    lose(|world| LossAt::Places(ids(world)), 26);
 }
