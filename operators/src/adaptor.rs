@@ -13,7 +13,9 @@
 //! - After a failure no operator of the process ends an epoch any more, so the epoch cannot be committed.
 //! - An input that closes does not raise the watermark: closing is not knowing. A source that wants the last
 //!   windows closed raises its capability to [`EventTime::MAX`], moves on to a next epoch, and lets go when the
-//!   probe has passed the one before.
+//!   probe has passed the one before. State that another run may need goes by [`Context::log_watermark`].
+//!
+//! [`Context::log_watermark`]: crate::operator::Context::log_watermark
 //!
 //! Not here: a bound on the stash. What is in flight is bounded where it enters, at the source.
 

@@ -20,6 +20,8 @@ pub(crate) struct Driver {
     timers: Timers,
     open: Epoch,
     watermark: EventTime,
+    /// The watermark with which the last epoch ended that wasn't the last one of a run.
+    log_watermark: EventTime,
     rows: Vec<Changes>,
     /// Kept between calls for its buffers.
     effects: Effects,
@@ -49,6 +51,7 @@ impl Driver {
             timers,
             open: resume.epoch,
             watermark: resume.watermark,
+            log_watermark: resume.watermark,
             rows: Vec::new(),
             effects: Effects::default(),
         })
@@ -91,7 +94,14 @@ impl Driver {
         self.fire(send)?;
         let state = self.registry.freeze(self.open)?;
         self.open = self.open.next();
+        self.log_watermark = self.log_watermark();
         Ok(Ended { state, rows: std::mem::take(&mut self.rows) })
+    }
+
+    /// How far the log has come. Within the epoch that ends a run the workers come to its end one after the other, and
+    /// the watermark is in between that of those that are last: it says nothing of the log.
+    pub(crate) fn log_watermark(&self) -> EventTime {
+        if self.watermark == EventTime::MAX { self.log_watermark } else { self.watermark }
     }
 
     fn fire(&mut self, send: Send<'_>) -> Result<(), Error> {
@@ -107,7 +117,8 @@ impl Driver {
         send: Send<'_>,
         call: impl FnOnce(&mut dyn Operator, &mut Context<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut context = Context::new(self.open, self.watermark, &mut self.effects);
+        let log_watermark = self.log_watermark();
+        let mut context = Context::new(self.open, self.watermark, &mut self.effects).with_log_watermark(log_watermark);
         call(&mut *self.operator, &mut context)?;
         for (timer, is_set) in self.effects.timers.drain(..) {
             if is_set { self.timers.set(timer)? } else { self.timers.cancel(&timer)? }

@@ -60,6 +60,7 @@ pub struct Timer {
 pub struct Context<'a> {
     epoch: Epoch,
     watermark: EventTime,
+    log_watermark: EventTime,
     effects: &'a mut Effects,
 }
 
@@ -77,7 +78,15 @@ pub struct Effects {
 impl<'a> Context<'a> {
     /// A context for one call.
     pub fn new(epoch: Epoch, watermark: EventTime, effects: &'a mut Effects) -> Context<'a> {
-        Context { epoch, watermark, effects }
+        // Of a log whose run ends here nothing is known, unless it is told.
+        let log_watermark = if watermark == EventTime::MAX { EventTime::MIN } else { watermark };
+        Context { epoch, watermark, log_watermark, effects }
+    }
+
+    /// The same context at the end of a run whose log has come to `log_watermark`.
+    #[must_use]
+    pub fn with_log_watermark(self, log_watermark: EventTime) -> Context<'a> {
+        Context { log_watermark, ..self }
     }
 
     /// The open epoch.
@@ -88,6 +97,14 @@ impl<'a> Context<'a> {
     /// The watermark: every event that is still to come and older is a late one.
     pub fn watermark(&self) -> EventTime {
         self.watermark
+    }
+
+    /// How far the log itself has come. Until a run ends, this is the watermark. When it ends, the watermark goes to
+    /// [`EventTime::MAX`], and everything that is open is closed; this stays where the epoch before ended, since another run
+    /// may go on from the state, and to that one an event is late or too late as if nothing had been in between. So
+    /// state that a late event may need goes by this one.
+    pub fn log_watermark(&self) -> EventTime {
+        self.log_watermark
     }
 
     /// Sends `batch` to the next operator; an empty one is dropped.

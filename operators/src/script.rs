@@ -97,7 +97,7 @@ impl Script {
     /// The open epoch ends; rows that were written in it are rendered after what is emitted at its end.
     pub fn end_of_epoch(&mut self) -> Result<(), Error> {
         let (driver, output) = self.driver()?;
-        let moment = Moment::new(driver.open(), driver.watermark());
+        let moment = Moment::new(driver.open(), driver.log_watermark());
         let ended = driver.end_epoch(&mut |number, batch| {
             render_batch(output, &format!("emitted on {number}"), &batch, None);
         })?;
@@ -122,7 +122,7 @@ impl Script {
 
     /// The process is killed and starts again: epochs that were not committed are lost, the open one too, and
     /// the operator is built on what was. It resumes at the epoch after the committed one, with the
-    /// watermark of that one's end.
+    /// watermark of that one's end; after the end of a run ([`EventTime::MAX`]), with the log's.
     pub fn recover(&mut self) -> Result<(), Error> {
         self.running = None;
         self.ended.clear();

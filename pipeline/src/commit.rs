@@ -119,7 +119,7 @@ impl Committer {
         let left = self.left(&parts);
         for ((source, _), left) in self.sources.iter().zip(&left) {
             if let Some(left) = left {
-                recovery::write_watermark(&mut writes, source, left.watermark);
+                recovery::write_watermark(&mut writes, source, left.log_watermark);
             }
         }
         let positions: Vec<&PartitionPosition> =
@@ -171,7 +171,7 @@ impl Committer {
             let reports = parts.iter().flat_map(|parts| &parts.left).filter(move |left| left.source == source);
             let resting = shares.resting();
             let rests = |of: &PartitionPosition| resting.contains(&(of.topic.clone(), of.partition));
-            progress::combine(reports.map(|left| (left.watermark, left.positions.as_slice())), rests)
+            progress::combine(reports, rests)
         };
         self.sources.iter().enumerate().map(of).collect()
     }

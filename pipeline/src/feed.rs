@@ -5,6 +5,8 @@
 //!   moves on.
 //! - The watermark rises within e only after every worker has passed e-1. So the watermark recorded with e is the
 //!   greatest that any operator was shown in e, and a restart from e can tell the source exactly what was promised.
+//! - At the end of a run the watermark goes to the end of time, so that everything is closed. The log's own is recorded
+//!   beside it: another run goes on from that one, as if this one hadn't ended.
 //! - Leaving an epoch needs no budget, and no call here waits for anything.
 //!
 //! Not here: which partition is read next and which one waits (the source's).
@@ -89,7 +91,7 @@ struct Feed {
     cx: FeedContext,
     source: Box<dyn Source>,
     at: Moment,
-    /// The watermark that the source has reached; the dataflow is shown it as soon as it may be.
+    /// The watermark that the source has reached, which is the log's; the dataflow is shown it as soon as it may be.
     reached: EventTime,
     is_idle: bool,
     is_ended: bool,
@@ -105,7 +107,12 @@ impl Feed {
         }
         // The epoch after the open one opens only when the one before it is committed, so every worker has passed that.
         self.at.watermark = self.at.watermark.max(self.reached);
-        let left = LeftAt { source: self.cx.source, watermark: self.at.watermark, positions: self.source.positions() };
+        let left = LeftAt {
+            source: self.cx.source,
+            watermark: self.at.watermark,
+            log_watermark: self.reached,
+            positions: self.source.positions(),
+        };
         self.cx.gathered.leave(self.cx.worker, self.at.epoch, left);
         self.at.epoch = self.at.epoch.next();
         self.tell(true);
@@ -135,7 +142,7 @@ impl Feed {
         }
         self.is_idle = polled.idle;
         self.is_ended = self.source.at_end();
-        self.reached = self.reached.max(if self.is_ended { EventTime::MAX } else { polled.watermark });
+        self.reached = self.reached.max(polled.watermark);
         let batches = [polled.events, polled.refused, polled.tallies];
         let has_moved = polled.bytes > 0 || batches.iter().flatten().any(|batch| batch.num_rows() > 0);
         Ok(Turn { batches, has_moved })
@@ -144,16 +151,20 @@ impl Feed {
     /// Raises the watermark as far as it may be. Returns the moment to move on to, if it rose.
     fn raise(&mut self) -> Option<Moment> {
         let may_rise = self.cx.epochs.passed().next() >= self.at.epoch;
-        if !may_rise || self.reached <= self.at.watermark {
+        // Only together: a share that went ahead would let go of state that another run's late events need.
+        let has_run_ended = self.is_ended && self.cx.shares.are_at_end();
+        let reached = if has_run_ended { EventTime::MAX } else { self.reached };
+        if !may_rise || reached <= self.at.watermark {
             return None;
         }
-        self.at.watermark = self.reached;
+        self.at.watermark = reached;
         Some(self.at)
     }
 
     fn share(&self) -> Share {
         match self.at.watermark {
             EventTime::MAX if self.is_ended => Share::Ended,
+            watermark if self.is_ended => Share::AtEnd(watermark),
             watermark if self.is_idle => Share::Idle(watermark),
             watermark => Share::Reading(watermark),
         }

@@ -33,8 +33,10 @@ pub struct Route {
 pub struct LeftAt {
     /// The index of the source.
     pub source: usize,
-    /// The watermark that the dataflow had been told.
+    /// The watermark that the dataflow had been told; [`EventTime::MAX`] when its run ended here.
     pub watermark: EventTime,
+    /// The watermark of the log, from which another run goes on; the same one until the run ends.
+    pub log_watermark: EventTime,
     /// How far each of its partitions was read.
     pub positions: Vec<PartitionPosition>,
 }

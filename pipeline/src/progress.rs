@@ -2,7 +2,8 @@
 //!
 //! Invariants: a view's `complete_through` is the least watermark at which the workers left the epoch, so every
 //! window that ends there or before was closed in that epoch or an earlier one; it is told after all rows of the
-//! epoch were acknowledged (`deliver` sees to that). Offsets and watermarks of partitions are committed ones; what a
+//! epoch were acknowledged (`deliver` sees to that). The end of a run closes everything and makes nothing final: a run
+//! that goes on from there tells again how far it is. Offsets and watermarks of partitions are committed ones; what a
 //! partition is doing and the end of its log are what its worker said last.
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use weir_schemas::time::{Epoch, EventTime, Span};
 use weir_sinks::clickhouse::partitions::Partition;
 use weir_sinks::clickhouse::progress::{Progress, changes};
 
+use crate::gather::LeftAt;
 use crate::shares::Shares;
 use crate::source::PartitionPosition;
 use crate::status::{SourceStatus, WorkerPartition};
@@ -33,8 +35,10 @@ pub struct Watched {
 /// Where the workers were when they left an epoch, for one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// The least watermark of the workers.
+    /// The least watermark of the workers; [`EventTime::MAX`] where their run ended.
     pub watermark: EventTime,
+    /// The least watermark of their logs.
+    pub log_watermark: EventTime,
     /// The partition with the least watermark among those that hold anything back, as `topic/partition`; '' where none does.
     pub held_back_by: String,
 }
@@ -42,16 +46,18 @@ pub struct Left {
 /// Combines what the workers reported of one source, of whose partitions `rests` says which hold nothing back. `None`
 /// without a report.
 pub fn combine<'a>(
-    reports: impl Iterator<Item = (EventTime, &'a [PartitionPosition])>,
+    reports: impl Iterator<Item = &'a LeftAt>,
     rests: impl Fn(&PartitionPosition) -> bool,
 ) -> Option<Left> {
     let mut left: Option<Left> = None;
     let mut least: Option<&PartitionPosition> = None;
-    for (watermark, positions) in reports {
-        let so_far = left.as_ref().map_or(watermark, |left| left.watermark.min(watermark));
+    for LeftAt { watermark, log_watermark, positions, .. } in reports {
+        let so_far = left.as_ref().map_or((*watermark, *log_watermark), |left| {
+            (left.watermark.min(*watermark), left.log_watermark.min(*log_watermark))
+        });
         let holding = positions.iter().filter(|position| !rests(position));
         least = least.into_iter().chain(holding).min_by_key(|position| position.watermark);
-        left = Some(Left { watermark: so_far, held_back_by: String::new() });
+        left = Some(Left { watermark: so_far.0, log_watermark: so_far.1, held_back_by: String::new() });
     }
     let held_back_by = least.map(|position| format!("{}/{}", position.topic, position.partition));
     left.map(|left| Left { held_back_by: held_back_by.unwrap_or_default(), ..left })
@@ -72,7 +78,7 @@ pub fn rows(
         Some(Progress {
             view: watched.view.clone(),
             complete_through: watched.windows.complete_through(left.watermark),
-            final_through: watched.windows.final_through(left.watermark, watched.allowed_lateness),
+            final_through: watched.windows.final_through(left.log_watermark, watched.allowed_lateness),
             epoch,
             held_back_by: left.held_back_by.clone(),
             committed_at,
@@ -128,16 +134,24 @@ mod tests {
 
     #[test]
     fn the_slowest_worker_and_the_slowest_partition_are_told() {
-        let (a, b) = ([position(0, 500), position(1, 300)], [position(2, 400)]);
-        let reports = || [(EventTime(300), &a[..]), (EventTime(250), &b[..]), (EventTime(900), &[])].into_iter();
-        let told = |by: &str| Some(Left { watermark: EventTime(250), held_back_by: by.to_owned() });
-        assert_eq!(combine(reports(), |_| false), told("orders/1"));
+        let (a, b) = (vec![position(0, 500), position(1, 300)], vec![position(2, 400)]);
+        let report = |watermark, log_watermark, positions| LeftAt {
+            source: 0,
+            watermark: EventTime(watermark),
+            log_watermark: EventTime(log_watermark),
+            positions,
+        };
+        let reports = [report(300, 300, a), report(250, 250, b), report(i64::MAX, 240, vec![])];
+        let told = |by: &str| {
+            Some(Left { watermark: EventTime(250), log_watermark: EventTime(240), held_back_by: by.to_owned() })
+        };
+        assert_eq!(combine(reports.iter(), |_| false), told("orders/1"));
         assert_eq!(
-            combine(reports(), |of| of.partition == 1),
+            combine(reports.iter(), |of| of.partition == 1),
             told("orders/2"),
             "an idle partition holds nothing back"
         );
-        assert_eq!(combine(reports(), |_| true), told(""));
+        assert_eq!(combine(reports.iter(), |_| true), told(""));
         assert_eq!(combine(std::iter::empty(), |_| false), None);
     }
 
@@ -178,13 +192,17 @@ mod tests {
             windows: Windows::new(&window).expect("windows"),
             allowed_lateness: Span(90_000_000),
         };
-        let left = |watermark| Some(Left { watermark: EventTime(watermark), held_back_by: String::new() });
+        let log_ends_at = EventTime(10 * MINUTE + 7);
+        let left = |watermark| {
+            let watermark = EventTime(watermark);
+            Some(Left { watermark, log_watermark: watermark.min(log_ends_at), held_back_by: String::new() })
+        };
         let all = [watched("open", 0), watched("ended", 1), watched("unknown", 2), watched("silent", 3)];
         let at = [left(10 * MINUTE + 7), left(i64::MAX), left(i64::MIN), None];
         let told = rows(&all, &at, Epoch(7), EventTime(5)).expect("rows").rows;
         let micros = |column: usize| told.column(column).as_primitive::<TimestampMicrosecondType>().values().to_vec();
         assert_eq!(told.column(0).as_binary::<i32>().iter().flatten().collect::<Vec<_>>(), [&b"open"[..], b"ended"]);
         assert_eq!(micros(1), [10 * MINUTE, LATEST.0]);
-        assert_eq!(micros(2), [8 * MINUTE, LATEST.0]);
+        assert_eq!(micros(2), [8 * MINUTE, 8 * MINUTE]);
     }
 }

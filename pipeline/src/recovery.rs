@@ -9,7 +9,7 @@
 //! run/destination/<name>                    u16: the destination's number in the outbox
 //! run/delivered/<name>                      u64: the epoch up to which the destination acknowledged
 //! run/position/<topic>\0<partition i32>     next offset i64, watermark i64
-//! run/watermark/<source>                    i64: the watermark that the operators had been shown
+//! run/watermark/<source>                    i64: the watermark of its log, which the operators had been shown
 //! run/mark/<topic u16><partition i32><offset i64>   watermark i64: where a replay of that range starts
 //! ```
 //! Invariants: numbers once given are never given again; positions and marks are written with their epoch's commit only.
@@ -153,7 +153,8 @@ pub struct Recovered {
     pub generation: u32,
     /// How far each partition was read.
     pub positions: BTreeMap<(String, i32), PartitionPosition>,
-    /// The watermark that the operators of each source had been shown; `MAX` after a run to the end.
+    /// The watermark of each source's log that its operators had been shown; what the end of a run closed beyond it
+    /// doesn't count.
     pub watermarks: BTreeMap<String, EventTime>,
     /// The topics' names by number.
     pub topics: Vec<String>,
@@ -301,7 +302,7 @@ fn read_watermarks(store: &Store) -> Result<BTreeMap<String, EventTime>, Error> 
     Ok(watermarks)
 }
 
-/// Adds to a commit the watermark that the operators behind `source` have been shown.
+/// Adds to a commit the watermark of its log that the operators behind `source` have been shown.
 pub fn write_watermark(writes: &mut Writes<'_>, source: &str, watermark: EventTime) {
     writes.put(Family::Meta, format!("{WATERMARK}{source}").as_bytes(), &watermark.0.to_be_bytes());
 }

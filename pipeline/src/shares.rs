@@ -21,7 +21,9 @@ pub enum Share {
     Reading(EventTime),
     /// All its partitions are idle, and it has followed or gone on to this.
     Idle(EventTime),
-    /// It is at the end that `--until-end` recorded.
+    /// It is at the end that `--until-end` recorded, and its watermark is this.
+    AtEnd(EventTime),
+    /// All shares are at their ends, and its watermark has gone to the end of time.
     Ended,
 }
 
@@ -31,7 +33,7 @@ pub fn followed(shares: &[Share], me: usize) -> EventTime {
     let others = shares.iter().enumerate().filter(|(worker, _)| *worker != me);
     let reading = others.filter_map(|(_, share)| match share {
         Share::Reading(watermark) => Some(*watermark),
-        Share::Idle(_) | Share::Ended => None,
+        Share::Idle(_) | Share::AtEnd(_) | Share::Ended => None,
     });
     reading.min().unwrap_or(EventTime::MAX)
 }
@@ -84,6 +86,11 @@ impl Shares {
     }
 
     /// Whether every share is at its end.
+    pub fn are_at_end(&self) -> bool {
+        self.state().shares.iter().all(|share| matches!(share, Share::AtEnd(_) | Share::Ended))
+    }
+
+    /// Whether every share has closed everything.
     pub fn are_ended(&self) -> bool {
         self.state().shares.iter().all(|share| *share == Share::Ended)
     }
@@ -92,7 +99,7 @@ impl Shares {
     pub fn watermark(&self) -> Option<EventTime> {
         let state = self.state();
         let least = state.shares.iter().map(|share| match share {
-            Share::Reading(watermark) | Share::Idle(watermark) => *watermark,
+            Share::Reading(watermark) | Share::Idle(watermark) | Share::AtEnd(watermark) => *watermark,
             Share::Ended => EventTime::MAX,
         });
         least.min().filter(|least| *least > EventTime::MIN)

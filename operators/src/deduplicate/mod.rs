@@ -159,10 +159,11 @@ impl Operator for Deduplicate {
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         cx.emit_to(1, self.tallies.take()?);
         self.remembered.save()?;
-        if cx.watermark() != EventTime::MIN {
+        if cx.log_watermark() != EventTime::MIN {
             // An event that is not too late can be as old as the watermark less the lateness, and its copy's time
             // differs from it by the horizon at most.
-            let EventTime(oldest) = cx.watermark().minus(self.settings.allowed_lateness).minus(self.settings.horizon);
+            let EventTime(oldest) =
+                cx.log_watermark().minus(self.settings.allowed_lateness).minus(self.settings.horizon);
             self.remembered.forget(oldest)?;
         }
         Ok(())

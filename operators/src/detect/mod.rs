@@ -8,8 +8,8 @@
 //! whole per cent is another than was told last, and is *resolved* by one whose share is below `resolve_below`; between
 //! the two thresholds nothing changes hands, so a share that hovers about one of them does not flap. A window with
 //! fewer than `min_records` records says nothing. After `silent_windows` of them in a row the alert is resolved with
-//! `silent` as its reason: the release is gone, or nobody uses it any more. The end of the log is not silence: when
-//! the watermark goes to its end, only windows up to the last one with records count.
+//! `silent` as its reason: the release is gone, or nobody uses it any more. The end of a run is not silence: all windows
+//! that have records are judged then, and only they count.
 //!
 //! Rows go to two tables: each step to the history, the newest step of each alert to the current one.
 //! Bound: counts of the windows that are open, one entry per window and release, in keyed state.
@@ -381,7 +381,8 @@ impl Operator for Detect {
         }
         let is_end = cx.watermark() == EventTime::MAX;
         alerts.extend(self.resolve_silent(if is_end { heard_through } else { through.0 })?);
-        let boundary = EventTime(through.0.saturating_sub(through.0.rem_euclid(width.max(1))));
+        let boundary = through.0.saturating_sub(through.0.rem_euclid(width.max(1)));
+        let boundary = EventTime(if is_end { heard_through } else { boundary });
         if boundary > self.judged_through {
             self.judged_through = boundary;
             for group in self.owned.clone() {

@@ -201,13 +201,17 @@ impl Operator for Judge {
         let through = cx.watermark().minus(self.court.settle);
         let width = self.court.window.0.max(1);
         let mut findings = Vec::new();
+        let mut last_end = i64::MIN;
         while let Some(first) = self.windows.first_entry()
             && first.key().saturating_add(width) <= through.0
         {
             let (window, groups) = first.remove_entry();
+            last_end = window.saturating_add(width);
             findings.extend(self.judge_window(window, &groups)?);
         }
-        let boundary = EventTime(through.0.saturating_sub(through.0.rem_euclid(width)));
+        let boundary = through.0.saturating_sub(through.0.rem_euclid(width));
+        // The end of a run judges the windows that there are, and none that another run may begin.
+        let boundary = EventTime(if cx.watermark() == EventTime::MAX { last_end } else { boundary });
         if boundary > self.judged_through {
             self.judged_through = boundary;
             for group in self.owned.clone() {

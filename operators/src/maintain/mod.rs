@@ -314,6 +314,17 @@ impl Maintain {
         Ok(())
     }
 
+    /// Up to where windows are closed at `watermark`. The end of a run closes those that there are, and none that another
+    /// run may begin.
+    fn complete_at(&mut self, watermark: EventTime) -> EventTime {
+        let complete = match (watermark, self.open_windows.last_key_value()) {
+            (EventTime::MAX, Some((last, _))) => self.windows.end_of(EventTime(*last)),
+            (EventTime::MAX, None) => EventTime::MIN,
+            (at, _) => self.windows.complete_through(at),
+        };
+        complete.max(self.complete_through)
+    }
+
     /// Drops the state of every window that ends at `through` or before.
     fn drop_final(&mut self, through: EventTime) -> Result<(), Error> {
         if through <= self.final_through {
@@ -355,7 +366,7 @@ impl Operator for Maintain {
     }
 
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let complete = self.windows.complete_through(cx.watermark()).max(self.complete_through);
+        let complete = self.complete_at(cx.watermark());
         let closing: Vec<i64> = self
             .open_windows
             .range(self.complete_through.0..complete.0)
@@ -367,7 +378,7 @@ impl Operator for Maintain {
             self.close_window(start, complete, cx)?;
         }
         self.changed.clear();
-        self.drop_final(self.windows.final_through(cx.watermark(), self.keeping.allowed_lateness))?;
+        self.drop_final(self.windows.final_through(cx.log_watermark(), self.keeping.allowed_lateness))?;
         if complete > self.complete_through {
             self.complete_through = complete;
             for group in self.owned.clone() {

@@ -92,7 +92,7 @@ fn random_event(random: &mut Random, offset: i64, from: i64, to: i64) -> Event {
 
 #[test]
 fn every_event_is_judged_as_against_a_list_of_all_accepted_ones() {
-    let mut totals = [0; 3];
+    let (mut totals, mut ends) = ([0; 3], 0);
     for seed in seeds(18) {
         let mut random = Random::new(seed + 1_000);
         let horizon = [0, 30 * SECOND, 20 * MINUTE][seed as usize % 3];
@@ -126,11 +126,17 @@ fn every_event_is_judged_as_against_a_list_of_all_accepted_ones() {
             assert_eq!(read(harness.take_emitted()), (expected, fates), "epoch {epoch} of seed {seed}");
             totals.iter_mut().zip(fates).for_each(|(total, fate)| *total += fate);
             if random.once_in(10) {
+                // Whether or not its run came to its end.
+                if random.once_in(2) {
+                    harness.raise(EventTime::MAX);
+                    harness.finish_epoch();
+                    ends += 1;
+                }
                 harness.start(1 + random.below(3) as usize);
             }
         }
     }
-    assert!(totals.iter().all(|total| *total > 500), "{totals:?}: the runs show too little");
+    assert!(totals.iter().all(|total| *total > 500) && ends > 20, "{totals:?} {ends}: the runs show too little");
 }
 
 fn event(offset: i64, at: i64, id: &str) -> Event {

@@ -248,6 +248,14 @@ fn an_update_tells_something_new_and_silence_resolves_with_a_reason() {
         steps(&harness.finish_epoch()),
         ["20 2.1 r1 open since 20, seen to 21: 20/20 = 1.00 critical malformed amount orders/4@20000..orders/4@20019"]
     );
+    // Another run goes on: what the end has judged isn't looked at again, and what follows is.
+    harness.start(1);
+    feed(&mut harness, &minute_of("2.1", 20, 20, 0));
+    feed(&mut harness, &minute_of("2.1", 21, 20, 0));
+    harness.raise(EventTime(22 * MINUTE));
+    let steps = steps(&harness.finish_epoch());
+    assert_eq!(steps.len(), 1, "{steps:?}");
+    assert!(steps[0].starts_with("21 2.1 r2 resolved since 20, seen to 21: 0/20 = 0.00"), "{steps:?}");
 }
 
 #[test]

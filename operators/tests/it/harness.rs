@@ -31,6 +31,8 @@ pub(crate) struct Harness {
     workers: Vec<(Box<dyn Operator>, StateRegistry)>,
     pub(crate) epoch: Epoch,
     pub(crate) watermark: EventTime,
+    /// Where the watermark stood when the last epoch ended, or the run began.
+    log_watermark: EventTime,
     /// Ended and not committed.
     ended: VecDeque<Ended>,
     pub(crate) committed: (Epoch, EventTime),
@@ -59,6 +61,7 @@ impl Harness {
             workers: Vec::new(),
             epoch: Epoch(1),
             watermark: EventTime::MIN,
+            log_watermark: EventTime::MIN,
             ended: VecDeque::new(),
             committed: (Epoch(0), EventTime::MIN),
             emitted: Vec::new(),
@@ -78,6 +81,7 @@ impl Harness {
         let store = Arc::new(Store::open(self.folder.path(), options).unwrap());
         self.epoch = self.committed.0.next();
         self.watermark = self.committed.1;
+        self.log_watermark = self.watermark;
         for worker in 0..peers {
             let mut registry = StateRegistry::new(store.clone(), "operator", worker, peers, self.epoch).unwrap();
             let operator = (self.build)(&mut registry);
@@ -88,7 +92,11 @@ impl Harness {
 
     fn call(&mut self, worker: usize, call: impl FnOnce(&mut dyn Operator, &mut Context<'_>)) {
         let mut effects = Effects::default();
-        call(&mut *self.workers[worker].0, &mut Context::new(self.epoch, self.watermark, &mut effects));
+        let mut cx = Context::new(self.epoch, self.watermark, &mut effects);
+        if self.watermark == EventTime::MAX {
+            cx = cx.with_log_watermark(self.log_watermark);
+        }
+        call(&mut *self.workers[worker].0, &mut cx);
         assert!(effects.timers.is_empty(), "this harness has no timers");
         self.emitted.append(&mut effects.emitted);
         self.rows.append(&mut effects.changes);
@@ -128,7 +136,11 @@ impl Harness {
         }
         let epoch = self.epoch;
         let state = self.workers.iter_mut().flat_map(|(_, registry)| registry.freeze(epoch).unwrap()).collect();
-        self.ended.push_back(Ended { epoch, watermark: self.watermark, state, rows: std::mem::take(&mut self.rows) });
+        if self.watermark != EventTime::MAX {
+            self.log_watermark = self.watermark;
+        }
+        let (watermark, rows) = (self.log_watermark, std::mem::take(&mut self.rows));
+        self.ended.push_back(Ended { epoch, watermark, state, rows });
         self.epoch = epoch.next();
     }
 

@@ -232,7 +232,6 @@ impl Engine {
         let destinations: Vec<String> = plan.destinations.iter().map(|destination| destination.name.clone()).collect();
         let fingerprint = std::mem::take(&mut plan.fingerprint);
         let recovered = recovery::recover(&plan.state, plan.store, fingerprint, &topics, &destinations)?;
-        check_not_ended(&recovered, running)?;
         let listener = match &plan.http {
             Some(address) => Some(runtime.block_on(http::listen(address))?),
             None => None,
@@ -291,8 +290,8 @@ impl Engine {
             self.core.post.finish();
             let within = if running.until_end { None } else { Some(STOP_WITHIN) };
             runtime.block_on(see_off(&mut self.lanes, within, running, &self.core.error));
-        self.attendants.see_off();
         }
+        self.attendants.see_off();
         self.lanes.abort_all();
         if let Some(error) = self.core.error.take() {
             return Err(error);
@@ -381,20 +380,6 @@ async fn see_off(
             Ok(Some(Ok(Err(failed)))) => error.set(failed),
             Ok(Some(Err(failed))) => error.set(Error::Worker { detail: failed.to_string() }),
         }
-    }
-}
-
-/// A state whose windows are all closed can't go on live: everything that comes would be too late.
-fn check_not_ended(recovered: &Recovered, running: &Running) -> Result<(), Error> {
-    let ended = recovered.watermarks.iter().find(|(_, watermark)| **watermark == EventTime::MAX);
-    match ended {
-        Some((source, _)) if !running.until_end => Err(Error::State {
-            detail: format!(
-                "this folder was run to the end of {source} (--until-end): every window is closed for good"
-            ),
-            remedy: "use a state folder of its own to run live".to_owned(),
-        }),
-        _ => Ok(()),
     }
 }
 

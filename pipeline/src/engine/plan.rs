@@ -78,7 +78,7 @@ pub type OpenSource = Arc<dyn Fn(usize, usize) -> Result<Box<dyn Source>, Error>
 pub struct Resume {
     /// How far each partition was read, by topic and partition; partitions that were never read have none.
     pub positions: BTreeMap<(String, i32), PartitionPosition>,
-    /// The watermark that the operators were shown: what is older by more than the allowed lateness is too late.
+    /// The watermark of the log that the operators were shown: what is older by more than the allowed lateness is too late.
     pub told: EventTime,
     /// The topics' names by number.
     pub topics: Vec<String>,
@@ -105,7 +105,7 @@ pub struct Destination {
 /// How a pipeline is run.
 #[derive(Clone, Default)]
 pub struct Running {
-    /// Read to the ends that the logs have at start, close every window, and end.
+    /// Read to the ends that the logs have at start, close every window, and end. Another run may go on from there.
     pub until_end: bool,
     /// Set by whoever wants it to stop.
     pub stop: Arc<AtomicBool>,

@@ -122,7 +122,9 @@ pub(super) fn opener(
         }
         let attend = Attendant::new(&consumer_config(&base, &group, 0), &plan.name, described, news)
             .map_err(|error| unreachable_broker(&brokers, error))?;
-        let plan = Arc::new(stream::Plan { told: resume.told, ..plan });
+        // So that the clock carries the watermark on, should nothing come any more.
+        let greatest = resumes.iter().map(|of| of.watermark.0).max().unwrap_or(i64::MIN);
+        let plan = Arc::new(stream::Plan { told: resume.told, greatest: AtomicI64::new(greatest), ..plan });
         let open: OpenSource = Arc::new(move |worker: usize, peers: usize| {
             let share = open::share(&resumes, worker, peers);
             let assigned: Vec<Assigned> = share

@@ -187,7 +187,9 @@ impl StreamSource {
     /// The order in which partitions are read: least watermark first. The ones too far ahead are left out.
     fn turns(&mut self, now_ms: i64, others: EventTime) -> Vec<usize> {
         let bounds = &self.plan.contract.bounds;
-        let reading = self.partitions.iter().filter(|partition| !partition.clock.is_idle(bounds, now_ms));
+        // One that a run has read to its end has nothing that the others could wait for.
+        let is_reading = |of: &&PartitionState| !of.clock.is_idle(bounds, now_ms) && !of.is_at_end();
+        let reading = self.partitions.iter().filter(is_reading);
         let least = reading.map(|partition| partition.clock.watermark()).min().unwrap_or(EventTime::MAX).min(others);
         // Before every partition has said something, there is nothing to keep in step with.
         let limit = if least == EventTime::MIN { EventTime::MAX } else { least.plus(self.plan.align_within) };
@@ -270,7 +272,7 @@ impl Source for StreamSource {
     }
 
     fn at_end(&self) -> bool {
-        self.partitions.iter().all(|partition| partition.resume.end.is_some_and(|end| partition.next_offset >= end))
+        self.partitions.iter().all(PartitionState::is_at_end)
     }
 
     fn status(&self) -> Vec<PartitionStatus> {
@@ -292,10 +294,15 @@ impl PartitionState {
         }
     }
 
+    /// Whether it was read to the end that `--until-end` recorded.
+    fn is_at_end(&self) -> bool {
+        self.resume.end.is_some_and(|end| self.next_offset >= end)
+    }
+
     fn status(&self, fetcher: &Fetcher) -> PartitionStatus {
         let (state, detail) = match &self.parked {
             Some(why) => ("parked", why.clone()),
-            None if self.resume.end.is_some_and(|end| self.next_offset >= end) => ("done", String::new()),
+            None if self.is_at_end() => ("done", String::new()),
             None if self.was_idle => ("idle", String::new()),
             None if self.aligned => ("waiting", "too far ahead of the watermark".to_owned()),
             None => ("reading", String::new()),

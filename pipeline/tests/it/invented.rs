@@ -750,7 +750,11 @@ impl Delivered {
     /// Whenever completeness was told, every window before it was already what it stayed.
     pub(crate) fn check_completeness(&self, log: &[Vec<Event>]) {
         let expected = expected(log);
-        for (through, seen) in &self.seen {
+        for (at, (through, seen)) in self.seen.iter().enumerate() {
+            // The end of a run closes what there is of the log; another one that goes on corrects it.
+            if *through > 1_000 * MINUTE && at + 1 < self.seen.len() {
+                continue;
+            }
             let closed = |totals: &Totalled| -> Vec<_> {
                 totals.iter().filter(|((_, window), _)| window + MINUTE <= *through).map(|(k, v)| (*k, *v)).collect()
             };

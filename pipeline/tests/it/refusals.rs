@@ -37,17 +37,6 @@ fn a_view_whose_query_changed_is_refused_by_name() {
 }
 
 #[test]
-fn a_state_that_was_run_to_its_end_does_not_go_on_live_but_ends_again() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let world = World::new(folder.path(), log(43, 1, 100), 1);
-    execute(world.plan(), &to_the_end()).expect("runs");
-    let error = execute(world.plan(), &Running::default()).expect_err("refused");
-    assert!(error.to_string().contains("every window is closed"), "{error}");
-    execute(world.plan(), &to_the_end()).expect("ends again");
-    world.check_delivered();
-}
-
-#[test]
 fn an_operator_that_fails_stops_the_pipeline_before_the_commit_and_nothing_is_lost() {
     let folder = tempfile::tempdir().expect("a folder");
     let world = World { pause: Duration::from_millis(4), ..World::new(folder.path(), log(44, 3, 2_000), 2) };

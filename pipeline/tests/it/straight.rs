@@ -1,13 +1,15 @@
 //! A log read to its end gives the oracle's totals, whatever the number of workers, however often it is stopped, and
 //! whatever the number of workers it goes on with.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weir_pipeline::engine::{Running, execute};
 use weir_schemas::time::Epoch;
 
-use crate::invented::{World, log};
+use crate::invented::{Delivered, Event, MINUTE, Random, World, expected, log};
 
 #[test]
 fn one_two_and_four_workers_give_the_oracles_rows() {
@@ -52,4 +54,48 @@ fn a_stop_drains_and_another_number_of_workers_goes_on() {
     let world = World { until_end: true, pause: Duration::ZERO, ..live };
     execute(world.plan(), &Running { until_end: true, ..Running::default() }).expect("runs to the end");
     world.check_delivered();
+}
+
+/// Runs a world until the destinations hold every event of its log.
+fn live(world: &World) {
+    let ids = world.log.iter().flatten().map(|event| event.id).collect::<BTreeSet<u64>>().len();
+    let running = Running::default();
+    let (stop, file) = (running.stop.clone(), world.delivered_file());
+    let stopper = std::thread::spawn(move || {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Delivered::read(&file).places.len() < ids && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        stop.store(true, Ordering::Release);
+    });
+    execute(world.plan(), &running).expect("drains");
+    stopper.join().expect("the stopper");
+}
+
+#[test]
+fn a_run_to_the_end_of_a_part_of_the_log_goes_on_live_and_to_the_end_again() {
+    for seed in 0..4 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let whole = World::new(folder.path(), log(40 + seed, 3, 1_500), 1 + seed as usize % 3);
+        let mut random = Random(seed);
+        // Each partition is cut elsewhere, and one of them may have nothing yet.
+        let mut part_of = |of: &Vec<Event>| of[..random.below(of.len() as u64) as usize].to_vec();
+        let mut parts: Vec<_> = whole.log.iter().map(&mut part_of).collect();
+        if seed == 3 {
+            parts[1].clear();
+        }
+        let part = World { log: Arc::new(parts), ..whole.clone() };
+        execute(part.plan(), &Running { until_end: true, ..Running::default() }).expect("runs to the end");
+        part.check_delivered();
+
+        let goes_on = World { until_end: false, workers: 1 + (seed as usize + 1) % 3, ..whole.clone() };
+        live(&goes_on);
+        let delivered = Delivered::read(&whole.delivered_file());
+        assert_eq!(delivered.per_minute, expected(&whole.log), "live after the end, seed {seed}");
+        let told = *delivered.complete_through.last().expect("progress was told");
+        assert!(told < 30 * MINUTE, "what another run goes on from isn't complete for ever: {told}");
+
+        execute(whole.plan(), &Running { until_end: true, ..Running::default() }).expect("runs to the end again");
+        whole.check_delivered();
+    }
 }

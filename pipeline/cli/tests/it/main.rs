@@ -16,6 +16,7 @@ mod parked;
 mod program;
 mod receivers;
 mod refusals;
+mod resumed;
 mod retail;
 mod retail_rules;
 mod rules;
