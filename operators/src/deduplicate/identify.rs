@@ -98,7 +98,8 @@ impl Operator for Identify {
         }
         let groups = identities.iter().map(|identity| (identity & u128::from(GROUPS - 1)) as u16);
         let groups = UInt16Array::from_iter_values(groups);
-        let bytes: Vec<u8> = identities.iter().flat_map(|identity| identity.to_le_bytes()).collect();
+        let mut bytes = Vec::with_capacity(identities.len() * size_of::<u128>());
+        identities.iter().for_each(|identity| bytes.extend_from_slice(&identity.to_le_bytes()));
         let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
         columns.push(Arc::new(groups));
         columns.push(Arc::new(FixedSizeBinaryArray::try_new(16, Buffer::from(bytes), None)?));

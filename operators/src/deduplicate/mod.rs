@@ -39,8 +39,9 @@ use crate::tally::{EventAccounts, Tallies};
 use remembered::{Accepted, Remembered};
 
 /// Tables of the operator's state; the numbers are part of the keys on disk.
-const IDS_TABLE: u16 = 0;
+const FILES_TABLE: u16 = 0;
 const WIDTH_TABLE: u16 = 1;
+const NOTES_TABLE: u16 = 2;
 /// Microseconds of the narrowest bucket.
 const LEAST_BUCKET: i64 = 5 * 60 * 1_000_000;
 
@@ -68,10 +69,10 @@ pub struct Deduplicate {
 impl Deduplicate {
     /// Goes on with what `registry` remembers.
     pub fn new(settings: Deduplication, registry: &mut StateRegistry) -> Result<Deduplicate, Error> {
-        let table = registry.table(IDS_TABLE)?;
+        let (files, notes) = (registry.table(FILES_TABLE)?, registry.table(NOTES_TABLE)?);
         let width = LEAST_BUCKET.max(settings.horizon.0.saturating_mul(2));
         let width = kept_width(&mut registry.table(WIDTH_TABLE)?, registry.owned(), width)?;
-        let remembered = Remembered::new(table, registry.owned(), width, settings.memory_bytes)?;
+        let remembered = Remembered::new(files, notes, registry.owned(), width, settings.memory_bytes)?;
         Ok(Deduplicate { settings, remembered, tallies: Tallies::default(), schema: None })
     }
 
@@ -149,16 +150,12 @@ impl Operator for Deduplicate {
         let batch = RecordBatch::try_new(schema, columns)?;
         let all = accepted.true_count() == batch.num_rows();
         cx.emit(if all { batch } else { filter_record_batch(&batch, &accepted)? });
-        if self.remembered.is_over() {
-            self.remembered.save()?;
-            self.remembered.evict();
-        }
-        Ok(())
+        self.remembered.evict()
     }
 
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         cx.emit_to(1, self.tallies.take()?);
-        self.remembered.save()?;
+        self.remembered.note(cx.epoch())?;
         if cx.log_watermark() != EventTime::MIN {
             // An event that is not too late can be as old as the watermark less the lateness, and its copy's time
             // differs from it by the horizon at most.

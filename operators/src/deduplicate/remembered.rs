@@ -1,19 +1,27 @@
-//! The accepted events that are remembered: by the hash of tenant and id, in buckets of event time.
+//! The accepted events that are remembered: by the hash of tenant and id, in buckets of event time, on a shelf for each
+//! key group.
 //!
-//! A bucket is in memory as a hash table, with a table of bytes beneath it. While everything of a bucket is in memory,
-//! which is the rule, an id that is not found there was never accepted, and nothing is read. When the bound is passed
-//! the bucket that was used longest ago leaves memory; from then on its ids are asked for below, a batch at a time.
+//! A shelf is in memory as a hash table. What is accepted in an epoch is *noted* on disk as one value for each shelf, not
+//! one for each id: as long as everything fits in memory, which is the rule, nothing but a restart reads it. When the
+//! bound is passed, the shelves of the bucket that was used longest ago are *filed*: their ids get a key each, by which
+//! they are found from then on, a batch at a time, and their notes go. An id that isn't on a shelf of which nothing
+//! was ever filed was never accepted, and nothing is read for it.
 //!
 //! ```text
-//! key   = bucket's start (i64 BE, sign turned) | identity (16 bytes, little endian)
-//! value = (event time (i64 LE) | content (u64 LE)) repeated: several accepted events of one id whose times differ by
-//!         more than the horizon may stand in one bucket
+//! notes  key   = bucket's start (i64 BE, sign turned) | epoch (u64 BE)
+//!        value = (identity (16 bytes LE) | event time (i64 LE) | content (u64 LE)) repeated
+//! files  key   = bucket's start (i64 BE, sign turned) | identity (16 bytes LE)
+//!        value = (event time (i64 LE) | content (u64 LE)) repeated: several accepted events of one id whose times differ
+//!                by more than the horizon may stand in one bucket
 //! ```
+//! Invariants: each remembered event is in the notes or in the files, and in memory if it is in the notes; of an identity
+//! that is in memory, all that its bucket has of it is. Notes and files are dropped by bucket.
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 
 use hashbrown::HashTable;
+use weir_schemas::time::Epoch;
 
 use crate::error::Error;
 use crate::group_key::{decode_start, encode_start};
@@ -22,8 +30,10 @@ use crate::state::{ByteTable, Stored};
 
 /// Bytes of memory that an id takes, with the slack of its hash table.
 const ID_BYTES: usize = 64;
-/// Bytes of one accepted event in a stored value.
+/// Bytes of one accepted event in a filed value.
 const ENTRY_BYTES: usize = 16;
+/// Bytes of one accepted event in a note.
+const NOTED_BYTES: usize = 32;
 
 /// An accepted event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,60 +45,148 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    fn write(&self, out: &mut Vec<u8>) {
+    /// What a file holds of it, whose key has the identity.
+    fn write_entry(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.at.to_le_bytes());
         out.extend_from_slice(&self.content.to_le_bytes());
     }
+
+    fn write_note(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.identity.to_le_bytes());
+        self.write_entry(out);
+    }
 }
 
-/// An accepted event that the table beneath does not have yet.
-struct Unsaved {
-    group: u16,
-    /// Whether an event of the same identity stood in its bucket before: then the value holds more than this one.
-    has_others: bool,
-    start: i64,
-    accepted: Accepted,
-}
-
+/// The remembered events of one bucket and key group.
 #[derive(Default)]
-struct Bucket {
+struct Shelf {
     ids: HashTable<Accepted>,
-    /// Whether ids of the bucket may be stored that are not in `ids`.
-    spilled: bool,
+    /// Accepted in the open epoch and not yet noted; on the shelf, too.
+    fresh: Vec<Accepted>,
+    /// The epochs in which something was noted.
+    noted: Vec<Epoch>,
+    /// Whether ids are filed that may not be in `ids`.
+    has_files: bool,
+}
+
+impl Shelf {
+    fn has(&self, identity: u128) -> bool {
+        self.ids.find(hash_of(identity), |known| known.identity == identity).is_some()
+    }
+
+    fn insert(&mut self, accepted: Accepted) {
+        self.ids.insert_unique(hash_of(accepted.identity), accepted, |known| hash_of(known.identity));
+    }
+}
+
+struct Bucket {
+    /// By key group, from the first owned one on.
+    shelves: Vec<Shelf>,
     used_at: u64,
 }
 
 pub(super) struct Remembered {
-    table: ByteTable,
+    files: ByteTable,
+    notes: ByteTable,
     width: i64,
     memory_bytes: usize,
     buckets: BTreeMap<i64, Bucket>,
-    /// Accepted and not yet handed to the table beneath; still in memory, too.
-    unsaved: Vec<Unsaved>,
+    /// Shelves with something fresh: the bucket's start and the key group.
+    fresh: Vec<(i64, u16)>,
     owned: Range<u16>,
     in_memory: usize,
+    /// Shelves that have files.
+    filed_shelves: usize,
+    /// The key group that is filed next.
+    hand: u16,
     clock: u64,
+    scratch: Vec<u8>,
 }
 
 impl Remembered {
-    /// What `table` holds, for the key groups `owned`; `width` is a bucket's in microseconds.
-    pub(super) fn new(table: ByteTable, owned: Range<u16>, width: i64, memory_bytes: usize) -> Result<Self, Error> {
-        let mut buckets: BTreeMap<i64, Bucket> = BTreeMap::new();
-        for group in owned.clone() {
-            let mut from = Vec::new();
-            loop {
-                let mut found = None;
-                table.scan_range(group, &from, &[0xff; 9], |key, _| {
-                    found = Some(decode_start(key)?);
-                    Ok(ControlFlow::Break(()))
-                })?;
-                let Some(start) = found else { break };
-                buckets.entry(start).or_default().spilled = true;
-                let Some(next) = start.checked_add(1) else { break };
-                from = encode_start(next).to_vec();
+    /// What `files` and `notes` hold, for the key groups `owned`; `width` is a bucket's in microseconds.
+    pub(super) fn new(
+        files: ByteTable,
+        notes: ByteTable,
+        owned: Range<u16>,
+        width: i64,
+        memory_bytes: usize,
+    ) -> Result<Self, Error> {
+        let mut remembered = Remembered {
+            files,
+            notes,
+            width,
+            memory_bytes,
+            buckets: BTreeMap::new(),
+            fresh: Vec::new(),
+            owned: owned.clone(),
+            in_memory: 0,
+            filed_shelves: 0,
+            hand: owned.start,
+            clock: 0,
+            scratch: Vec::new(),
+        };
+        for group in owned {
+            remembered.find_files(group)?;
+            remembered.read_notes(group)?;
+            // More than fits, where this worker has more key groups than the one that wrote them.
+            remembered.evict()?;
+        }
+        Ok(remembered)
+    }
+
+    /// Finds the shelves of `group` that have files, with one seek each.
+    fn find_files(&mut self, group: u16) -> Result<(), Error> {
+        let mut from = Vec::new();
+        loop {
+            let mut found = None;
+            self.files.scan_range(group, &from, &[0xff; 9], |key, _| {
+                found = Some(decode_start(key)?);
+                Ok(ControlFlow::Break(()))
+            })?;
+            let Some(start) = found else { return Ok(()) };
+            self.shelf(start, group).has_files = true;
+            self.filed_shelves += 1;
+            let Some(next) = start.checked_add(1) else { return Ok(()) };
+            from = encode_start(next).to_vec();
+        }
+    }
+
+    fn read_notes(&mut self, group: u16) -> Result<(), Error> {
+        let mut found: Vec<(i64, Epoch, Vec<Accepted>)> = Vec::new();
+        self.notes.scan_prefix(group, &[], |key, stored| {
+            let epoch = key.last_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            found.push((decode_start(key)?, Epoch(epoch), noted_in(&stored)?));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let mut filed_too = Vec::new();
+        for (start, epoch, accepted) in found {
+            self.in_memory += accepted.len();
+            let shelf = self.shelf(start, group);
+            shelf.noted.push(epoch);
+            if shelf.has_files {
+                filed_too.extend(accepted.iter().map(|accepted| (start, accepted.identity)));
+            }
+            accepted.into_iter().for_each(|accepted| shelf.insert(accepted));
+        }
+        self.read_files(filed_too)
+    }
+
+    /// Brings into memory what is filed of each identity, by bucket: whatever else of it is there, too.
+    fn read_files(&mut self, mut wanted: Vec<(i64, u128)>) -> Result<(), Error> {
+        wanted.sort_unstable();
+        wanted.dedup();
+        let keys: Vec<[u8; 24]> = wanted.iter().map(|(start, identity)| file_key(*start, *identity)).collect();
+        let asked = wanted.iter().zip(&keys).map(|((_, identity), key)| (group_of(*identity), &key[..]));
+        let stored = self.files.get_many(asked)?;
+        for ((start, identity), stored) in wanted.into_iter().zip(stored) {
+            let Some(stored) = stored else { continue };
+            for (at, content) in filed_in(&stored)? {
+                self.in_memory += 1;
+                self.shelf(start, group_of(identity)).insert(Accepted { identity, at, content });
             }
         }
-        Ok(Remembered { table, width, memory_bytes, buckets, unsaved: Vec::new(), owned, in_memory: 0, clock: 0 })
+        Ok(())
     }
 
     /// How many ids are in memory.
@@ -101,44 +199,45 @@ impl Remembered {
         at.saturating_sub(at.rem_euclid(self.width))
     }
 
-    /// Brings into memory what is stored of the ids of `asked`, in the buckets between `at - reach` and `at + reach`, so
+    fn shelf(&mut self, start: i64, group: u16) -> &mut Shelf {
+        let shelves = self.owned.len();
+        let new = || Bucket { shelves: (0..shelves).map(|_| Shelf::default()).collect(), used_at: 0 };
+        let bucket = self.buckets.entry(start).or_insert_with(new);
+        bucket.used_at = self.clock;
+        // A key group of another worker would be refused by the tables.
+        let at = usize::from(group.saturating_sub(self.owned.start)).min(shelves.saturating_sub(1));
+        &mut bucket.shelves[at]
+    }
+
+    /// Brings into memory what is filed of the ids of `asked`, in the buckets between `at - reach` and `at + reach`, so
     /// that [`Remembered::find`] needs no disk.
     pub(super) fn prefetch(&mut self, asked: &[(u128, i64)], reach: i64) -> Result<(), Error> {
-        if !self.buckets.values().any(|bucket| bucket.spilled) {
+        if self.filed_shelves == 0 {
             return Ok(());
         }
         let mut missing = Vec::new();
         for (identity, at) in asked {
             let (from, to) = (self.bucket_of(at.saturating_sub(reach)), at.saturating_add(reach));
+            let shelf_of = usize::from(group_of(*identity).saturating_sub(self.owned.start));
             for (start, bucket) in self.buckets.range(from..=to) {
-                if bucket.spilled && bucket.ids.find(hash_of(*identity), |known| known.identity == *identity).is_none()
-                {
+                if bucket.shelves.get(shelf_of).is_some_and(|shelf| shelf.has_files && !shelf.has(*identity)) {
                     missing.push((*start, *identity));
                 }
             }
         }
-        missing.sort_unstable();
-        missing.dedup();
-        let keys: Vec<[u8; 24]> = missing.iter().map(|(start, identity)| key_of(*start, *identity)).collect();
-        let asked = missing.iter().zip(&keys).map(|((_, identity), key)| (group_of(*identity), &key[..]));
-        let stored = self.table.get_many(asked)?;
-        for ((start, identity), stored) in missing.into_iter().zip(stored) {
-            let Some(stored) = stored else { continue };
-            for (at, content) in entries_of(&stored)? {
-                self.insert(start, Accepted { identity, at, content });
-            }
-        }
-        Ok(())
+        self.read_files(missing)
     }
 
     /// An accepted event with this identity whose time is within `reach` of `at`, the nearest one.
     pub(super) fn find(&mut self, identity: u128, at: i64, reach: i64) -> Option<Accepted> {
         self.clock += 1;
         let first = self.bucket_of(at.saturating_sub(reach));
+        let shelf_of = usize::from(group_of(identity).saturating_sub(self.owned.start));
         let mut nearest: Option<Accepted> = None;
         for (_, bucket) in self.buckets.range_mut(first..=at.saturating_add(reach)) {
             bucket.used_at = self.clock;
-            for known in bucket.ids.iter_hash(hash_of(identity)).filter(|known| known.identity == identity) {
+            let Some(shelf) = bucket.shelves.get(shelf_of) else { continue };
+            for known in shelf.ids.iter_hash(hash_of(identity)).filter(|known| known.identity == identity) {
                 let distance = known.at.abs_diff(at);
                 // Of two that are equally near, the earlier one.
                 let is_nearer =
@@ -153,57 +252,83 @@ impl Remembered {
 
     /// Remembers an event that was just accepted.
     pub(super) fn accept(&mut self, accepted: Accepted) {
-        let start = self.bucket_of(accepted.at);
-        let bucket = self.buckets.get(&start);
-        let has_others = bucket.is_some_and(|bucket| {
-            bucket.ids.find(hash_of(accepted.identity), |known| known.identity == accepted.identity).is_some()
-        });
-        self.insert(start, accepted);
-        self.unsaved.push(Unsaved { group: group_of(accepted.identity), has_others, start, accepted });
-    }
-
-    fn insert(&mut self, start: i64, accepted: Accepted) {
-        let bucket = self.buckets.entry(start).or_default();
-        bucket.used_at = self.clock;
-        bucket.ids.insert_unique(hash_of(accepted.identity), accepted, |known| hash_of(known.identity));
+        let (start, group) = (self.bucket_of(accepted.at), group_of(accepted.identity));
+        let shelf = self.shelf(start, group);
+        shelf.insert(accepted);
+        let is_first = shelf.fresh.is_empty();
+        shelf.fresh.push(accepted);
         self.in_memory += 1;
+        if is_first {
+            self.fresh.push((start, group));
+        }
     }
 
-    /// Writes events that were accepted since the last time to the table beneath.
-    pub(super) fn save(&mut self) -> Result<(), Error> {
-        let mut unsaved = std::mem::take(&mut self.unsaved);
-        // One key group after the other: what is staged of one fits the processor's cache.
-        unsaved.sort_by_key(|new| new.group);
-        let mut value = Vec::with_capacity(ENTRY_BYTES);
-        for Unsaved { group, has_others, start, accepted } in unsaved.drain(..) {
-            value.clear();
-            if has_others {
-                let Some(bucket) = self.buckets.get(&start) else { continue };
-                let same = bucket.ids.iter_hash(hash_of(accepted.identity));
-                same.filter(|known| known.identity == accepted.identity).for_each(|known| known.write(&mut value));
-            } else {
-                accepted.write(&mut value);
+    /// Notes what was accepted in `epoch`, which ends.
+    pub(super) fn note(&mut self, epoch: Epoch) -> Result<(), Error> {
+        let mut value = std::mem::take(&mut self.scratch);
+        for (start, group) in std::mem::take(&mut self.fresh) {
+            let shelf = self.shelf(start, group);
+            // Nothing is left of one that was filed in this epoch, and twice here one that was used again.
+            if shelf.fresh.is_empty() {
+                continue;
             }
-            self.table.put(group, &key_of(start, accepted.identity), &value)?;
+            value.clear();
+            shelf.fresh.iter().for_each(|accepted| accepted.write_note(&mut value));
+            // As many will be accepted in the next epoch, more or less.
+            shelf.fresh.clear();
+            shelf.noted.push(epoch);
+            self.notes.put(group, &note_key(start, epoch), &value)?;
         }
-        self.unsaved = unsaved;
+        self.scratch = value;
         Ok(())
     }
 
-    /// Lets buckets leave memory until the rest fits. Everything must be saved.
-    pub(super) fn evict(&mut self) {
-        while self.in_memory * ID_BYTES > self.memory_bytes {
-            let oldest =
-                self.buckets.values_mut().filter(|bucket| !bucket.ids.is_empty()).min_by_key(|bucket| bucket.used_at);
-            let Some(bucket) = oldest else { return };
-            self.in_memory = self.in_memory.saturating_sub(bucket.ids.len());
-            bucket.ids = HashTable::new();
-            bucket.spilled = true;
+    /// Files shelves until the rest fits in memory, with some room.
+    pub(super) fn evict(&mut self) -> Result<(), Error> {
+        if self.in_memory * ID_BYTES <= self.memory_bytes {
+            return Ok(());
         }
+        let fits = self.memory_bytes - self.memory_bytes / 8;
+        while self.in_memory * ID_BYTES > fits {
+            let has_any = |bucket: &&Bucket| bucket.shelves.iter().any(|shelf| !shelf.ids.is_empty());
+            let filled = self.buckets.iter().filter(|(_, bucket)| has_any(bucket));
+            let Some(start) = filled.min_by_key(|(_, bucket)| bucket.used_at).map(|(start, _)| *start) else {
+                return Ok(());
+            };
+            for _ in self.owned.clone() {
+                self.file(start, self.hand)?;
+                self.hand = if self.hand + 1 < self.owned.end { self.hand + 1 } else { self.owned.start };
+                if self.in_memory * ID_BYTES <= fits {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.in_memory * ID_BYTES > self.memory_bytes
+    /// Moves a shelf's ids from memory and notes to files.
+    fn file(&mut self, start: i64, group: u16) -> Result<(), Error> {
+        let used_at = self.buckets.get(&start).map_or(0, |bucket| bucket.used_at);
+        let shelf = self.shelf(start, group);
+        let (mut ids, noted) = (std::mem::take(&mut shelf.ids), std::mem::take(&mut shelf.noted));
+        shelf.fresh = Vec::new();
+        let is_first = !shelf.has_files && !ids.is_empty();
+        shelf.has_files |= is_first;
+        self.filed_shelves += usize::from(is_first);
+        self.in_memory = self.in_memory.saturating_sub(ids.len());
+        if let Some(bucket) = self.buckets.get_mut(&start) {
+            bucket.used_at = used_at;
+        }
+        let mut sorted: Vec<Accepted> = ids.drain().collect();
+        sorted.sort_unstable_by_key(|accepted| (accepted.identity, accepted.at));
+        // An identity that was filed before was read back before another event of it was accepted, so all are here.
+        for same in sorted.chunk_by(|a, b| a.identity == b.identity) {
+            let Some(first) = same.first() else { continue };
+            self.scratch.clear();
+            same.iter().for_each(|accepted| accepted.write_entry(&mut self.scratch));
+            self.files.put(group, &file_key(start, first.identity), &self.scratch)?;
+        }
+        noted.into_iter().try_for_each(|epoch| self.notes.delete(group, &note_key(start, epoch)))
     }
 
     /// Forgets every bucket that ends at `through` or before.
@@ -214,9 +339,13 @@ impl Remembered {
         }
         let kept = self.buckets.split_off(&boundary);
         let dropped = std::mem::replace(&mut self.buckets, kept);
-        self.in_memory -= dropped.values().map(|bucket| bucket.ids.len()).sum::<usize>();
+        for shelf in dropped.values().flat_map(|bucket| &bucket.shelves) {
+            self.in_memory -= shelf.ids.len();
+            self.filed_shelves -= usize::from(shelf.has_files);
+        }
         for group in self.owned.clone() {
-            self.table.delete_range(group, &[], &encode_start(boundary))?;
+            self.files.delete_range(group, &[], &encode_start(boundary))?;
+            self.notes.delete_range(group, &[], &encode_start(boundary))?;
         }
         Ok(())
     }
@@ -227,26 +356,140 @@ fn group_of(identity: u128) -> u16 {
     (identity & u128::from(GROUPS - 1)) as u16
 }
 
-/// Bits of the identity that do not decide its key group, which a worker's ids have in common.
+/// Bits of the identity that do not decide its key group, which a shelf's ids have in common.
 fn hash_of(identity: u128) -> u64 {
     (identity >> 64) as u64
 }
 
-fn key_of(start: i64, identity: u128) -> [u8; 24] {
+fn file_key(start: i64, identity: u128) -> [u8; 24] {
     let mut key = [0; 24];
     key[..8].copy_from_slice(&encode_start(start));
     key[8..].copy_from_slice(&identity.to_le_bytes());
     key
 }
 
-fn entries_of(stored: &Stored) -> Result<Vec<(i64, u64)>, Error> {
+fn note_key(start: i64, epoch: Epoch) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&encode_start(start));
+    key[8..].copy_from_slice(&epoch.0.to_be_bytes());
+    key
+}
+
+/// The records of a stored value, `size` bytes each.
+fn records(stored: &Stored, size: usize) -> Result<std::slice::ChunksExact<'_, u8>, Error> {
     let bytes = stored.whole().unwrap_or_default();
-    if bytes.is_empty() || !bytes.len().is_multiple_of(ENTRY_BYTES) {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(size) {
         return Err(Error::State {
             operator: "deduplicate".to_owned(),
             detail: "a remembered id is corrupt: restore the state folder or start again from the log".to_owned(),
         });
     }
-    let number = |bytes: &[u8]| bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    Ok(bytes.chunks_exact(ENTRY_BYTES).map(|entry| (number(entry) as i64, number(&entry[8..]))).collect())
+    Ok(bytes.chunks_exact(size))
+}
+
+/// An event time and a content.
+fn entry(bytes: &[u8]) -> (i64, u64) {
+    let number = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    (number(bytes.first_chunk()) as i64, number(bytes.last_chunk()))
+}
+
+fn filed_in(stored: &Stored) -> Result<Vec<(i64, u64)>, Error> {
+    Ok(records(stored, ENTRY_BYTES)?.map(entry).collect())
+}
+
+fn noted_in(stored: &Stored) -> Result<Vec<Accepted>, Error> {
+    let read = |record: &[u8]| {
+        let (identity, rest) = record.split_at(NOTED_BYTES - ENTRY_BYTES);
+        let (at, content) = entry(rest);
+        let identity = identity.first_chunk::<16>().map_or(0, |bytes| u128::from_le_bytes(*bytes));
+        Accepted { identity, at, content }
+    };
+    Ok(records(stored, NOTED_BYTES)?.map(read).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::state::{Family, StateRegistry, Store, StoreOptions};
+
+    const MINUTE: i64 = 60_000_000;
+
+    fn accepted(identity: u128, at: i64) -> Accepted {
+        Accepted { identity, at, content: 0x0807_0605_0403_0201 }
+    }
+
+    fn open(store: &Arc<Store>, epoch: Epoch, memory_bytes: usize) -> (StateRegistry, Remembered) {
+        let mut registry = StateRegistry::new(store.clone(), "dedup", 0, 1, epoch).expect("a registry");
+        let (files, notes) = (registry.table(0).expect("files"), registry.table(2).expect("notes"));
+        let owned = registry.owned();
+        (registry, Remembered::new(files, notes, owned, MINUTE, memory_bytes).expect("remembered"))
+    }
+
+    fn commit(store: &Store, registry: &mut StateRegistry, epoch: Epoch) {
+        let mut writes = store.writes();
+        registry.freeze(epoch).expect("frozen").iter().for_each(|changes| changes.write_into(&mut writes));
+        store.commit(writes, epoch).expect("committed");
+    }
+
+    /// The keys behind the operator's id, which end in neither table's number nor key group.
+    fn stored(store: &Store) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut found = Vec::new();
+        let visit = |key: &[u8], value: &[u8]| {
+            found.push((key[4..].to_vec(), value.to_vec()));
+            true
+        };
+        store.scan(Family::State, &[0], &[0xff; 12], visit).expect("scanned");
+        found
+    }
+
+    #[test]
+    fn golden_bytes_of_notes_and_files() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).expect("a store"));
+        let identity = 0x1f1e_1d1c_1b1a_1918_1716_1514_1312_1103;
+        let (mut registry, mut remembered) = open(&store, Epoch(5), 1 << 20);
+        remembered.accept(accepted(identity, MINUTE + 2));
+        remembered.accept(accepted(identity, MINUTE + 9));
+        remembered.note(Epoch(5)).expect("noted");
+        commit(&store, &mut registry, Epoch(5));
+        let start = [0x80, 0, 0, 0, 0x03, 0x93, 0x87, 0];
+        let id: Vec<u8> = [&[3u8][..], &(0x11..=0x1f).collect::<Vec<u8>>()].concat();
+        let entry = |last: u8| [&[last, 0x87, 0x93, 3, 0, 0, 0, 0][..], &[1, 2, 3, 4, 5, 6, 7, 8]].concat();
+        let note = [&id[..], &entry(2), &id, &entry(9)].concat();
+        let key = [&[0, 2, 0, 3][..], &start, &[0, 0, 0, 0, 0, 0, 0, 5]].concat();
+        // A whole value is a piece: its kind and its length stand before it.
+        assert_eq!(stored(&store), [(key, [&[0, 64][..], &note].concat())]);
+
+        // Another process, which has no memory for it, files it.
+        drop((registry, remembered));
+        let (mut registry, remembered) = open(&store, Epoch(6), 1);
+        assert_eq!(remembered.in_memory(), 0);
+        commit(&store, &mut registry, Epoch(6));
+        let key = [&[0, 0, 0, 3][..], &start, &id].concat();
+        assert_eq!(stored(&store), [(key, [&[0, 32][..], &entry(2), &entry(9)].concat())]);
+    }
+
+    #[test]
+    fn what_is_filed_is_found_again_and_forgotten_with_its_bucket() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).expect("a store"));
+        let (mut registry, mut remembered) = open(&store, Epoch(1), ID_BYTES * 4);
+        let ids: Vec<Accepted> = (0..40u8).map(|id| accepted(u128::from(id) << 64 | 3, i64::from(id % 2))).collect();
+        for id in &ids {
+            remembered.accept(*id);
+            remembered.evict().expect("evicted");
+        }
+        assert!(remembered.in_memory() <= 4);
+        remembered.note(Epoch(1)).expect("noted");
+        commit(&store, &mut registry, Epoch(1));
+        let asked: Vec<(u128, i64)> = ids.iter().map(|id| (id.identity, id.at)).collect();
+        remembered.prefetch(&asked, 0).expect("read back");
+        assert!(ids.iter().all(|id| remembered.find(id.identity, id.at, 0) == Some(*id)));
+        remembered.forget(MINUTE).expect("forgotten");
+        commit(&store, &mut registry, Epoch(2));
+        assert_eq!((remembered.in_memory(), stored(&store)), (0, vec![]));
+        assert_eq!(remembered.filed_shelves, 0);
+    }
 }

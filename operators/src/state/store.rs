@@ -21,7 +21,11 @@ use super::OperatorId;
 use super::pieces;
 
 /// The format of everything in the folder. A change of any golden bytes raises it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+
+/// Formats that this one only adds to: a folder of theirs is read as it is, and is of this format from then on. 1 had no
+/// notes of remembered ids.
+const ADDED_TO: [u32; 1] = [1];
 
 const FORMAT_KEY: &[u8] = b"weir/format";
 const COMMITTED_KEY: &[u8] = b"weir/committed";
@@ -165,6 +169,7 @@ impl Store {
     fn check_format(&self) -> Result<(), StoreError> {
         match self.get(Family::Meta, FORMAT_KEY)? {
             Some(found) if found == FORMAT.to_be_bytes() => Ok(()),
+            Some(found) if ADDED_TO.iter().any(|format| found == format.to_be_bytes()) => self.write_format(),
             Some(found) => {
                 let found = match <[u8; 4]>::try_from(found.as_slice()) {
                     Ok(bytes) => u32::from_be_bytes(bytes).to_string(),
@@ -172,12 +177,14 @@ impl Store {
                 };
                 Err(StoreError::Format { path: self.path.clone(), found })
             }
-            None => {
-                let mut writes = self.writes();
-                writes.put(Family::Meta, FORMAT_KEY, &FORMAT.to_be_bytes());
-                self.write(writes, Sync::Now)
-            }
+            None => self.write_format(),
         }
+    }
+
+    fn write_format(&self) -> Result<(), StoreError> {
+        let mut writes = self.writes();
+        writes.put(Family::Meta, FORMAT_KEY, &FORMAT.to_be_bytes());
+        self.write(writes, Sync::Now)
     }
 
     fn read_number(&self, key: &[u8]) -> Result<Option<u64>, StoreError> {

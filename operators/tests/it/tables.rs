@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use weir_operators::state::{
-    ByteTable, FrozenChanges, KeyedTable, StateRegistry, Store, StoreError, StoreOptions, Stored, Sync,
+    ByteTable, FORMAT, Family, FrozenChanges, KeyedTable, StateRegistry, Store, StoreError, StoreOptions, Stored, Sync,
 };
 use weir_schemas::time::Epoch;
 
@@ -294,12 +294,17 @@ fn a_second_instance_a_foreign_format_and_a_taken_table_number_are_refused_with_
     let store = Store::open(folder.path(), OPTIONS).unwrap();
     let second = Store::open(folder.path(), OPTIONS).err().unwrap();
     assert!(matches!(second, StoreError::InUse { .. }), "{second}");
-    let mut writes = store.writes();
-    writes.put(weir_operators::state::Family::Meta, b"weir/format", &2u32.to_be_bytes());
-    store.write(writes, Sync::Now).unwrap();
-    drop(store);
-    let format = Store::open(folder.path(), OPTIONS).err().unwrap();
-    assert!(format.to_string().contains("has format 2, this Weir reads format 1"), "{format}");
+    let as_format = |store: Store, format: u32| {
+        let mut writes = store.writes();
+        writes.put(Family::Meta, b"weir/format", &format.to_be_bytes());
+        store.write(writes, Sync::Now).unwrap();
+        drop(store);
+        Store::open(folder.path(), OPTIONS)
+    };
+    let store = as_format(store, 1).expect("this format only adds to the one before");
+    assert_eq!(store.get(Family::Meta, b"weir/format").unwrap(), Some(FORMAT.to_be_bytes().to_vec()));
+    let format = as_format(store, FORMAT + 1).err().unwrap().to_string();
+    assert!(format.contains(&format!("has format {}, this Weir reads format {FORMAT}", FORMAT + 1)), "{format}");
 
     let folder = tempfile::tempdir().unwrap();
     let mut registry =
