@@ -1,7 +1,8 @@
 //! The accepted events that are remembered: by the hash of tenant and id, in buckets of event time, on a shelf for each
 //! key group.
 //!
-//! A shelf is in memory as a hash table. What is accepted in an epoch is *noted* on disk as one value for each shelf, not
+//! A shelf is in memory: the accepted events in their order, and a hash table of their places, small enough that an event
+//! that is new, as most are, is found to be so without a look at the others. What is accepted in an epoch is *noted* on disk as one value for each shelf, not
 //! one for each id: as long as everything fits in memory, which is the rule, nothing but a restart reads it. When the
 //! bound is passed, the shelves of the bucket that was used longest ago are *filed*: their ids get a key each, by which
 //! they are found from then on, a batch at a time, and their notes go. An id that isn't on a shelf of which nothing
@@ -60,22 +61,44 @@ impl Accepted {
 /// The remembered events of one bucket and key group.
 #[derive(Default)]
 struct Shelf {
-    ids: HashTable<Accepted>,
-    /// Accepted in the open epoch and not yet noted; on the shelf, too.
-    fresh: Vec<Accepted>,
+    /// Accepted since the shelf was filed last.
+    accepted: Vec<Accepted>,
+    /// Places in `accepted`, by identity.
+    places: HashTable<u32>,
+    /// How many of `accepted` are noted; the others were accepted in the open epoch.
+    noted: usize,
     /// The epochs in which something was noted.
-    noted: Vec<Epoch>,
-    /// Whether ids are filed that may not be in `ids`.
+    noted_in: Vec<Epoch>,
+    /// Whether ids are filed.
     has_files: bool,
+    /// What was read back of the files.
+    read_back: HashTable<Accepted>,
 }
 
 impl Shelf {
-    fn has(&self, identity: u128) -> bool {
-        self.ids.find(hash_of(identity), |known| known.identity == identity).is_some()
+    fn len(&self) -> usize {
+        self.accepted.len() + self.read_back.len()
     }
 
-    fn insert(&mut self, accepted: Accepted) {
-        self.ids.insert_unique(hash_of(accepted.identity), accepted, |known| hash_of(known.identity));
+    /// What is in memory of an identity.
+    fn of(&self, identity: u128) -> impl Iterator<Item = &Accepted> {
+        let hash = hash_of(identity);
+        let places = self.places.iter_hash(hash).filter_map(|at| self.accepted.get(*at as usize));
+        let all = places.chain(self.read_back.iter_hash(hash));
+        all.filter(move |known| known.identity == identity)
+    }
+
+    fn accept(&mut self, new: Accepted) {
+        let Shelf { accepted, places, .. } = self;
+        // A shelf is filed long before it has as many that a place wouldn't fit.
+        let place = accepted.len() as u32;
+        accepted.push(new);
+        let hash_at = |at: &u32| accepted.get(*at as usize).map_or(0, |known| hash_of(known.identity));
+        places.insert_unique(hash_of(new.identity), place, hash_at);
+    }
+
+    fn read_back(&mut self, filed: Accepted) {
+        self.read_back.insert_unique(hash_of(filed.identity), filed, |known| hash_of(known.identity));
     }
 }
 
@@ -163,11 +186,12 @@ impl Remembered {
         for (start, epoch, accepted) in found {
             self.in_memory += accepted.len();
             let shelf = self.shelf(start, group);
-            shelf.noted.push(epoch);
+            shelf.noted_in.push(epoch);
+            shelf.noted += accepted.len();
             if shelf.has_files {
                 filed_too.extend(accepted.iter().map(|accepted| (start, accepted.identity)));
             }
-            accepted.into_iter().for_each(|accepted| shelf.insert(accepted));
+            accepted.into_iter().for_each(|accepted| shelf.accept(accepted));
         }
         self.read_files(filed_too)
     }
@@ -183,7 +207,7 @@ impl Remembered {
             let Some(stored) = stored else { continue };
             for (at, content) in filed_in(&stored)? {
                 self.in_memory += 1;
-                self.shelf(start, group_of(identity)).insert(Accepted { identity, at, content });
+                self.shelf(start, group_of(identity)).read_back(Accepted { identity, at, content });
             }
         }
         Ok(())
@@ -220,7 +244,11 @@ impl Remembered {
             let (from, to) = (self.bucket_of(at.saturating_sub(reach)), at.saturating_add(reach));
             let shelf_of = usize::from(group_of(*identity).saturating_sub(self.owned.start));
             for (start, bucket) in self.buckets.range(from..=to) {
-                if bucket.shelves.get(shelf_of).is_some_and(|shelf| shelf.has_files && !shelf.has(*identity)) {
+                if bucket
+                    .shelves
+                    .get(shelf_of)
+                    .is_some_and(|shelf| shelf.has_files && shelf.of(*identity).next().is_none())
+                {
                     missing.push((*start, *identity));
                 }
             }
@@ -237,7 +265,7 @@ impl Remembered {
         for (_, bucket) in self.buckets.range_mut(first..=at.saturating_add(reach)) {
             bucket.used_at = self.clock;
             let Some(shelf) = bucket.shelves.get(shelf_of) else { continue };
-            for known in shelf.ids.iter_hash(hash_of(identity)).filter(|known| known.identity == identity) {
+            for known in shelf.of(identity) {
                 let distance = known.at.abs_diff(at);
                 // Of two that are equally near, the earlier one.
                 let is_nearer =
@@ -254,9 +282,8 @@ impl Remembered {
     pub(super) fn accept(&mut self, accepted: Accepted) {
         let (start, group) = (self.bucket_of(accepted.at), group_of(accepted.identity));
         let shelf = self.shelf(start, group);
-        shelf.insert(accepted);
-        let is_first = shelf.fresh.is_empty();
-        shelf.fresh.push(accepted);
+        let is_first = shelf.noted == shelf.accepted.len();
+        shelf.accept(accepted);
         self.in_memory += 1;
         if is_first {
             self.fresh.push((start, group));
@@ -269,14 +296,14 @@ impl Remembered {
         for (start, group) in std::mem::take(&mut self.fresh) {
             let shelf = self.shelf(start, group);
             // Nothing is left of one that was filed in this epoch, and twice here one that was used again.
-            if shelf.fresh.is_empty() {
+            let fresh = shelf.accepted.get(shelf.noted..).unwrap_or_default();
+            if fresh.is_empty() {
                 continue;
             }
             value.clear();
-            shelf.fresh.iter().for_each(|accepted| accepted.write_note(&mut value));
-            // As many will be accepted in the next epoch, more or less.
-            shelf.fresh.clear();
-            shelf.noted.push(epoch);
+            fresh.iter().for_each(|accepted| accepted.write_note(&mut value));
+            shelf.noted = shelf.accepted.len();
+            shelf.noted_in.push(epoch);
             self.notes.put(group, &note_key(start, epoch), &value)?;
         }
         self.scratch = value;
@@ -290,7 +317,7 @@ impl Remembered {
         }
         let fits = self.memory_bytes - self.memory_bytes / 8;
         while self.in_memory * ID_BYTES > fits {
-            let has_any = |bucket: &&Bucket| bucket.shelves.iter().any(|shelf| !shelf.ids.is_empty());
+            let has_any = |bucket: &&Bucket| bucket.shelves.iter().any(|shelf| shelf.len() > 0);
             let filled = self.buckets.iter().filter(|(_, bucket)| has_any(bucket));
             let Some(start) = filled.min_by_key(|(_, bucket)| bucket.used_at).map(|(start, _)| *start) else {
                 return Ok(());
@@ -310,25 +337,26 @@ impl Remembered {
     fn file(&mut self, start: i64, group: u16) -> Result<(), Error> {
         let used_at = self.buckets.get(&start).map_or(0, |bucket| bucket.used_at);
         let shelf = self.shelf(start, group);
-        let (mut ids, noted) = (std::mem::take(&mut shelf.ids), std::mem::take(&mut shelf.noted));
-        shelf.fresh = Vec::new();
-        let is_first = !shelf.has_files && !ids.is_empty();
-        shelf.has_files |= is_first;
+        let had_files = shelf.has_files;
+        let Shelf { mut accepted, mut read_back, noted_in, .. } = std::mem::take(shelf);
+        let is_first = !had_files && !accepted.is_empty();
+        shelf.has_files = had_files || is_first;
+        // What was read back and stands beside no new event of its identity is written as it is: it is little.
+        accepted.extend(read_back.drain());
         self.filed_shelves += usize::from(is_first);
-        self.in_memory = self.in_memory.saturating_sub(ids.len());
+        self.in_memory = self.in_memory.saturating_sub(accepted.len());
         if let Some(bucket) = self.buckets.get_mut(&start) {
             bucket.used_at = used_at;
         }
-        let mut sorted: Vec<Accepted> = ids.drain().collect();
-        sorted.sort_unstable_by_key(|accepted| (accepted.identity, accepted.at));
+        accepted.sort_unstable_by_key(|accepted| (accepted.identity, accepted.at));
         // An identity that was filed before was read back before another event of it was accepted, so all are here.
-        for same in sorted.chunk_by(|a, b| a.identity == b.identity) {
+        for same in accepted.chunk_by(|a, b| a.identity == b.identity) {
             let Some(first) = same.first() else { continue };
             self.scratch.clear();
             same.iter().for_each(|accepted| accepted.write_entry(&mut self.scratch));
             self.files.put(group, &file_key(start, first.identity), &self.scratch)?;
         }
-        noted.into_iter().try_for_each(|epoch| self.notes.delete(group, &note_key(start, epoch)))
+        noted_in.into_iter().try_for_each(|epoch| self.notes.delete(group, &note_key(start, epoch)))
     }
 
     /// Forgets every bucket that ends at `through` or before.
@@ -340,7 +368,7 @@ impl Remembered {
         let kept = self.buckets.split_off(&boundary);
         let dropped = std::mem::replace(&mut self.buckets, kept);
         for shelf in dropped.values().flat_map(|bucket| &bucket.shelves) {
-            self.in_memory -= shelf.ids.len();
+            self.in_memory -= shelf.len();
             self.filed_shelves -= usize::from(shelf.has_files);
         }
         for group in self.owned.clone() {
