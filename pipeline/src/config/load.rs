@@ -293,10 +293,10 @@ event_time = "occurred_at"
 
     #[test]
     fn unknown_sections_and_keys_of_repeated_sections_hide_nothing_behind_them() {
-        let more = "[kafak]\nx = 1\n[kafak.deep]\ny = 2\n[[alerts.routes]]\nwehn = 1\n[sources.events.extra]\nz = 1\n\
-                    [[alerts.suppressions]]\nresaon = 1\n";
+        let more = "[kafak]\nx = 1\n[kafak.deep]\ny = 2\n[[alerts.routes]]\nto = []\nwehn = 1\n[sources.events.extra]\nz = 1\n\
+                    [[alerts.routes]]\nto = []\nownr = 1\n";
         let message = check(&format!("{GOOD}{more}")).unwrap_err();
-        for expected in ["`kafak`", "`wehn`", "`extra`", "`resaon`"] {
+        for expected in ["`kafak`", "`wehn`", "`extra`", "`ownr`"] {
             assert_eq!(message.matches(&format!("unknown key {expected}")).count(), 1, "{expected}: {message}");
         }
     }
