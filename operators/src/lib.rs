@@ -21,6 +21,7 @@ pub mod judge;
 pub mod maintain;
 pub mod moment;
 pub mod operator;
+pub mod plan;
 pub mod profile;
 pub mod prove;
 pub mod record;

@@ -17,6 +17,7 @@ use weir_schemas::rule::{Mode, Severity};
 use crate::combine::without_nulls;
 use crate::error::Error;
 use crate::expr::{Evaluation, Expr};
+use crate::plan::{Keys, Unplanned};
 use crate::prove::{self, Unproven};
 
 /// Bytes of what was found that are told, at most.
@@ -39,12 +40,23 @@ pub struct Rule {
     pub when: Arc<str>,
     /// What must hold of them, in words or SQL.
     pub expected: Arc<str>,
-    /// The whole condition, false for events that break it.
-    pub condition: Expr,
+    /// By what an event is judged.
+    pub basis: Basis,
     /// What of the event is told when it breaks the rule.
     pub shown: Vec<Shown>,
     /// The fingerprint of being broken as a cause: the same for every release.
     pub fingerprint: Arc<str>,
+}
+
+/// By what a rule judges an event.
+#[derive(Clone, Debug)]
+pub enum Basis {
+    /// The whole condition, false for events that break it.
+    Condition(Expr),
+    /// The source's tracking plan ([`Plan`](crate::plan::Plan)), which knows who is to be judged.
+    Plan,
+    /// Other events: an operator behind the source judges.
+    Others,
 }
 
 /// A value that is told of an event which breaks a rule.
@@ -52,8 +64,33 @@ pub struct Rule {
 pub struct Shown {
     /// Its name, if others stand beside it.
     pub name: Option<String>,
-    /// Its text; `None` where nobody may see it.
-    pub text: Option<Expr>,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What is told of an event.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// A text.
+    Text(Expr),
+    /// That there is a value which nobody may see.
+    Masked,
+    /// The keys of a map that its plan doesn't have.
+    Unplanned(Arc<Keys>),
+}
+
+impl Rule {
+    /// Calls `visit` with the index of every column that it reads to judge by itself or to tell.
+    pub fn visit_columns(&self, visit: &mut impl FnMut(usize)) {
+        if let Basis::Condition(condition) = &self.basis {
+            condition.visit_columns(visit);
+        }
+        for shown in &self.shown {
+            if let Value::Text(text) = &shown.value {
+                text.visit_columns(visit);
+            }
+        }
+    }
 }
 
 /// What a rule says of a batch, if some event breaks it.
@@ -67,7 +104,7 @@ pub struct Broken {
     pub unproven: Vec<Unproven>,
 }
 
-/// The rules that some event of `batch` breaks, in their order.
+/// The rules with a condition of their own that some event of `batch` breaks, in their order.
 ///
 /// # Errors
 /// Only if the batch isn't one that the rules were bound to.
@@ -75,25 +112,42 @@ pub fn judge(rules: &[Rule], batch: &RecordBatch) -> Result<Vec<Broken>, Error> 
     let mut broken = Vec::new();
     let mut evaluation = Evaluation::new(batch);
     for (index, rule) in rules.iter().enumerate() {
-        match evaluation.condition(&rule.condition) {
-            Ok(truth) if truth.true_count() == truth.len() => {}
-            Ok(truth) => {
-                let rows = !without_nulls(truth).values();
-                broken.push(Broken { rule: index, rows, unproven: Vec::new() });
-            }
-            Err(Error::Evaluation { .. }) => {
-                let (held, unproven) = prove::holds(&rule.condition, batch)?;
-                broken.push(Broken { rule: index, rows: !&held, unproven });
-            }
-            Err(other) => return Err(other),
+        let Basis::Condition(condition) = &rule.basis else { continue };
+        if let Some((rows, unproven)) = breakers(condition, &mut evaluation, batch)? {
+            broken.push(Broken { rule: index, rows, unproven });
         }
     }
     Ok(broken)
 }
 
+/// The rows of `batch` for which `condition` isn't true, and why it can't be evaluated for some of them; nothing where it
+/// holds for all.
+pub(crate) fn breakers<'a>(
+    condition: &'a Expr,
+    evaluation: &mut Evaluation<'a>,
+    batch: &RecordBatch,
+) -> Result<Option<(BooleanBuffer, Vec<Unproven>)>, Error> {
+    match evaluation.condition(condition) {
+        Ok(truth) if truth.true_count() == truth.len() => Ok(None),
+        Ok(truth) => Ok(Some((!without_nulls(truth).values(), Vec::new()))),
+        Err(Error::Evaluation { .. }) => {
+            let (held, unproven) = prove::holds(condition, batch)?;
+            Ok(Some((!&held, unproven)))
+        }
+        Err(other) => Err(other),
+    }
+}
+
 /// What was found in the events of one batch that break a rule, as text.
 pub struct Found<'a> {
-    parts: Vec<(&'a Shown, Option<ArrayRef>)>,
+    parts: Vec<(&'a Shown, Part<'a>)>,
+}
+
+enum Part<'a> {
+    Masked,
+    /// The texts of all rows; none where they can't be computed.
+    Texts(Option<ArrayRef>),
+    Unplanned(Unplanned<'a>),
 }
 
 impl<'a> Found<'a> {
@@ -105,16 +159,17 @@ impl<'a> Found<'a> {
         let mut evaluation = Evaluation::new(batch);
         let mut parts = Vec::with_capacity(rule.shown.len());
         for shown in &rule.shown {
-            let text = match &shown.text {
-                None => None,
-                Some(text) => match evaluation.array(text) {
-                    Ok(text) => Some(text),
+            let part = match &shown.value {
+                Value::Masked => Part::Masked,
+                Value::Unplanned(keys) => Part::Unplanned(keys.in_batch(batch)?),
+                Value::Text(text) => match evaluation.array(text) {
+                    Ok(texts) => Part::Texts(Some(texts)),
                     // What can't be told is left out; the rule's verdict stands without it.
-                    Err(Error::Evaluation { .. }) => None,
+                    Err(Error::Evaluation { .. }) => Part::Texts(None),
                     Err(other) => return Err(other),
                 },
             };
-            parts.push((shown, text));
+            parts.push((shown, part));
         }
         Ok(Found { parts })
     }
@@ -122,7 +177,7 @@ impl<'a> Found<'a> {
     /// Appends what was found in `row`, cut short.
     pub fn write(&self, row: usize, out: &mut Vec<u8>) {
         let start = out.len();
-        for (at, (shown, text)) in self.parts.iter().enumerate() {
+        for (at, (shown, part)) in self.parts.iter().enumerate() {
             if at > 0 {
                 out.extend_from_slice(b", ");
             }
@@ -130,11 +185,14 @@ impl<'a> Found<'a> {
                 out.extend_from_slice(name.as_bytes());
                 out.push(b'=');
             }
-            match (&shown.text, text.as_ref().and_then(|text| text.as_binary_opt::<i32>())) {
-                (None, _) => out.extend_from_slice(b"(masked)"),
-                (Some(_), Some(text)) if text.is_valid(row) => out.extend_from_slice(text.value(row)),
-                (Some(_), Some(_)) => out.extend_from_slice(b"NULL"),
-                (Some(_), None) => out.extend_from_slice(b"?"),
+            match part {
+                Part::Masked => out.extend_from_slice(b"(masked)"),
+                Part::Unplanned(keys) => keys.write(row, out),
+                Part::Texts(texts) => match texts.as_ref().and_then(|texts| texts.as_binary_opt::<i32>()) {
+                    Some(texts) if texts.is_valid(row) => out.extend_from_slice(texts.value(row)),
+                    Some(_) => out.extend_from_slice(b"NULL"),
+                    None => out.push(b'?'),
+                },
             }
         }
         shorten(out, start + FOUND_BYTES_MAX);

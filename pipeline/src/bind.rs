@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weir_operators::prove::Proof;
-use weir_operators::rule::Rule;
 use weir_operators::view::ViewPlan;
 use weir_schemas::avro::ReaderSchema;
 use weir_schemas::stage::{Column, event_schema, marked_event_schema, system};
@@ -19,6 +18,8 @@ use weir_schemas::time::Span;
 use weir_schemas::types::ColumnType;
 
 use crate::config::{self, Pipeline};
+use crate::declared::{Declared, OfSource};
+use crate::plan;
 use crate::problem::{Problem, nearest};
 use crate::rules::{self, ReferenceTables};
 use crate::source::intake::Contract;
@@ -102,38 +103,40 @@ pub fn bind(
             Err(found) => problems.extend(found),
         }
     }
-    for (name, rule) in &pipeline.quality.rules {
-        let (Some(source), Some(columns)) = (pipeline.sources.get(&rule.source), everything.get(&rule.source)) else {
-            continue;
-        };
-        match rules::plan(file, name, rule, source, columns, &tables) {
-            Ok(planned) => {
-                let of_source = used.entry(rule.source.clone()).or_default();
-                let shown = planned.shown.iter().filter_map(|shown| shown.text.as_ref());
-                for expr in std::iter::once(&planned.condition).chain(shown) {
-                    expr.visit_columns(&mut |index| {
-                        of_source.insert(index);
-                    });
-                }
+    let plans = plan::read_all(pipeline, &mut problems);
+    let declared = Declared { file, pipeline, tables: &tables, plans: &plans };
+    let mut all = Vec::new();
+    for (name, columns) in &everything {
+        let Some(reader) = readers.get(name) else { continue };
+        match declared.of_source(name, reader, columns) {
+            Ok(of_source) => {
+                let columns = used.entry(name.clone()).or_default();
+                of_source.visit_columns(&mut |index| {
+                    columns.insert(index);
+                });
+                all.extend(of_source.rules);
             }
             Err(found) => problems.extend(found),
         }
     }
+    if problems.is_empty() {
+        declared.check_modes(all.iter(), &mut problems);
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
-    bind_to_wanted(file, pipeline, readers, &texts, &used, tables)
+    let (views, sources) = bind_to_wanted(&declared, readers, &texts, &used)?;
+    Ok(Bound { sources, views, tables })
 }
 
 /// The second planning, over the columns that are read.
 fn bind_to_wanted(
-    file: &str,
-    pipeline: &Pipeline,
+    declared: &Declared<'_>,
     readers: &BTreeMap<String, Arc<ReaderSchema>>,
     texts: &BTreeMap<String, String>,
     used: &BTreeMap<String, BTreeSet<usize>>,
-    tables: ReferenceTables,
-) -> Result<Bound, Vec<Problem>> {
+) -> Result<(Vec<BoundView>, Vec<BoundSource>), Vec<Problem>> {
+    let pipeline = declared.pipeline;
     let none = BTreeSet::new();
     let mut wanted = BTreeMap::new();
     let mut narrowed = BTreeMap::new();
@@ -158,24 +161,24 @@ fn bind_to_wanted(
         else {
             continue;
         };
-        let mut bound_rules = Vec::new();
-        for (rule_name, rule) in pipeline.quality.rules.iter().filter(|(_, rule)| rule.source == *name) {
-            match rules::plan(file, rule_name, rule, source, columns, &tables) {
-                Ok(planned) => bound_rules.push(planned),
-                Err(found) => problems.extend(found),
+        let of_source = match declared.of_source(name, reader, columns) {
+            Ok(of_source) => of_source,
+            Err(found) => {
+                problems.extend(found);
+                continue;
             }
-        }
+        };
         let own = views.iter().filter(|view| view.plan.source == *name);
         let proofs = own.filter_map(|view| Proof::of_view(&view.plan)).collect();
         sources.push(BoundSource {
             name: name.clone(),
             reader: Arc::clone(reader),
             wanted: flags,
-            contract: contract_of(name, source, &columns.columns, bound_rules, proofs),
+            contract: contract_of(name, source, &columns.columns, of_source, proofs),
             columns: columns.columns.clone(),
         });
     }
-    if problems.is_empty() { Ok(Bound { sources, views, tables }) } else { Err(problems) }
+    if problems.is_empty() { Ok((views, sources)) } else { Err(problems) }
 }
 
 fn read_views(pipeline: &Pipeline, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
@@ -279,9 +282,10 @@ fn contract_of(
     name: &str,
     source: &config::Source,
     columns: &[Column],
-    rules: Vec<Rule>,
+    of_source: OfSource,
     proofs: Vec<Proof>,
 ) -> Contract {
+    let OfSource { rules, plan } = of_source;
     let index = |field: &Option<String>| field.as_deref().and_then(|field| index_of(columns, field));
     let span = |ms: u64| Span::from_ms(i64::try_from(ms).unwrap_or(i64::MAX));
     let release = &source.release;
@@ -307,6 +311,7 @@ fn contract_of(
             release.app_version.clone(),
         ],
         rules,
+        plan,
         proofs,
     }
 }

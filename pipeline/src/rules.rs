@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use weir_operators::expr::{Comparison, Expr, Function, Scalar};
-use weir_operators::rule::{Rule, Shown};
+use weir_operators::rule::{Basis, Rule, Shown, Value};
 use weir_schemas::fate::Reason;
 use weir_schemas::stage::{Column, system};
 use weir_schemas::types::{ColumnType, Width};
@@ -138,7 +138,7 @@ pub fn plan(
         field: Arc::from(field),
         when: Arc::from(rule.when.as_deref().unwrap_or_default()),
         expected: Arc::from(conditions.expected.as_str()),
-        condition,
+        basis: Basis::Condition(condition),
         shown: shown_of(rule, &conditions, source),
     })
 }
@@ -277,7 +277,7 @@ fn range(field: &str, rule: &config::Rule, place: &Place<'_>) -> Result<String, 
 }
 
 /// A TOML value as a literal of ClickHouse's.
-fn literal(value: &toml::Value) -> Option<String> {
+pub(crate) fn literal(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(quoted(text)),
         toml::Value::Integer(number) => Some(number.to_string()),
@@ -287,7 +287,8 @@ fn literal(value: &toml::Value) -> Option<String> {
     }
 }
 
-fn quoted(text: &str) -> String {
+/// A text as a literal of ClickHouse's.
+pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
@@ -324,21 +325,24 @@ fn shown_of(rule: &config::Rule, conditions: &Conditions, source: &config::Sourc
     if rule.max_clock_skew_ms.is_some() {
         let thousand = Expr::Literal { value: Scalar::UInt(1_000), column_type: ColumnType::UInt(Width::W16) };
         let skew = skew().and_then(|skew| Expr::call(Function::IntDiv, vec![skew, thousand])).ok().and_then(text_of);
-        return skew.map(|text| Shown { name: Some("ms ahead".to_owned()), text: Some(text) }).into_iter().collect();
+        let shown = |text| Shown { name: Some("ms ahead".to_owned()), value: Value::Text(text) };
+        return skew.map(shown).into_iter().collect();
     }
     if let Some(field) = &conditions.field {
         let name = rule.field.as_deref().unwrap_or_default();
         if is_sensitive(&source.sensitive, name) || is_sensitive(&source.sensitive, &field.to_string()) {
-            return vec![Shown { name: None, text: None }];
+            return vec![Shown { name: None, value: Value::Masked }];
         }
-        return text_of(field.clone()).map(|text| Shown { name: None, text: Some(text) }).into_iter().collect();
+        let shown = |text| Shown { name: None, value: Value::Text(text) };
+        return text_of(field.clone()).map(shown).into_iter().collect();
     }
     let mut fields = Vec::new();
     fields_of(&conditions.require, &mut fields);
     let shown = fields.into_iter().filter_map(|field| {
         let name = field.to_string();
-        let text = if is_sensitive(&source.sensitive, &name) { None } else { Some(text_of(field)?) };
-        Some(Shown { name: Some(name), text })
+        let is_masked = is_sensitive(&source.sensitive, &name);
+        let value = if is_masked { Value::Masked } else { Value::Text(text_of(field)?) };
+        Some(Shown { name: Some(name), value })
     });
     shown.collect()
 }

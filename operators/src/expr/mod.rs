@@ -171,6 +171,20 @@ impl Expr {
         }
     }
 
+    /// The same expression over a batch in which the column at `index` stands at `to(index)`.
+    pub fn over(mut self, to: &impl Fn(usize) -> usize) -> Expr {
+        self.move_columns(to);
+        self
+    }
+
+    fn move_columns(&mut self, to: &impl Fn(usize) -> usize) {
+        match self {
+            Expr::Column { index, .. } => *index = to(*index),
+            Expr::Literal { .. } => {}
+            Expr::Call { arguments, .. } => arguments.iter_mut().for_each(|argument| argument.move_columns(to)),
+        }
+    }
+
     /// The error of this expression at run time.
     pub(crate) fn failed(&self, detail: impl Into<String>) -> Error {
         Error::Evaluation { expression: self.to_string(), detail: detail.into() }

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use toml_edit::{ArrayOfTables, Document, Item, TableLike};
 
 use super::Pipeline;
@@ -44,8 +45,8 @@ pub fn read(
     folder: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Pipeline, Vec<Problem>> {
-    let source = Source { file, text, document: text.parse::<Document<String>>().ok() };
-    let mut problems = shape_problems(&source);
+    let source = Source::new(file, text);
+    let mut problems = shape_problems::<Pipeline>(&source);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -65,7 +66,24 @@ pub fn read(
     if problems.is_empty() { Ok(pipeline) } else { Err(problems) }
 }
 
-impl Source<'_> {
+/// Reads another TOML file of a pipeline's.
+///
+/// # Errors
+/// Every unknown key, a wrong type, or wrong syntax, each at its place.
+pub fn read_file<T: DeserializeOwned>(source: &Source<'_>) -> Result<T, Vec<Problem>> {
+    let problems = shape_problems::<T>(source);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    toml::from_str(source.text).map_err(|error| vec![from_toml(source, source.text, &error)])
+}
+
+impl<'a> Source<'a> {
+    /// The text of `file`.
+    pub fn new(file: &'a str, text: &'a str) -> Source<'a> {
+        Source { file, text, document: text.parse::<Document<String>>().ok() }
+    }
+
     /// A problem at the key of `path`, or at its nearest ancestor that stands in the file.
     pub fn problem(&self, path: &[&str], message: impl Into<String>, remedy: impl Into<String>) -> Problem {
         match self.offset_of(path) {
@@ -100,11 +118,11 @@ impl Source<'_> {
 
 /// Problems of form: syntax, unknown keys, wrong types. Unknown keys and sections are blanked out one after the other so
 /// that all of them are found; a wrong type or a missing key ends the search, as what follows would be a guess.
-fn shape_problems(source: &Source<'_>) -> Vec<Problem> {
+fn shape_problems<T: DeserializeOwned>(source: &Source<'_>) -> Vec<Problem> {
     let mut text = source.text.to_owned();
     let mut problems: Vec<Problem> = Vec::new();
     loop {
-        let Err(error) = toml::from_str::<Pipeline>(&text) else { return problems };
+        let Err(error) = toml::from_str::<T>(&text) else { return problems };
         let problem = from_toml(source, &text, &error);
         // An unknown section that has sections of its own comes again, a header at a time.
         if !problems.iter().any(|known| known.message == problem.message && problem.message.starts_with("unknown")) {
@@ -152,17 +170,8 @@ fn section_at(text: &str, offset: usize) -> Option<std::ops::Range<usize>> {
 /// Turns an error of the TOML reader into a problem; unknown keys get the nearest known one.
 fn from_toml(source: &Source<'_>, text: &str, error: &toml::de::Error) -> Problem {
     let message = error.message();
-    let (message, remedy) = match message.strip_prefix("unknown field ") {
-        Some(rest) => {
-            let mut names = rest.split('`').skip(1).step_by(2);
-            let written = names.next().unwrap_or_default();
-            let known: Vec<&str> = names.collect();
-            let remedy = match nearest(written, known.iter().copied()) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => format!("remove it; known here: {}", known.join(", ")),
-            };
-            (format!("unknown key `{written}`"), remedy)
-        }
+    let (message, remedy) = match unknown_key(message) {
+        Some(told) => told,
         None if message.starts_with("missing field") => {
             (message.replace("missing field", "missing key"), "add it; `weir init` writes a commented file".to_owned())
         }
@@ -177,6 +186,18 @@ fn from_toml(source: &Source<'_>, text: &str, error: &toml::de::Error) -> Proble
         }
         None => Problem::of_file(source.file, message, remedy),
     }
+}
+
+/// Message and remedy where serde says that a key is unknown.
+pub fn unknown_key(message: &str) -> Option<(String, String)> {
+    let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let written = names.next().unwrap_or_default();
+    let known: Vec<&str> = names.collect();
+    let remedy = match nearest(written, known.iter().copied()) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => format!("remove it; known here: {}", known.join(", ")),
+    };
+    Some((format!("unknown key `{written}`"), remedy))
 }
 
 /// Replaces `${NAME}` in every string below `value`.
@@ -236,6 +257,9 @@ fn make_absolute(pipeline: &mut Pipeline, folder: &Path) {
     for source in pipeline.sources.values_mut() {
         if let Some(file) = &mut source.schema_file {
             *file = folder.join(&*file);
+        }
+        if let Some(plan) = &mut source.plan {
+            plan.folder = folder.join(&plan.folder);
         }
     }
     for table in pipeline.quality.rules.values_mut().filter_map(|rule| rule.in_table.as_mut()) {

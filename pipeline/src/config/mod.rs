@@ -8,6 +8,7 @@
 pub mod alerts;
 pub mod judge;
 pub mod load;
+mod plan;
 mod quality;
 mod topics;
 mod validate;
@@ -18,7 +19,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use alerts::{Alerts, Sender};
-pub use quality::{Quality, ReferenceTable, Rule};
+pub use plan::{JudgedBy, TrackingPlan};
+pub use quality::{Quality, ReferenceTable, Rule, check_rule};
 
 /// A whole pipeline file.
 #[derive(Clone, Debug, Deserialize)]
@@ -168,6 +170,8 @@ pub struct Source {
     /// values as in `props['phone']`. A name covers what lies below it.
     #[serde(default)]
     pub sensitive: Vec<String>,
+    /// What events of each type should be, by versions that they claim.
+    pub plan: Option<TrackingPlan>,
     /// Keep the accepted events in ClickHouse, for this many days; absent, they are not kept.
     pub keep_events_days: Option<u32>,
 }

@@ -21,6 +21,9 @@ pub struct Quality {
     /// What must hold of every event, by the rule's id.
     #[serde(default)]
     pub rules: BTreeMap<String, Rule>,
+    /// Modes of rules that stand elsewhere, in a reader schema or a tracking plan, by the rules' ids; `*` stands for any text.
+    #[serde(default)]
+    pub modes: BTreeMap<String, Mode>,
 }
 
 /// What must hold of a source's events: one requirement, in SQL or as a shorthand on a field. The shorthands say
@@ -114,6 +117,22 @@ pub(super) fn validate(source: &Source<'_>, quality: &Quality, problems: &mut Ve
         if *count == RULES_MAX + 1 {
             add("", format!("is one too many: a source has {RULES_MAX} at most"), "join rules by AND in one `require`");
         }
+        for (key, message, remedy) in problems_of(rule) {
+            add(key, message, &remedy);
+        }
+    }
+}
+
+/// Every problem of a rule's form that stands in a reader schema: message and remedy.
+pub fn check_rule(id: &str, rule: &Rule) -> impl Iterator<Item = (String, String)> {
+    let id = id.to_owned();
+    problems_of(rule).into_iter().map(move |(_, message, remedy)| (format!("rule `{id}` {message}"), remedy))
+}
+
+/// What is wrong with a rule by itself: the key, the message behind the rule's name, the remedy.
+fn problems_of(rule: &Rule) -> Vec<(&'static str, String, String)> {
+    let mut problems: Vec<(&'static str, String, String)> = Vec::new();
+    let mut add = |key: &'static str, message: String, remedy: &str| problems.push((key, message, remedy.to_owned()));
         let made = rule.requirements();
         match made.as_slice() {
             [] => add(
@@ -151,7 +170,7 @@ pub(super) fn validate(source: &Source<'_>, quality: &Quality, problems: &mut Ve
         {
             add("min", format!("allows no value: {least} is more than {most}"), "exchange the two");
         }
-    }
+    problems
 }
 
 fn number(value: &toml::Value) -> Option<f64> {

@@ -18,6 +18,7 @@ pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem>
     super::judge::check(source, pipeline, &mut problems);
     references(source, pipeline, &mut problems);
     quality::validate(source, &pipeline.quality, &mut problems);
+    super::plan::validate(source, pipeline, &mut problems);
     super::alerts::validate(source, pipeline, &mut problems);
     topics::check(source, pipeline, &mut problems);
     problems

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::{BooleanArray, ListArray, RecordBatch, UInt16Array};
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use arrow_schema::ArrowError;
-use weir_operators::rule::{Broken, Found, rows_of};
+use weir_operators::rule::{self, Broken, Found, rows_of};
 use weir_schemas::fate::Reason;
 use weir_schemas::stage::broken_rule_field;
 
@@ -14,6 +14,16 @@ use super::refuse::Cause;
 use crate::error::Error;
 
 impl Run<'_> {
+    /// The rules that events break, in the order of the rules.
+    pub(super) fn broken_rules(&self, events: &RecordBatch) -> Result<Vec<Broken>, Error> {
+        let mut broken = rule::judge(&self.contract.rules, events)?;
+        if let Some(plan) = &self.contract.plan {
+            broken.extend(plan.judge(events)?);
+            broken.sort_by_key(|broken| broken.rule);
+        }
+        Ok(broken)
+    }
+
     /// Counts what is broken among the rows of `in_time`, and refuses those that break a rule of mode quarantine. The first
     /// such rule decides; all that are broken are told.
     pub(super) fn apply_rules(

@@ -13,8 +13,9 @@ use arrow_array::{Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordB
 use arrow_buffer::NullBuffer;
 use arrow_schema::{ArrowError, DataType, SchemaRef, TimeUnit};
 use arrow_select::filter::filter_record_batch;
+use weir_operators::plan::Plan;
 use weir_operators::prove::{Proof, Unproven};
-use weir_operators::rule::{self, Rule};
+use weir_operators::rule::Rule;
 use weir_schemas::avro::{Decoded, Decoder};
 use weir_schemas::fate::{Fate, Reason};
 use weir_schemas::frame::FRAME_BYTES;
@@ -53,6 +54,8 @@ pub struct Contract {
     pub sender_headers: [Option<String>; 4],
     /// The rules, in the order of their ids, over [`Contract::events`].
     pub rules: Vec<Rule>,
+    /// What judges by those of them that belong to the tracking plan.
+    pub plan: Option<Plan>,
     /// What views compute of every event and can't of some.
     pub proofs: Vec<Proof>,
 }
@@ -180,7 +183,7 @@ impl Run<'_> {
         let judged = Judged { rows: &rows, times: &times, senders: &senders, schema_id };
         let in_time = self.judge(&judged, known.as_ref(), clock, sheets);
         let events = self.with_system_columns(decoded.batch, &judged)?;
-        let broken = rule::judge(&self.contract.rules, &events)?;
+        let broken = self.broken_rules(&events)?;
         let kept = self.apply_rules(&events, in_time, &broken, &judged, sheets)?;
         let kept = self.prove(&events, kept, &judged, sheets)?;
         let events = self.mark(events, &broken)?;

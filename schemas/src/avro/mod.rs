@@ -24,9 +24,13 @@ pub use decode::{
     BATCH_BYTES_MAX, BatchTooLarge, DEPTH_MAX, Decoded, Decoder, EMPTY_ITEMS_MAX, RECORD_BYTES_MAX, RefusedRecord,
 };
 pub use encode::{EncodeError, Encoder, Writer};
-pub use reader::ReaderSchema;
+pub use reader::{FieldRules, ReaderSchema};
 pub use resolve::{Incompatibility, can_read};
 pub use schema::{Kind, Logical, Node, NodeId, Problem, Problems, RecordField, Schema, TypeName};
+
+/// The property of a field that holds rules: a list of objects with the keys that a rule has in the pipeline file. What they
+/// mean is said there; here they are data, and no part of what bytes mean.
+pub const RULES: &str = "weir.rules";
 
 impl Schema {
     /// Parses a schema's JSON.

@@ -218,6 +218,7 @@ impl Parser {
                 doc: field.get("doc").and_then(Value::as_str).unwrap_or_default().to_owned(),
                 default: field.get("default").cloned(),
                 node,
+                rules: field.get(super::RULES).cloned(),
             });
         }
         let depth = 1 + parsed.iter().map(|field| self.depths[field.node.0 as usize]).max().unwrap_or(0);

@@ -31,6 +31,9 @@
 //! a table with a map among several, and refuses rows whose arrays' lengths differ (checked with 26.9). So two arrays or
 //! maps below one record that are *not* of one list are refused here rather than at the table or the first insert.
 
+use serde_json::Value;
+
+use super::RULES;
 use super::defaults::encode_default;
 use super::schema::{Kind, Logical, NodeId, Problem, Problems, Schema, step};
 use crate::stage::Column;
@@ -47,10 +50,21 @@ pub const DECIMAL_DIGITS_MAX: u32 = 76;
 pub struct ReaderSchema {
     /// The columns, in the schema's order, nested records flattened.
     pub columns: Vec<Column>,
+    /// The rules that stand in the schema, in its order.
+    pub rules: Vec<FieldRules>,
     pub(super) schema: Schema,
     pub(super) root: Shape,
     pub(super) layouts: Vec<Layout>,
     pub(super) slots: Vec<SlotSpec>,
+}
+
+/// The rules of one field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldRules {
+    /// The field's path, which is its column's name.
+    pub field: String,
+    /// The rules: objects.
+    pub rules: Vec<serde_json::Map<String, Value>>,
 }
 
 /// The number of a buffer that decoded values go to.
@@ -143,8 +157,14 @@ impl ReaderSchema {
 
     /// The columns of a parsed schema, whose outermost type has to be a record.
     pub fn new(schema: Schema) -> Result<ReaderSchema, Problems> {
-        let mut build =
-            Build { schema: &schema, slots: Vec::new(), problems: Vec::new(), within: Vec::new(), leaves: 0 };
+        let mut build = Build {
+            schema: &schema,
+            slots: Vec::new(),
+            problems: Vec::new(),
+            within: Vec::new(),
+            leaves: 0,
+            rules: Vec::new(),
+        };
         let root = schema.root();
         if !matches!(schema.node(root).kind, Kind::Record { .. }) {
             let word = schema.node(root).kind.word();
@@ -155,7 +175,7 @@ impl ReaderSchema {
         let place = Place { path: String::new(), doc: String::new(), nullable: false };
         let (shape, drafts) = build.place(root, &place);
         build.nested_lists(&drafts);
-        let Build { mut slots, problems, .. } = build;
+        let Build { mut slots, problems, rules, .. } = build;
         let Some(shape) = shape.filter(|_| problems.is_empty()) else { return Err(Problems(problems)) };
         let mut columns = Vec::with_capacity(drafts.len());
         let mut layouts = Vec::with_capacity(drafts.len());
@@ -164,7 +184,7 @@ impl ReaderSchema {
             columns.push(Column { name: draft.name, column_type: draft.column_type, comment: draft.doc });
             layouts.push(draft.layout);
         }
-        Ok(ReaderSchema { columns, schema, root: shape, layouts, slots })
+        Ok(ReaderSchema { columns, rules, schema, root: shape, layouts, slots })
     }
 
     /// The schema itself.
@@ -218,6 +238,7 @@ struct Build<'a> {
     /// The records around the place, to find recursion.
     within: Vec<NodeId>,
     leaves: usize,
+    rules: Vec<FieldRules>,
 }
 
 type Built = (Option<Shape>, Vec<Draft>);
@@ -380,10 +401,25 @@ impl Build<'_> {
             let (shape, more) = self.place(field.node, &inner);
             shapes.extend(shape);
             drafts.extend(more);
+            if let Some(rules) = &field.rules {
+                self.rules(rules, &inner.path);
+            }
         }
         self.within.pop();
         let complete = shapes.len() == fields.len();
         (complete.then_some(To::Record { fields: shapes }), drafts)
+    }
+
+    /// Keeps the rules of a field.
+    fn rules(&mut self, rules: &Value, path: &str) {
+        let list = rules.as_array().map(|list| list.iter().map(|rule| rule.as_object().cloned()).collect());
+        match list {
+            Some(Some(rules)) => self.rules.push(FieldRules { field: path.replace("[]", ""), rules }),
+            _ => {
+                let message = format!("`{RULES}` is a list of objects, such as [{{\"min\": 0, \"mode\": \"tag\"}}]");
+                self.problems.push(Problem::new(path, message));
+            }
+        }
     }
 
     /// Refuses arrays and maps that ClickHouse would take for one `Nested` list although they aren't one.

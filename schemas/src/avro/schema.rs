@@ -104,6 +104,8 @@ pub struct RecordField {
     pub default: Option<Value>,
     /// Its type.
     pub node: NodeId,
+    /// The property [`RULES`](super::RULES), as it stands there.
+    pub rules: Option<Value>,
 }
 
 /// A logical type that Weir knows.
