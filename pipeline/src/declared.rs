@@ -57,7 +57,12 @@ impl Declared<'_> {
     ///
     /// # Errors
     /// Every problem with them.
-    pub fn of_source(&self, name: &str, reader: &ReaderSchema, columns: &SourceColumns) -> Result<OfSource, Vec<Problem>> {
+    pub fn of_source(
+        &self,
+        name: &str,
+        reader: &ReaderSchema,
+        columns: &SourceColumns,
+    ) -> Result<OfSource, Vec<Problem>> {
         let Some(source) = self.pipeline.sources.get(name) else { return Err(Vec::new()) };
         let (mut rules, mut problems) = (Vec::new(), Vec::new());
         let own = self.pipeline.quality.rules.iter().filter(|(_, rule)| rule.source == name);
@@ -115,9 +120,10 @@ impl Declared<'_> {
                         let base = format!("schema/{path}/{requirement}");
                         let alike = rules.iter().filter(|(id, ..)| id.split('#').next() == Some(&base)).count();
                         let id = if alike == 0 { base } else { format!("{base}#{}", alike + 1) };
-                        problems.extend(config::check_rule(&id, &rule).map(|(message, remedy)| {
-                            Problem::of_file(&place, message, remedy)
-                        }));
+                        problems.extend(
+                            config::check_rule(&id, &rule)
+                                .map(|(message, remedy)| Problem::of_file(&place, message, remedy)),
+                        );
                         rules.push((id, rule, place.clone()));
                     }
                     Err((message, remedy)) => problems.push(Problem::of_file(&place, message, remedy)),
@@ -146,7 +152,9 @@ impl Declared<'_> {
                 let near = nearest(id, rules.clone().map(|rule| &*rule.id));
                 let (message, remedy) = match (is_own, near) {
                     (true, _) => (format!("`{id}` has its mode in [quality.rules]"), "set it there".to_owned()),
-                    (_, Some(near)) => (format!("[quality.modes]: there is no rule `{id}`"), format!("did you mean `{near}`?")),
+                    (_, Some(near)) => {
+                        (format!("[quality.modes]: there is no rule `{id}`"), format!("did you mean `{near}`?"))
+                    }
                     _ => (
                         format!("[quality.modes]: there is no rule `{id}`"),
                         "name a rule of a reader schema or a tracking plan; `weir check` lists them".to_owned(),
@@ -176,7 +184,10 @@ fn matches(pattern: &str, id: &str) -> bool {
 fn schema_rule(source: &str, field: &str, mut rule: Map<String, Value>) -> Result<config::Rule, (String, String)> {
     for key in ["source", "field"] {
         if rule.contains_key(key) {
-            return Err((format!("a rule in a schema has no `{key}`"), "leave it out: it is about its own field".to_owned()));
+            return Err((
+                format!("a rule in a schema has no `{key}`"),
+                "leave it out: it is about its own field".to_owned(),
+            ));
         }
     }
     let path = match rule.remove("key") {

@@ -97,6 +97,9 @@ pub(crate) enum Command {
     /// Alerts: list and show them, follow them, take one on, tell others.
     #[command(subcommand)]
     Alerts(super::commands::alerts::Alerts),
+    /// Tracking plans: check one, tell what a version changes for whom, propose one from a topic.
+    #[command(subcommand)]
+    Plan(super::commands::plan::PlanCommand),
     /// Write records to Kafka as Avro: from CSV, JSON lines or a generator.
     Produce(Box<super::commands::produce::Produce>),
     /// Serve the ClickHouse engine over HTTP, for a laptop and for tests.

@@ -133,43 +133,43 @@ pub fn check_rule(id: &str, rule: &Rule) -> impl Iterator<Item = (String, String
 fn problems_of(rule: &Rule) -> Vec<(&'static str, String, String)> {
     let mut problems: Vec<(&'static str, String, String)> = Vec::new();
     let mut add = |key: &'static str, message: String, remedy: &str| problems.push((key, message, remedy.to_owned()));
-        let made = rule.requirements();
-        match made.as_slice() {
-            [] => add(
-                "",
-                "requires nothing".to_owned(),
-                "give it `require`, or one of required, one_of, min, max, pattern, min_length, max_length, number, \
+    let made = rule.requirements();
+    match made.as_slice() {
+        [] => add(
+            "",
+            "requires nothing".to_owned(),
+            "give it `require`, or one of required, one_of, min, max, pattern, min_length, max_length, number, \
                  max_clock_skew_ms, in_table",
-            ),
-            [one] => {
-                let needs_field = !matches!(*one, "require" | "max_clock_skew_ms");
-                if needs_field && rule.field.is_none() {
-                    add(one, format!("has `{one}` and no field"), "name the `field` that it is about");
-                }
-                if *one == "max_clock_skew_ms" && rule.field.is_some() {
-                    add("field", "is about the event time".to_owned(), "leave `field` out");
-                }
+        ),
+        [one] => {
+            let needs_field = !matches!(*one, "require" | "max_clock_skew_ms");
+            if needs_field && rule.field.is_none() {
+                add(one, format!("has `{one}` and no field"), "name the `field` that it is about");
             }
-            [first, second, ..] => {
-                add(second, format!("has two requirements, `{first}` and `{second}`"), "make a rule of each");
+            if *one == "max_clock_skew_ms" && rule.field.is_some() {
+                add("field", "is about the event time".to_owned(), "leave `field` out");
             }
         }
-        if rule.required == Some(false) {
-            add("required", "requires nothing".to_owned(), "write required = true, or leave the rule out");
+        [first, second, ..] => {
+            add(second, format!("has two requirements, `{first}` and `{second}`"), "make a rule of each");
         }
-        if rule.one_of.as_ref().is_some_and(Vec::is_empty) {
-            add("one_of", "allows no value at all".to_owned(), "name the values that are allowed");
-        }
-        if let (Some(least), Some(most)) = (rule.min_length, rule.max_length)
-            && least > most
-        {
-            add("min_length", format!("allows no length: {least} is more than {most}"), "exchange the two");
-        }
-        if let (Some(least), Some(most)) = (rule.min.as_ref().and_then(number), rule.max.as_ref().and_then(number))
-            && least > most
-        {
-            add("min", format!("allows no value: {least} is more than {most}"), "exchange the two");
-        }
+    }
+    if rule.required == Some(false) {
+        add("required", "requires nothing".to_owned(), "write required = true, or leave the rule out");
+    }
+    if rule.one_of.as_ref().is_some_and(Vec::is_empty) {
+        add("one_of", "allows no value at all".to_owned(), "name the values that are allowed");
+    }
+    if let (Some(least), Some(most)) = (rule.min_length, rule.max_length)
+        && least > most
+    {
+        add("min_length", format!("allows no length: {least} is more than {most}"), "exchange the two");
+    }
+    if let (Some(least), Some(most)) = (rule.min.as_ref().and_then(number), rule.max.as_ref().and_then(number))
+        && least > most
+    {
+        add("min", format!("allows no value: {least} is more than {most}"), "exchange the two");
+    }
     problems
 }
 

@@ -3,7 +3,7 @@
 //! Versions that ask the same of a field share a rule; it is named after the first of them, so that a further version renames
 //! none.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use weir_operators::expr::{Expr, Function, Scalar};
@@ -14,7 +14,6 @@ use weir_schemas::rule::{Mode, Severity};
 use weir_schemas::stage::system;
 use weir_schemas::types::ColumnType;
 
-use super::field::is_text;
 use super::{EventType, Plan, Planned, Version};
 use crate::cause;
 use crate::config::{self, JudgedBy, TrackingPlan};
@@ -416,20 +415,4 @@ impl Compiled {
             scopes,
         }
     }
-}
-
-/// The conditions of a version alone, by event type: the SQL of each field, for those who ask ClickHouse.
-pub fn conditions(
-    version: &Version,
-    columns: &SourceColumns,
-) -> BTreeMap<String, BTreeMap<String, Option<String>>> {
-    let condition = |planned: &Planned<'_>| {
-        let field = sql::plan_field(planned.name, "", columns).ok()?;
-        planned.field.condition(planned.name, field.column_type()).ok()?
-    };
-    let of_type = |(name, event): (&String, &EventType)| {
-        let fields = version.plan.fields_of(name, event);
-        (name.clone(), fields.iter().map(|planned| (planned.name.to_owned(), condition(planned))).collect())
-    };
-    version.plan.events.iter().map(of_type).collect()
 }

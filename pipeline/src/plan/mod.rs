@@ -7,7 +7,12 @@
 //! Not here: how a batch is judged ([`weir_operators::plan`]).
 
 pub mod compile;
+pub mod concern;
+pub mod diff;
 pub mod field;
+pub mod infer;
+pub mod sample;
+mod seen;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -125,7 +130,11 @@ impl PlanFile {
                 name,
                 field,
                 owner: owner.or(self.owner.as_deref()).unwrap_or_default(),
-                severity: field.severity.or(above.and_then(|above| above.severity)).or(self.severity).unwrap_or_default(),
+                severity: field
+                    .severity
+                    .or(above.and_then(|above| above.severity))
+                    .or(self.severity)
+                    .unwrap_or_default(),
                 mode: field.mode.or(above.and_then(|above| above.mode)).or(self.mode).unwrap_or(Mode::Tag),
             }
         });
@@ -139,6 +148,16 @@ impl PlanFile {
 }
 
 impl Version {
+    /// A version called `name` from the text of its file.
+    ///
+    /// # Errors
+    /// Every problem of its form, each at its place.
+    pub fn parse(name: &str, text: &str) -> Result<Version, Vec<Problem>> {
+        let file = format!("{name}.toml");
+        let plan: PlanFile = load::read_file(&Source::new(&file, text))?;
+        Ok(Version { name: name.to_owned(), file, text: text.to_owned(), plan })
+    }
+
     /// A problem at the key of `path` in the version's file.
     pub fn problem(&self, path: &[&str], message: impl Into<String>, remedy: impl Into<String>) -> Problem {
         Source::new(&self.file, &self.text).problem(path, message, remedy)
@@ -193,7 +212,11 @@ pub fn read_plan(folder: &Path) -> Result<Plan, Vec<Problem>> {
     }
     if problems.is_empty() && (plan.versions.is_empty() || plan.versions.len() > VERSIONS_MAX) {
         let message = format!("the plan has {} versions, and 1 to {VERSIONS_MAX} are wanted", plan.versions.len());
-        problems.push(Problem::of_file(&shown, message, "a version is a file such as 1.toml; `weir plan infer` proposes one"));
+        problems.push(Problem::of_file(
+            &shown,
+            message,
+            "a version is a file such as 1.toml; `weir plan infer` proposes one",
+        ));
     }
     plan.versions.sort_by_key(|version| natural(&version.name));
     if problems.is_empty() { Ok(plan) } else { Err(problems) }

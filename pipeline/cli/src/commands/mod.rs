@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod detect;
 pub(crate) mod init;
+pub(crate) mod plan;
 pub(crate) mod produce;
 pub(crate) mod run;
 pub(crate) mod status;

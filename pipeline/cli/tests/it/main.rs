@@ -13,6 +13,7 @@ mod mutated;
 #[path = "../../../../schemas/tests/it/mutations.rs"]
 mod mutations;
 mod parked;
+mod plan;
 mod program;
 mod receivers;
 mod refusals;
