@@ -1,4 +1,5 @@
-//! Nanoseconds of CPU per event of combine, maintain, identify and deduplicate, in memory and on one thread.
+//! Nanoseconds of CPU per event of combine, maintain, identify and deduplicate, in memory and on one thread; and of judging
+//! by a tracking plan of 20 versions with five event types, five requirements each, beside the same 500 requirements as rules.
 //!
 //! `cargo bench -p weir-operators --profile dev --bench operators`; an argument is the number of events (1,000,000).
 //! The events: 20 tenants, 5 types, 20,000 users, an amount with two decimals, over ten minutes; the view groups by
@@ -15,11 +16,14 @@ use arrow_array::{
 use weir_operators::aggregate::{Call, Function};
 use weir_operators::combine::Combine;
 use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
-use weir_operators::expr::Expr;
+use weir_operators::expr::{Comparison, Expr, Function as Calculation, Scalar};
 use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::operator::{Context, Effects, Operator};
+use weir_operators::plan::{Claims, Plan, Scope};
+use weir_operators::rule::{self, Basis, Rule};
 use weir_operators::state::{StateRegistry, Store, StoreOptions};
 use weir_operators::view::{Dimension, Measure, Output, ViewPlan, Width, Window};
+use weir_schemas::rule::{Mode, Severity};
 use weir_schemas::stage::{Column, event_schema, system};
 use weir_schemas::time::{Epoch, EventTime, Span};
 use weir_schemas::types::{ColumnType, Width as Bits};
@@ -166,6 +170,63 @@ impl Timed {
     }
 }
 
+/// A requirement that all events keep, a little different for each number.
+fn requirement(number: usize) -> Expr {
+    let (at, least) = if number.is_multiple_of(2) { (0, 1) } else { (3, 2) };
+    let text = Expr::Column { index: system::COUNT + at, name: "text".into(), column_type: ColumnType::String };
+    let length = Expr::call(Calculation::Length, vec![text]).unwrap();
+    let least = Expr::Literal { value: Scalar::Int(least - number as i64), column_type: ColumnType::Int(Bits::W64) };
+    Expr::call(Calculation::Compare(Comparison::GreaterOrEqual), vec![length, least]).unwrap()
+}
+
+/// A plan whose versions are the tenants, and its requirements as rules of their own.
+fn tracking_plan() -> (Plan, Vec<Rule>) {
+    let versions: Vec<String> = (0..20).map(|tenant| format!("tenant-{tenant}")).collect();
+    let version = Expr::Column { index: system::COUNT + 1, name: "tenant".into(), column_type: ColumnType::String };
+    let mut claims = Claims::new(system::COUNT + 2, version, &versions, None);
+    let (mut scopes, mut rules) = (Vec::new(), Vec::new());
+    for version in 0..versions.len() {
+        for event_type in ["view", "click", "purchase", "cart", "search"] {
+            claims.add(version, event_type, scopes.len());
+            let conditions: Vec<(usize, Expr)> =
+                (rules.len()..rules.len() + 5).map(|number| (number, requirement(number))).collect();
+            scopes.push(Scope::new(&conditions));
+            rules.extend(conditions.into_iter().map(|(number, condition)| Rule {
+                id: format!("rule-{number}").into(),
+                mode: Mode::Tag,
+                severity: Severity::Warning,
+                owner: "".into(),
+                field: "".into(),
+                when: "".into(),
+                expected: "".into(),
+                basis: Basis::Condition(condition),
+                shown: Vec::new(),
+                fingerprint: "".into(),
+            }));
+        }
+    }
+    let unknown_type = vec![None; versions.len()];
+    let plan = Plan { claims: Arc::new(claims), scopes, unknown_version: None, unknown_type, unplanned: None };
+    (plan, rules)
+}
+
+/// Judging by a plan and by rules; nothing is broken, as is the rule.
+fn judge(all: &[RecordBatch]) {
+    let (plan, rules) = tracking_plan();
+    let events = all.len() * BATCH;
+    let report = |name: &str, taken: u64| println!("{name:<12} {:>7.1} ns/event", taken as f64 / events as f64);
+    let started = cpu_ns();
+    for batch in all {
+        assert!(plan.judge(black_box(batch)).unwrap().is_empty());
+    }
+    report("plan", cpu_ns() - started);
+    let started = cpu_ns();
+    for batch in all {
+        assert!(rule::judge(&rules, black_box(batch)).unwrap().is_empty());
+    }
+    report("as rules", cpu_ns() - started);
+}
+
 fn main() {
     let asked = std::env::args().skip(1).find_map(|argument| argument.parse::<usize>().ok());
     let batches = asked.unwrap_or(1_000_000).div_ceil(BATCH);
@@ -204,4 +265,5 @@ fn main() {
     let events = batches * BATCH;
     println!("{events} events, {batches} batches, {} epochs", batches.div_ceil(EPOCH));
     [combine, maintain, identify, deduplicate].iter().for_each(|timed| timed.report(events));
+    judge(&all);
 }

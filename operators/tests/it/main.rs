@@ -9,6 +9,7 @@ mod events;
 mod harness;
 mod judge;
 mod ledger;
+mod plan;
 mod profile;
 mod record;
 mod script;

@@ -15,6 +15,7 @@ mod teller;
 
 use chrono::DateTime;
 use weir_operators::detect::policy::{Matching, Part, Pattern, Policy, Suppression, Times, Weekly};
+use weir_operators::rule::Rule;
 use weir_schemas::registry::{Compatibility, Registry};
 use weir_schemas::time::EventTime;
 
@@ -26,14 +27,16 @@ use crate::error::Error;
 /// has to read them all; and who reads alerts is changed when they like, so an old reader has to read new messages.
 pub const COMPATIBILITY: Compatibility = Compatibility::FullTransitive;
 
-/// Owners, routes and suppressions.
-pub fn policy(pipeline: &Pipeline) -> Policy {
+/// Owners, routes and suppressions, for the alerts of a source with these rules.
+pub fn policy(pipeline: &Pipeline, rules: &[Rule]) -> Policy {
     let alerts = &pipeline.alerts;
     let named = alerts.owners.iter().map(|rule| (matching(&rule.when), rule.owner.clone()));
     // Where the list says nothing, a rule's own owner has to act.
-    let rules = pipeline.quality.rules.iter().filter(|(_, rule)| !rule.owner.is_empty());
-    let of_rules =
-        rules.map(|(id, rule)| (Matching { conditions: vec![(Part::Rule, Pattern(id.clone()))] }, rule.owner.clone()));
+    let mut rules: Vec<&Rule> = rules.iter().filter(|rule| !rule.owner.is_empty()).collect();
+    // A plan's rule for every event type has a star in its id, which would stand for its neighbours here.
+    rules.sort_by_key(|rule| rule.id.contains('*'));
+    let matching_rule = |rule: &Rule| Matching { conditions: vec![(Part::Rule, Pattern(rule.id.to_string()))] };
+    let of_rules = rules.into_iter().map(|rule| (matching_rule(rule), rule.owner.to_string()));
     Policy {
         owners: named.chain(of_rules).collect(),
         routes: alerts.routes.iter().map(|route| (matching(&route.when), route.to.clone())).collect(),

@@ -202,7 +202,7 @@ pub(super) fn graph_of(
                 silent_windows: detector.silent_windows,
                 window: span(detector.window_ms),
                 settle: allowed_lateness,
-                policy: alerts::policy(pipeline),
+                policy: alerts::policy(pipeline, &source.contract.rules),
             };
             (sender, thresholds)
         }),
@@ -247,7 +247,7 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
         },
         telling: Telling { layout: Arc::new(Layout::new(&source.columns, rules.len(), &identities)), rules },
         court: Court { window: span(judge.window_ms), settle: span(config.allowed_lateness_ms), settings },
-        policy: alerts::policy(pipeline),
+        policy: alerts::policy(pipeline, &source.contract.rules),
     }
 }
 
