@@ -31,6 +31,7 @@ pub mod script;
 pub mod state;
 pub mod tally;
 mod timers;
+pub mod unique;
 pub mod view;
 pub mod violations;
 pub mod window;

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::expr::{Evaluation, Expr};
 use crate::plan::{Keys, Unplanned};
 use crate::prove::{self, Unproven};
+use crate::unique::Uniqueness;
 
 /// Bytes of what was found that are told, at most.
 const FOUND_BYTES_MAX: usize = 200;
@@ -55,8 +56,8 @@ pub enum Basis {
     Condition(Expr),
     /// The source's tracking plan ([`Plan`](crate::plan::Plan)), which knows who is to be judged.
     Plan,
-    /// Other events: an operator behind the source judges.
-    Others,
+    /// Other events with the same key: an operator behind the source judges.
+    Unique(Box<Uniqueness>),
 }
 
 /// A value that is told of an event which breaks a rule.
@@ -82,8 +83,10 @@ pub enum Value {
 impl Rule {
     /// Calls `visit` with the index of every column that it reads to judge by itself or to tell.
     pub fn visit_columns(&self, visit: &mut impl FnMut(usize)) {
-        if let Basis::Condition(condition) = &self.basis {
-            condition.visit_columns(visit);
+        match &self.basis {
+            Basis::Condition(condition) => condition.visit_columns(visit),
+            Basis::Unique(unique) => unique.visit_columns(visit),
+            Basis::Plan => {}
         }
         for shown in &self.shown {
             if let Value::Text(text) = &shown.value {

@@ -17,6 +17,7 @@
 //!   refused ─▶ profile refused ══╩═▶ judge ═▶ raise      (by tenant, then all tenants together)
 //!
 //!  ─▶ stays on the worker   ═▶ goes to the worker of the key group
+//!  Each rule of uniqueness puts key unique ═▶ unique between the source's events and identify.
 //!  A source without an event id has `tally` in the place of identify and deduplicate.
 //!
 //!  every operator ┄┄▶ end of epoch: state and rows ┄┄▶ gathered ─▶ commit ─▶ outbox ─▶ deliver
@@ -50,14 +51,16 @@ use weir_operators::moment::Moment;
 use weir_operators::profile::{self, ProfileEvents, ProfileRefused};
 use weir_operators::record::{RecordEvents, RecordRefused};
 use weir_operators::route::{BatchStream, Route};
-use weir_operators::rule::Rule;
+use weir_operators::rule::{Basis, Rule};
 use weir_operators::tally::{GatherTallies, TallyAccepted};
+use weir_operators::unique::{KeyUnique, Unique};
 use weir_operators::view::ViewPlan;
 use weir_operators::violations::RecordViolations;
 use weir_schemas::rows::Table;
 use weir_schemas::rule::Mode;
+use weir_schemas::time::Span;
 
-use crate::count::Count;
+use crate::count::{Count, CountBroken};
 use crate::custom::{AddGroup, CustomOperator};
 use crate::error::Error;
 use crate::feed::{FeedContext, feed};
@@ -81,6 +84,10 @@ pub struct SourceGraph {
     pub topics: Vec<TopicNames>,
     /// Index of the tenant in a batch of events.
     pub tenant: Option<usize>,
+    /// Index of the event id in a batch of events.
+    pub id: Option<usize>,
+    /// The allowed lateness.
+    pub lateness: Span,
     /// Index of the event id in a batch of events, and how copies are told; absent, nothing is deduplicated.
     pub deduplicate: Option<(usize, Deduplication)>,
     /// The table that accepted events are written to.
@@ -129,8 +136,9 @@ pub struct Wiring {
 impl SourceGraph {
     /// How many operators keep something in memory.
     pub fn keepers(&self) -> usize {
-        // The ledger, deduplication, detection, judging and raising, and two for each view.
-        5 + 2 * self.views.len() + self.custom.len()
+        // The ledger, deduplication, detection, judging and raising, two for each view, one for each rule of uniqueness.
+        let unique = self.rules.iter().filter(|rule| matches!(rule.basis, Basis::Unique(_))).count();
+        5 + 2 * self.views.len() + self.custom.len() + unique
     }
 }
 
@@ -149,7 +157,8 @@ pub fn build<'scope>(
 ) -> Result<Activator, Error> {
     let from = feed(scope, cx, source, wiring.host.resume, busy, fail);
 
-    let (accepted, tallies) = accept(graph, wiring, from.events)?;
+    let events = unique(graph, wiring, from.events)?;
+    let (accepted, tallies) = accept(graph, wiring, events)?;
     keep_books(graph, wiring, from.tallies.concat(tallies))?;
     record(graph, wiring, accepted.clone(), from.refused.clone())?;
     for (plan, keeping) in &graph.views {
@@ -166,6 +175,35 @@ pub fn build<'scope>(
     }
     accepted.probe_with(&wiring.probe);
     Ok(from.activator)
+}
+
+/// events ─▶ key unique ═▶ unique ─▶ count broken, for each rule of uniqueness. Gives the events with their marks.
+fn unique<'scope>(
+    graph: &SourceGraph,
+    wiring: &Wiring,
+    mut events: BatchStream<'scope>,
+) -> Result<BatchStream<'scope>, Error> {
+    let (host, tenant, bytes) = (&wiring.host, graph.tenant, wiring.operator_bytes);
+    let passing = graph.rules.iter().filter(|rule| rule.mode.passes());
+    for (number, rule) in passing.enumerate() {
+        let Basis::Unique(unique) = &rule.basis else { continue };
+        let (key, within, lateness) =
+            (KeyUnique::new((**unique).clone(), tenant, graph.id), unique.within, graph.lateness);
+        let name = format!("{}/key unique {}", graph.name, rule.id);
+        let keyed = operate(&name, events, Route::Pipeline, host, move |_| Ok(Box::new(key)))?;
+        let by_key = Route::ByGroup { column: KeyUnique::group_column(graph.schema.fields().len()) };
+        let name = format!("{}/unique {}", graph.name, rule.id);
+        let number = u16::try_from(number).unwrap_or(u16::MAX);
+        let (marked, counts) = two(operate(&name, one(keyed)?, by_key, host, move |registry| {
+            Ok(Box::new(Unique::new(within, lateness, number, bytes, registry)?))
+        })?)?;
+        let metrics = wiring.metrics.clone();
+        let count = CountBroken { source: graph.name.clone(), rule: Arc::clone(&rule.id), mode: rule.mode, metrics };
+        let name = format!("{}/count broken {}", graph.name, rule.id);
+        watch(operate(&name, counts, Route::Pipeline, host, move |_| Ok(Box::new(count)))?, wiring);
+        events = marked;
+    }
+    Ok(events)
 }
 
 /// events ─▶ identify ═▶ deduplicate, or events ─▶ tally. Gives the accepted events and the tallies.

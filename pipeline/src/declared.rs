@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use weir_operators::plan::Plan as BoundPlan;
-use weir_operators::rule::Rule;
+use weir_operators::rule::{Basis, Rule};
 use weir_schemas::avro::{FieldRules, ReaderSchema};
 use weir_schemas::rule::Mode;
 
@@ -93,6 +93,10 @@ impl Declared<'_> {
             return Err(problems);
         }
         self.set_modes(&mut rules);
+        self.check_refusals(&rules, &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
         let plan = compiled.map(|compiled| compiled.bind(&mut rules));
         Ok(OfSource { rules, plan })
     }
@@ -141,6 +145,15 @@ impl Declared<'_> {
             let is_own = self.pipeline.quality.rules.contains_key(&*rule.id);
             let mode: Option<Mode> = modes.get(&*rule.id).copied().or_else(by_pattern);
             rule.mode = mode.filter(|_| !is_own).unwrap_or(rule.mode);
+        }
+    }
+
+    /// Rules that can't refuse and shall, by the pipeline file's modes.
+    fn check_refusals(&self, rules: &[Rule], problems: &mut Vec<Problem>) {
+        let wrong = |rule: &&Rule| matches!(rule.basis, Basis::Unique(_)) && !rule.mode.passes();
+        for rule in rules.iter().filter(wrong) {
+            let message = format!("[quality.modes]: rule `{}` can't refuse: events judge each other there", rule.id);
+            problems.push(Problem::of_file(self.file, message, "write \"tag\" or \"observe\""));
         }
     }
 
@@ -196,7 +209,7 @@ fn schema_rule(source: &str, field: &str, mut rule: Map<String, Value>) -> Resul
         Some(other) => return Err((format!("`key` is {other}"), "write the map's key as a string".to_owned())),
     };
     rule.insert("source".to_owned(), Value::from(source));
-    if !rule.contains_key("require") && !rule.contains_key("max_clock_skew_ms") {
+    if !rule.contains_key("require") && !rule.contains_key("fields") && !rule.contains_key("max_clock_skew_ms") {
         rule.insert("field".to_owned(), Value::from(path));
     }
     config::Rule::deserialize(Value::Object(rule)).map_err(|error| {

@@ -5,6 +5,8 @@
 //!
 //! Not here: which events break them ([`weir_operators::rule`]), and what becomes of those (`source::intake`).
 
+mod unique;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,6 +113,9 @@ pub fn plan(
     tables: &ReferenceTables,
 ) -> Result<Rule, Vec<Problem>> {
     let place = Place { file: format!("{file}, rule `{id}`"), columns, tables };
+    if let Some(within) = rule.unique_within_ms {
+        return unique::plan(id, rule, within, source, &place);
+    }
     let mut problems = Vec::new();
     let mut or_none = |planned: Result<Expr, Vec<Problem>>| planned.map_err(|found| problems.extend(found)).ok();
     let when = rule.when.as_ref().map(|when| or_none(sql::plan_condition(when, &place.file, columns)));

@@ -70,13 +70,7 @@ impl Identify {
                     // Longer than any tenant: no (tenant, id) has these bytes.
                     self.scratch.clear();
                     self.scratch.extend_from_slice(&u32::MAX.to_le_bytes());
-                    for column in [system::TOPIC, system::PARTITION, system::OFFSET] {
-                        let column = batch.column(column).slice(row, 1).to_data();
-                        let width = column.data_type().primitive_width().unwrap_or_default();
-                        let bytes = column.buffers().first().map_or(&[][..], |bytes| bytes.as_slice());
-                        let at = column.offset() * width;
-                        self.scratch.extend_from_slice(bytes.get(at..at + width).unwrap_or_default());
-                    }
+                    place_bytes(batch, row, &mut self.scratch);
                 }
             }
             identities.push(xxh3_128(&self.scratch));
@@ -114,14 +108,25 @@ impl Operator for Identify {
     }
 }
 
+/// Appends the bytes of a row's place.
+pub(crate) fn place_bytes(batch: &RecordBatch, row: usize, out: &mut Vec<u8>) {
+    for column in [system::TOPIC, system::PARTITION, system::OFFSET] {
+        let column = batch.column(column).slice(row, 1).to_data();
+        let width = column.data_type().primitive_width().unwrap_or_default();
+        let bytes = column.buffers().first().map_or(&[][..], |bytes| bytes.as_slice());
+        let at = column.offset() * width;
+        out.extend_from_slice(bytes.get(at..at + width).unwrap_or_default());
+    }
+}
+
 /// The bytes of event ids.
-enum Ids {
+pub(crate) enum Ids {
     Bytes(arrow_array::BinaryArray),
     Fixed { values: Buffer, width: usize, array: ArrayRef },
 }
 
 impl Ids {
-    fn of(batch: &RecordBatch, column: usize) -> Result<Ids, Error> {
+    pub(crate) fn of(batch: &RecordBatch, column: usize) -> Result<Ids, Error> {
         let wrong = |detail: String| Error::Arrow(ArrowError::SchemaError(format!("the event id {detail}")));
         let array =
             batch.columns().get(column).ok_or_else(|| wrong(format!("is column {column}, which is not there")))?;
@@ -138,7 +143,7 @@ impl Ids {
         Ok(Ids::Fixed { values, width, array: array.clone() })
     }
 
-    fn get(&self, row: usize) -> Option<&[u8]> {
+    pub(crate) fn get(&self, row: usize) -> Option<&[u8]> {
         match self {
             Ids::Bytes(ids) => ids.is_valid(row).then(|| ids.value(row)),
             Ids::Fixed { values, width, array } => {

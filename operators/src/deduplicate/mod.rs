@@ -31,12 +31,13 @@ use weir_schemas::fate::Fate;
 use weir_schemas::time::{EventTime, Span};
 
 pub use identify::{IDENTITY_COLUMNS, Identify};
+pub(crate) use identify::{Ids, place_bytes};
+pub(crate) use remembered::{Accepted, Remembered};
 
 use crate::error::Error;
 use crate::operator::{Context, Operator};
 use crate::state::{ByteTable, StateRegistry};
 use crate::tally::{EventAccounts, Tallies};
-use remembered::{Accepted, Remembered};
 
 /// Tables of the operator's state; the numbers are part of the keys on disk.
 const FILES_TABLE: u16 = 0;
@@ -124,7 +125,7 @@ impl Deduplicate {
 }
 
 /// The width of the buckets, once and for all: their starts are part of the keys on disk.
-fn kept_width(table: &mut ByteTable, owned: Range<u16>, wanted: i64) -> Result<i64, Error> {
+pub(crate) fn kept_width(table: &mut ByteTable, owned: Range<u16>, wanted: i64) -> Result<i64, Error> {
     for group in owned.clone() {
         if let Some(stored) = table.get(group, &[])?
             && let Some(bytes) = stored.whole().and_then(<[u8]>::first_chunk::<8>)

@@ -38,11 +38,11 @@ const NOTED_BYTES: usize = 32;
 
 /// An accepted event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Accepted {
-    pub(super) identity: u128,
+pub(crate) struct Accepted {
+    pub(crate) identity: u128,
     /// The event time in microseconds.
-    pub(super) at: i64,
-    pub(super) content: u64,
+    pub(crate) at: i64,
+    pub(crate) content: u64,
 }
 
 impl Accepted {
@@ -108,7 +108,7 @@ struct Bucket {
     used_at: u64,
 }
 
-pub(super) struct Remembered {
+pub(crate) struct Remembered {
     files: ByteTable,
     notes: ByteTable,
     width: i64,
@@ -128,7 +128,7 @@ pub(super) struct Remembered {
 
 impl Remembered {
     /// What `files` and `notes` hold, for the key groups `owned`; `width` is a bucket's in microseconds.
-    pub(super) fn new(
+    pub(crate) fn new(
         files: ByteTable,
         notes: ByteTable,
         owned: Range<u16>,
@@ -214,12 +214,12 @@ impl Remembered {
     }
 
     /// How many ids are in memory.
-    pub(super) fn in_memory(&self) -> usize {
+    pub(crate) fn in_memory(&self) -> usize {
         self.in_memory
     }
 
     /// The start of the bucket of an event time.
-    pub(super) fn bucket_of(&self, at: i64) -> i64 {
+    pub(crate) fn bucket_of(&self, at: i64) -> i64 {
         at.saturating_sub(at.rem_euclid(self.width))
     }
 
@@ -235,7 +235,7 @@ impl Remembered {
 
     /// Brings into memory what is filed of the ids of `asked`, in the buckets between `at - reach` and `at + reach`, so
     /// that [`Remembered::find`] needs no disk.
-    pub(super) fn prefetch(&mut self, asked: &[(u128, i64)], reach: i64) -> Result<(), Error> {
+    pub(crate) fn prefetch(&mut self, asked: &[(u128, i64)], reach: i64) -> Result<(), Error> {
         if self.filed_shelves == 0 {
             return Ok(());
         }
@@ -257,7 +257,7 @@ impl Remembered {
     }
 
     /// An accepted event with this identity whose time is within `reach` of `at`, the nearest one.
-    pub(super) fn find(&mut self, identity: u128, at: i64, reach: i64) -> Option<Accepted> {
+    pub(crate) fn find(&mut self, identity: u128, at: i64, reach: i64) -> Option<Accepted> {
         self.clock += 1;
         let first = self.bucket_of(at.saturating_sub(reach));
         let shelf_of = usize::from(group_of(identity).saturating_sub(self.owned.start));
@@ -278,8 +278,20 @@ impl Remembered {
         nearest
     }
 
+    /// Calls `each` with every accepted event of this identity whose time is within `reach` of `at`.
+    pub(crate) fn visit(&mut self, identity: u128, at: i64, reach: i64, mut each: impl FnMut(&Accepted)) {
+        self.clock += 1;
+        let first = self.bucket_of(at.saturating_sub(reach));
+        let shelf_of = usize::from(group_of(identity).saturating_sub(self.owned.start));
+        for (_, bucket) in self.buckets.range_mut(first..=at.saturating_add(reach)) {
+            bucket.used_at = self.clock;
+            let Some(shelf) = bucket.shelves.get(shelf_of) else { continue };
+            shelf.of(identity).filter(|known| known.at.abs_diff(at) <= reach as u64).for_each(&mut each);
+        }
+    }
+
     /// Remembers an event that was just accepted.
-    pub(super) fn accept(&mut self, accepted: Accepted) {
+    pub(crate) fn accept(&mut self, accepted: Accepted) {
         let (start, group) = (self.bucket_of(accepted.at), group_of(accepted.identity));
         let shelf = self.shelf(start, group);
         let is_first = shelf.noted == shelf.accepted.len();
@@ -291,7 +303,7 @@ impl Remembered {
     }
 
     /// Notes what was accepted in `epoch`, which ends.
-    pub(super) fn note(&mut self, epoch: Epoch) -> Result<(), Error> {
+    pub(crate) fn note(&mut self, epoch: Epoch) -> Result<(), Error> {
         let mut value = std::mem::take(&mut self.scratch);
         for (start, group) in std::mem::take(&mut self.fresh) {
             let shelf = self.shelf(start, group);
@@ -311,7 +323,7 @@ impl Remembered {
     }
 
     /// Files shelves until the rest fits in memory, with some room.
-    pub(super) fn evict(&mut self) -> Result<(), Error> {
+    pub(crate) fn evict(&mut self) -> Result<(), Error> {
         if self.in_memory * ID_BYTES <= self.memory_bytes {
             return Ok(());
         }
@@ -360,7 +372,7 @@ impl Remembered {
     }
 
     /// Forgets every bucket that ends at `through` or before.
-    pub(super) fn forget(&mut self, through: i64) -> Result<(), Error> {
+    pub(crate) fn forget(&mut self, through: i64) -> Result<(), Error> {
         let boundary = self.bucket_of(through);
         if self.buckets.first_key_value().is_none_or(|(first, _)| *first >= boundary) {
             return Ok(());
@@ -408,7 +420,7 @@ fn records(stored: &Stored, size: usize) -> Result<std::slice::ChunksExact<'_, u
     let bytes = stored.whole().unwrap_or_default();
     if bytes.is_empty() || !bytes.len().is_multiple_of(size) {
         return Err(Error::State {
-            operator: "deduplicate".to_owned(),
+            operator: "deduplicate or unique".to_owned(),
             detail: "a remembered id is corrupt: restore the state folder or start again from the log".to_owned(),
         });
     }

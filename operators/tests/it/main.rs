@@ -16,5 +16,6 @@ mod script;
 mod states;
 mod steps;
 mod tables;
+mod unique;
 mod view;
 mod window;

@@ -57,6 +57,10 @@ pub struct Rule {
     pub number: Option<bool>,
     /// How far the event time may be from the record's Kafka timestamp, either way.
     pub max_clock_skew_ms: Option<u64>,
+    /// The field's value is unique per tenant within so much event time, either way.
+    pub unique_within_ms: Option<u64>,
+    /// Several fields whose values together are.
+    pub fields: Option<Vec<String>>,
     /// The field's value stands in a column of a small table.
     pub in_table: Option<ReferenceTable>,
     /// What becomes of an event that breaks the rule.
@@ -95,6 +99,7 @@ impl Rule {
             ("number", self.number.is_some()),
             ("max_clock_skew_ms", self.max_clock_skew_ms.is_some()),
             ("in_table", self.in_table.is_some()),
+            ("unique_within_ms", self.unique_within_ms.is_some()),
         ];
         made.into_iter().filter(|(_, is_made)| *is_made).map(|(key, _)| key).collect()
     }
@@ -142,7 +147,7 @@ fn problems_of(rule: &Rule) -> Vec<(&'static str, String, String)> {
                  max_clock_skew_ms, in_table",
         ),
         [one] => {
-            let needs_field = !matches!(*one, "require" | "max_clock_skew_ms");
+            let needs_field = !matches!(*one, "require" | "max_clock_skew_ms") && rule.fields.is_none();
             if needs_field && rule.field.is_none() {
                 add(one, format!("has `{one}` and no field"), "name the `field` that it is about");
             }
@@ -154,6 +159,7 @@ fn problems_of(rule: &Rule) -> Vec<(&'static str, String, String)> {
             add(second, format!("has two requirements, `{first}` and `{second}`"), "make a rule of each");
         }
     }
+    unique_problems(rule, &mut add);
     if rule.required == Some(false) {
         add("required", "requires nothing".to_owned(), "write required = true, or leave the rule out");
     }
@@ -171,6 +177,37 @@ fn problems_of(rule: &Rule) -> Vec<(&'static str, String, String)> {
         add("min", format!("allows no value: {least} is more than {most}"), "exchange the two");
     }
     problems
+}
+
+/// Further than this, a span is most likely in another unit.
+const WITHIN_MAX_MS: u64 = 366 * 86_400_000;
+
+/// What is wrong with a rule of uniqueness, or with keys that belong to one.
+fn unique_problems(rule: &Rule, add: &mut impl FnMut(&'static str, String, &str)) {
+    let Some(within) = rule.unique_within_ms else {
+        if rule.fields.is_some() {
+            add("fields", "has `fields` and no `unique_within_ms`".to_owned(), "name one `field`");
+        }
+        return;
+    };
+    if !(1..=WITHIN_MAX_MS).contains(&within) {
+        add("unique_within_ms", format!("is about {within} ms"), "take 1 ms to a year");
+    }
+    if rule.mode == Mode::Quarantine {
+        add(
+            "unique_within_ms",
+            "can't refuse: events judge each other behind the exchange, where a record's bytes are no longer at hand"
+                .to_owned(),
+            "write mode = \"tag\" or \"observe\"",
+        );
+    }
+    match &rule.fields {
+        Some(_) if rule.field.is_some() => {
+            add("fields", "has `field` and `fields`".to_owned(), "leave one of them out")
+        }
+        Some(fields) if fields.is_empty() => add("fields", "names no field".to_owned(), "name the fields of the key"),
+        _ => {}
+    }
 }
 
 fn number(value: &toml::Value) -> Option<f64> {

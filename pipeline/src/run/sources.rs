@@ -185,6 +185,8 @@ pub(super) fn graph_of(
         schema: Arc::clone(source.contract.emitted()),
         topics: Vec::new(),
         tenant,
+        id: index(&config.event_id),
+        lateness: allowed_lateness,
         deduplicate: index(&config.event_id).map(|id| {
             let horizon = span(config.dedup_horizon_ms);
             (id, Deduplication { tenant, allowed_lateness, horizon, memory_bytes: 0 })

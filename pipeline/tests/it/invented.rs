@@ -589,6 +589,8 @@ impl World {
                 schema: event_schema(&columns()),
                 topics,
                 tenant: None,
+                id: None,
+                lateness: Span(0),
                 deduplicate: Some((
                     ID,
                     Deduplication { tenant: None, allowed_lateness: Span(0), horizon: Span(0), memory_bytes: 0 },

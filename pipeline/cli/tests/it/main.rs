@@ -26,3 +26,4 @@ mod secured;
 mod shop;
 mod tidy;
 mod topics;
+mod unique;
