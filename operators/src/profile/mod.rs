@@ -21,8 +21,9 @@ use weir_schemas::stage::{broken_rules, system};
 use weir_schemas::time::Span;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use cell::{Cell, CellKey, Refusals, Spot, TEXT_BYTES, Users};
+pub use cell::{Cell, CellKey, Refusals, Spot, Spots, TEXT_BYTES, Users};
 pub use layout::{BUCKETS, DELAYS, FieldSlots, Indicator, Kind, Layout, SCHEMAS, delay_bucket, magnitude};
+pub use observe::holds;
 
 use crate::content::mix;
 use crate::error::Error;
@@ -228,10 +229,15 @@ impl ProfileEvents {
         }
         if let Some(marks) = broken_rules(batch) {
             let numbers = primitive_of::<UInt16Type>(marks.values())?;
-            for (&cell, range) in rows.cells.iter().zip(marks.value_offsets().windows(2)) {
+            for ((row, &cell), range) in rows.cells.iter().enumerate().zip(marks.value_offsets().windows(2)) {
                 let &[from, upto] = range else { continue };
                 let broken = numbers.values().get(from as usize..upto as usize).unwrap_or_default();
-                broken.iter().for_each(|&rule| self.counts.add(cell, Layout::RULE + usize::from(rule)));
+                for slot in broken.iter().map(|&rule| Layout::RULE + usize::from(rule)) {
+                    self.counts.add(cell, slot);
+                    if let Some(cell) = self.cells.get_mut(cell) {
+                        cell.example(slot as u32, rows.spot(row));
+                    }
+                }
             }
         }
         Ok(())
@@ -242,21 +248,12 @@ impl Operator for ProfileEvents {
     fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
         let numbers = self.cells_of(&batch)?;
         self.counts.grow(self.cells.cells.len());
-        let rows = Rows {
-            cells: &numbers,
-            topics: primitive::<UInt16Type>(&batch, system::TOPIC)?.values(),
-            partitions: primitive::<Int32Type>(&batch, system::PARTITION)?.values(),
-            offsets: primitive::<Int64Type>(&batch, system::OFFSET)?.values(),
-        };
+        let rows = rows_of(&batch, &numbers)?;
         self.observe_events(&batch, &rows)?;
-        let ProfileEvents { layout, cells, counts, .. } = self;
+        let ProfileEvents { layout, counts, .. } = self;
         for field in layout.fields() {
             let Some(column) = batch.columns().get(field.column) else { continue };
-            observe(column, field, &rows, counts, |cell, slot, spot| {
-                if let Some(cell) = cells.get_mut(cell) {
-                    cell.examples.entry(slot as u32).and_modify(|known| *known = spot.min(*known)).or_insert(spot);
-                }
-            });
+            observe(column, field, &rows, counts);
         }
         Ok(())
     }
@@ -275,6 +272,50 @@ impl Operator for ProfileEvents {
     fn holds_watermark_within_epoch(&self) -> bool {
         true
     }
+}
+
+/// Counts copies of accepted events, beside the events of their cell.
+pub struct ProfileCopies(ProfileEvents);
+
+impl ProfileCopies {
+    /// As of [`ProfileEvents::new`].
+    pub fn new(layout: Arc<Layout>, columns: SenderColumns, window: Span) -> ProfileCopies {
+        ProfileCopies(ProfileEvents::new(layout, columns, window))
+    }
+}
+
+impl Operator for ProfileCopies {
+    fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
+        let numbers = self.0.cells_of(&batch)?;
+        self.0.counts.grow(self.0.cells.cells.len());
+        let rows = rows_of(&batch, &numbers)?;
+        for (row, &number) in numbers.iter().enumerate() {
+            self.0.counts.add(number, Layout::COPIES);
+            if let Some(cell) = self.0.cells.get_mut(number) {
+                cell.cover(rows.spot(row));
+                cell.example(Layout::COPIES as u32, rows.spot(row));
+            }
+        }
+        Ok(())
+    }
+
+    fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.0.end_of_epoch(cx)
+    }
+
+    fn holds_watermark_within_epoch(&self) -> bool {
+        true
+    }
+}
+
+/// The rows of a batch of events whose cells are `cells`.
+fn rows_of<'a>(batch: &'a RecordBatch, cells: &'a [u32]) -> Result<Rows<'a>, Error> {
+    Ok(Rows {
+        cells,
+        topics: primitive::<UInt16Type>(batch, system::TOPIC)?.values(),
+        partitions: primitive::<Int32Type>(batch, system::PARTITION)?.values(),
+        offsets: primitive::<Int64Type>(batch, system::OFFSET)?.values(),
+    })
 }
 
 /// Profiles refused records: by tenant and release, and by event type '' since most of them never became an event.

@@ -7,7 +7,9 @@ mod alerts;
 mod detect;
 mod disk;
 mod evaluable;
+mod history;
 mod idle;
+mod judged;
 mod log;
 mod mutated;
 #[path = "../../../../schemas/tests/it/mutations.rs"]
