@@ -27,6 +27,7 @@ pub mod record;
 pub mod route;
 pub mod rule;
 pub mod script;
+pub mod sequence;
 pub mod state;
 pub mod tally;
 mod timers;
