@@ -33,4 +33,5 @@ pub mod tally;
 mod timers;
 pub mod view;
 pub mod violations;
+pub mod wanted;
 pub mod window;

@@ -14,6 +14,7 @@
 //!           └─▶ count refused ════════════════════════════════════════════════════════════╝
 //!
 //!  accepted ─▶ profile events ═══╗
+//!    copies ─▶ profile copies ═══╣                       (what deduplicate has seen before)
 //!   refused ─▶ profile refused ══╩═▶ judge ═▶ raise      (by tenant, then all tenants together)
 //!
 //!  ─▶ stays on the worker   ═▶ goes to the worker of the key group
@@ -47,7 +48,7 @@ use weir_operators::detect::{CountAccepted, CountRefused, Detect, SenderColumns,
 use weir_operators::judge::{Court, Judge, Raise, Telling};
 use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::moment::Moment;
-use weir_operators::profile::{self, ProfileEvents, ProfileRefused};
+use weir_operators::profile::{self, ProfileCopies, ProfileEvents, ProfileRefused};
 use weir_operators::record::{RecordEvents, RecordRefused};
 use weir_operators::route::{BatchStream, Route};
 use weir_operators::rule::Rule;
@@ -149,7 +150,7 @@ pub fn build<'scope>(
 ) -> Result<Activator, Error> {
     let from = feed(scope, cx, source, wiring.host.resume, busy, fail);
 
-    let (accepted, tallies) = accept(graph, wiring, from.events)?;
+    let Accepted { accepted, tallies, copies } = accept(graph, wiring, from.events)?;
     keep_books(graph, wiring, from.tallies.concat(tallies))?;
     record(graph, wiring, accepted.clone(), from.refused.clone())?;
     for (plan, keeping) in &graph.views {
@@ -159,7 +160,7 @@ pub fn build<'scope>(
         detect(graph, *columns, thresholds, wiring, accepted.clone(), from.refused.clone())?;
     }
     if let Some(judging) = &graph.judge {
-        judge(graph, judging, wiring, accepted.clone(), from.refused)?;
+        judge(graph, judging, wiring, accepted.clone(), from.refused, copies)?;
     }
     for (name, operator) in &graph.custom {
         custom(name, operator, graph, wiring, accepted.clone())?;
@@ -168,24 +169,41 @@ pub fn build<'scope>(
     Ok(from.activator)
 }
 
-/// events ─▶ identify ═▶ deduplicate, or events ─▶ tally. Gives the accepted events and the tallies.
+/// What comes out of deduplication.
+struct Accepted<'scope> {
+    accepted: BatchStream<'scope>,
+    tallies: BatchStream<'scope>,
+    /// The copies, where a judge looks at them.
+    copies: Option<BatchStream<'scope>>,
+}
+
+/// events ─▶ identify ═▶ deduplicate, or events ─▶ tally
 fn accept<'scope>(
     graph: &SourceGraph,
     wiring: &Wiring,
     events: BatchStream<'scope>,
-) -> Result<(BatchStream<'scope>, BatchStream<'scope>), Error> {
+) -> Result<Accepted<'scope>, Error> {
     let (host, tenant) = (&wiring.host, graph.tenant);
+    let accepted = |streams: Vec<BatchStream<'scope>>| -> Result<Accepted<'scope>, Error> {
+        let mut streams = streams.into_iter();
+        match (streams.next(), streams.next()) {
+            (Some(accepted), Some(tallies)) => Ok(Accepted { accepted, tallies, copies: streams.next() }),
+            _ => Err(Error::Stopped("an operator has fewer than two output edges".to_owned())),
+        }
+    };
     let Some((id, settings)) = graph.deduplicate else {
         let name = format!("{}/tally", graph.name);
-        return two(operate(&name, events, Route::Pipeline, host, move |_| Ok(Box::new(TallyAccepted::new(tenant))))?);
+        let tallied = operate(&name, events, Route::Pipeline, host, move |_| Ok(Box::new(TallyAccepted::new(tenant))));
+        return accepted(tallied?);
     };
     let settings = Deduplication { memory_bytes: wiring.operator_bytes, ..settings };
     let name = format!("{}/identify", graph.name);
     let identified = operate(&name, events, Route::Pipeline, host, move |_| Ok(Box::new(Identify::new(tenant, id))))?;
     let by_id = Route::ByGroup { column: Identify::group_column(graph.schema.fields().len()) };
-    let name = format!("{}/deduplicate", graph.name);
-    two(operate(&name, one(identified)?, by_id, host, move |registry| {
-        Ok(Box::new(Deduplicate::new(settings, registry)?))
+    let (name, is_judged) = (format!("{}/deduplicate", graph.name), graph.judge.is_some());
+    accepted(operate(&name, one(identified)?, by_id, host, move |registry| {
+        let operator = Deduplicate::new(settings, registry)?;
+        Ok(Box::new(if is_judged { operator.telling_copies() } else { operator }))
     })?)
 }
 
@@ -275,6 +293,7 @@ fn detect<'scope>(
 }
 
 /// accepted ─▶ profile events ═══╗
+///   copies ─▶ profile copies ═══╣
 ///  refused ─▶ profile refused ══╩═▶ judge ═▶ raise
 fn judge<'scope>(
     graph: &SourceGraph,
@@ -282,19 +301,29 @@ fn judge<'scope>(
     wiring: &Wiring,
     accepted: BatchStream<'scope>,
     refused: BatchStream<'scope>,
+    copies: Option<BatchStream<'scope>>,
 ) -> Result<(), Error> {
     let (host, bytes) = (&wiring.host, wiring.operator_bytes);
     let Judging { senders, telling, court, policy } = judging.clone();
     let (layout, window) = (telling.layout.clone(), court.window);
     let name = format!("{}/profile events", graph.name);
+    let of_events = layout.clone();
     let good = operate(&name, accepted, Route::Pipeline, host, move |_| {
-        Ok(Box::new(ProfileEvents::new(layout, senders, window)))
+        Ok(Box::new(ProfileEvents::new(of_events, senders, window)))
     })?;
     let name = format!("{}/profile refused", graph.name);
     let bad = operate(&name, refused, Route::Pipeline, host, move |_| Ok(Box::new(ProfileRefused::new(window))))?;
+    let mut cells = one(good)?.concat(one(bad)?);
+    if let Some(copies) = copies {
+        let name = format!("{}/profile copies", graph.name);
+        let copied = operate(&name, copies, Route::Pipeline, host, move |_| {
+            Ok(Box::new(ProfileCopies::new(layout, senders, window)))
+        })?;
+        cells = cells.concat(one(copied)?);
+    }
     let (by_tenant, of_judge) = (Route::ByGroup { column: profile::GROUP }, court.clone());
     let name = format!("{}/judge", graph.name);
-    let judged = operate(&name, one(good)?.concat(one(bad)?), by_tenant, host, move |registry| {
+    let judged = operate(&name, cells, by_tenant, host, move |registry| {
         Ok(Box::new(Judge::new(of_judge, telling, bytes, registry)?))
     })?;
     let (source, topics) = (graph.name.clone(), graph.topics.clone());
@@ -331,15 +360,6 @@ fn custom(
 fn one<'scope>(streams: Vec<BatchStream<'scope>>) -> Result<BatchStream<'scope>, Error> {
     let mut streams = streams.into_iter();
     streams.next().ok_or_else(|| Error::Stopped("an operator has no output edge".to_owned()))
-}
-
-/// The two edges of an operator that has two.
-fn two<'scope>(streams: Vec<BatchStream<'scope>>) -> Result<(BatchStream<'scope>, BatchStream<'scope>), Error> {
-    let mut streams = streams.into_iter();
-    match (streams.next(), streams.next()) {
-        (Some(first), Some(second)) => Ok((first, second)),
-        _ => Err(Error::Stopped("an operator has fewer than two output edges".to_owned())),
-    }
 }
 
 /// Lets the probe see streams that lead nowhere else.

@@ -25,6 +25,7 @@ use crate::operator::{Context, Operator};
 use crate::profile::Spot;
 use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
 use crate::tally::{binary, primitive};
+use crate::wanted::{Search, Wanted, shows};
 
 /// Tables of the operator's state; the numbers are part of the keys on disk.
 const FINDINGS_TABLE: u16 = 0;
@@ -156,6 +157,7 @@ impl Raise {
             first_place: alert.first_place.map(spot),
             last_place: alert.last_place.map(spot),
             examples: alert.examples.iter().copied().map(spot).collect(),
+            wanted: wanted(alert),
             query: query(&self.manners.source, alert, begins(alert.since)),
         }
     }
@@ -231,6 +233,27 @@ fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<u8>> {
 
 fn spot(place: Place) -> Spot {
     Spot(place.topic, place.partition, place.offset)
+}
+
+/// What the alert wants to show: events that its strongest symptom counts, of the senders at fault.
+fn wanted(alert: &Judged) -> Wanted {
+    let mut fields: Vec<String> = Vec::new();
+    for field in alert.symptoms.iter().map(|symptom| &symptom.field).filter(|field| !field.is_empty()) {
+        if !fields.contains(field) {
+            fields.push(field.clone());
+        }
+    }
+    let strongest = alert.symptoms.iter().find(|symptom| shows(symptom.indicator));
+    let search = strongest.zip(alert.first_place).map(|(symptom, first)| Search {
+        from: spot(first),
+        tenant: Some(symptom.tenant.clone()),
+        release: [&symptom.scope.sdk, &symptom.scope.sdk_version, &symptom.scope.app_version].map(Clone::clone),
+        event_type: symptom.event_type.clone(),
+        field: symptom.field.clone(),
+        indicator: (symptom.indicator.family as u8, symptom.indicator.code),
+        holds: symptom.share_seen >= symptom.expected,
+    });
+    Wanted { places: alert.examples.iter().copied().map(spot).collect(), fields, search }
 }
 
 /// The value of the cause's kind.

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::problem::Problem;
 use crate::readers::{self, KeptReader};
 use crate::recovery;
+use crate::samples::{Sampled, Samples};
 use crate::source::Source;
 use crate::source::attend::{Attendant, News};
 use crate::source::describe::Topic;
@@ -214,6 +215,25 @@ pub(super) fn graph_of(
             .collect(),
     };
     Box::new(move |topics| SourceGraph { topics, ..graph })
+}
+
+/// What alerts show of their records.
+pub(super) fn samples_of(pipeline: &Pipeline, bound: &Bound, schemas: SchemaCache, running: &Running) -> Samples {
+    let sampled = bound.sources.iter().filter_map(|source| {
+        let config = pipeline.sources.get(&source.name)?;
+        let release = &config.release;
+        let sampled = Sampled {
+            reader: source.reader.clone(),
+            sensitive: config.sensitive.clone(),
+            event_time: config.event_time.clone(),
+            tenant: config.tenant.clone(),
+            event_type: config.event_type.clone(),
+            release: [release.sdk.clone(), release.sdk_version.clone(), release.app_version.clone()],
+        };
+        Some((source.name.clone(), sampled))
+    });
+    let client = consumer_config(&connect::kafka(pipeline), &format!("weir-{}-samples", pipeline.name), 0);
+    Samples::new(sampled.collect(), client, schemas, running.clock.clone())
 }
 
 /// What a source's judge works with.
