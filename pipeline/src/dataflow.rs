@@ -45,7 +45,7 @@ use weir_operators::combine::{self, Combine};
 use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
 use weir_operators::detect::policy::Policy;
 use weir_operators::detect::{CountAccepted, CountRefused, Detect, SenderColumns, Thresholds};
-use weir_operators::judge::{Court, Judge, Raise, Telling};
+use weir_operators::judge::{Court, Judge, Names, Raise, Telling};
 use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::moment::Moment;
 use weir_operators::profile::{self, ProfileCopies, ProfileEvents, ProfileRefused};
@@ -109,6 +109,8 @@ pub struct Judging {
     pub telling: Telling,
     /// When it is judged, and by what.
     pub court: Court,
+    /// How the source's fields are named.
+    pub names: Names,
     /// Whose alerts are, and who is told.
     pub policy: Policy,
 }
@@ -304,7 +306,7 @@ fn judge<'scope>(
     copies: Option<BatchStream<'scope>>,
 ) -> Result<(), Error> {
     let (host, bytes) = (&wiring.host, wiring.operator_bytes);
-    let Judging { senders, telling, court, policy } = judging.clone();
+    let Judging { senders, telling, court, names, policy } = judging.clone();
     let (layout, window) = (telling.layout.clone(), court.window);
     let name = format!("{}/profile events", graph.name);
     let of_events = layout.clone();
@@ -330,7 +332,7 @@ fn judge<'scope>(
     let name = format!("{}/raise", graph.name);
     let together = Route::ByGroup { column: GROUP };
     let raised = operate(&name, one(judged)?, together, host, move |registry| {
-        Ok(Box::new(Raise::new(court, &source, policy, topics, bytes, registry)?))
+        Ok(Box::new(Raise::new(court, names, &source, policy, topics, bytes, registry)?))
     })?;
     watch(raised, wiring);
     Ok(())

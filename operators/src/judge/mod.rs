@@ -7,6 +7,7 @@
 //! Output: one row for each tenant and judged window, its findings encoded, all to one key group.
 //! State: the cells of open windows, and the judges' series, both in keyed tables larger than memory.
 
+mod query;
 mod raise;
 mod told;
 
@@ -24,6 +25,7 @@ use weir_judge::tally::Window;
 use weir_judge::{Judged, judge};
 use weir_schemas::time::{EventTime, Span};
 
+pub use query::Names;
 pub use raise::Raise;
 pub use told::Telling;
 

@@ -14,6 +14,9 @@ use crate::record::reason_of;
 /// The code of records that came too late for their window, beside the buckets of delay.
 const TOO_LATE: u64 = 100;
 
+/// How the labels of a map's keys begin.
+pub(super) const KEYS: &str = "keys";
+
 /// How the fields and rules of a source are told.
 #[derive(Clone, Debug)]
 pub struct Telling {
@@ -249,7 +252,7 @@ impl Writing<'_> {
                 // A row without hits says that keys were looked for, also where every map is empty.
                 self.row(of, field, Family::Category, 0, 0, 0, values, none);
                 for (bucket, hits) in buckets.filter(|(_, hits)| *hits > 0) {
-                    let label = self.text(&format!("events with a key whose xxh3 modulo {BUCKETS} = {bucket}"));
+                    let label = self.text(&format!("{KEYS} whose xxh3 modulo {BUCKETS} = {bucket}"));
                     self.row(of, field, Family::Category, bucket as u64 + 1, label, hits, values, none);
                 }
             }
@@ -279,6 +282,20 @@ fn magnitude_name(bucket: usize) -> String {
         step => {
             let least = 4_f64.powi(step as i32 - 6);
             format!("{least} to below {}", least * 4.0)
+        }
+    }
+}
+
+/// The condition of a bucket of numbers in SQL, by the code that its row has.
+pub(super) fn range_of_bucket(field: &str, code: u64) -> String {
+    match code.saturating_sub(1) {
+        0 => format!("{field} = 0"),
+        1 => format!("{field} < 0"),
+        2 => format!("{field} > 0 AND {field} < {}", 0.25_f64.powi(3)),
+        15 => format!("{field} >= 262144 OR NOT isFinite(toFloat64({field}))"),
+        step => {
+            let least = 4_f64.powi(i32::try_from(step).unwrap_or(0) - 6);
+            format!("{field} >= {least} AND {field} < {}", least * 4.0)
         }
     }
 }

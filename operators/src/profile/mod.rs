@@ -16,7 +16,6 @@ use arrow_array::types::{Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type
 use arrow_array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, UInt16Array};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use hashbrown::HashTable;
-use weir_schemas::fate::Reason;
 use weir_schemas::stage::{broken_rules, system};
 use weir_schemas::time::Span;
 use xxhash_rust::xxh3::xxh3_64;
@@ -28,7 +27,7 @@ pub use observe::holds;
 use crate::content::mix;
 use crate::error::Error;
 use crate::operator::{Context, Operator};
-use crate::record::{reason_of, refused};
+use crate::record::refused;
 use crate::route::key_group;
 use crate::state::{Codec, CodecError};
 use crate::tally::{binary, primitive, primitive_of};
@@ -336,18 +335,15 @@ impl Operator for ProfileRefused {
         let topics = primitive::<UInt16Type>(&batch, refused::TOPIC)?;
         let partitions = primitive::<Int32Type>(&batch, refused::PARTITION)?;
         let offsets = primitive::<Int64Type>(&batch, refused::OFFSET)?;
-        let recorded = primitive::<Int64Type>(&batch, refused::KAFKA_TIME_MS)?;
-        let times = primitive::<Int64Type>(&batch, refused::EVENT_TIME)?;
+        let times = primitive::<Int64Type>(&batch, refused::COUNTED_AT)?;
         let reasons = primitive::<UInt8Type>(&batch, refused::REASON)?;
         let details = binary(&batch, refused::DETAIL)?;
         let tenants = binary(&batch, refused::TENANT)?;
         let parts: Vec<&BinaryArray> =
             refused::RELEASE.map(|column| binary(&batch, column)).collect::<Result<_, _>>()?;
         for row in 0..batch.num_rows() {
-            let by_event = times.is_valid(row) && stands_in_its_window(reason_of(reasons.value(row))?);
-            let at = if by_event { times.value(row) } else { recorded.value(row).max(0).saturating_mul(1_000) };
             let release = std::array::from_fn(|part| text(parts.get(part).copied(), row));
-            let number = self.cells.number(window_of(at, self.window), text(Some(tenants), row), &[], release);
+            let number = self.cells.number(window_of(times.value(row), self.window), text(Some(tenants), row), &[], release);
             let spot = Spot(topics.value(row), partitions.value(row), offsets.value(row));
             if let Some(cell) = self.cells.get_mut(number) {
                 cell.refuse(reasons.value(row), details.value(row), 1, spot);
@@ -365,10 +361,4 @@ impl Operator for ProfileRefused {
     fn holds_watermark_within_epoch(&self) -> bool {
         true
     }
-}
-
-/// Whether a record refused for `reason` counts in the window of its event time. One that came too late, or from a clock
-/// in the future, counts when it came: the window of its event is over, or not yet there.
-fn stands_in_its_window(reason: Reason) -> bool {
-    !matches!(reason, Reason::TooLate | Reason::TooLateAfterIdle | Reason::FutureEventTime)
 }

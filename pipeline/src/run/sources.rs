@@ -8,7 +8,7 @@ use weir_judge::settings::Settings;
 use weir_operators::account::TopicNames;
 use weir_operators::deduplicate::Deduplication;
 use weir_operators::detect::{SenderColumns, Thresholds};
-use weir_operators::judge::{Court, Telling};
+use weir_operators::judge::{Court, Names, Telling};
 use weir_operators::maintain::Keeping;
 use weir_operators::profile::{self, Layout};
 use weir_schemas::place::TopicId;
@@ -267,6 +267,13 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
         },
         telling: Telling { layout: Arc::new(Layout::new(&source.columns, rules.len(), &identities)), rules },
         court: Court { window: span(judge.window_ms), settle: span(config.allowed_lateness_ms), settings },
+        names: Names {
+            events: kept_events(pipeline, source).map(|table| table.name.to_string()),
+            tenant: config.tenant.clone(),
+            event_type: config.event_type.clone(),
+            release: [&config.release.sdk, &config.release.sdk_version, &config.release.app_version].map(Clone::clone),
+            has_users: config.user.is_some(),
+        },
         policy: alerts::policy(pipeline),
     }
 }

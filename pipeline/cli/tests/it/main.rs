@@ -4,6 +4,7 @@
 
 mod ahead;
 mod alerts;
+mod alerts_killed;
 mod detect;
 mod disk;
 mod evaluable;
