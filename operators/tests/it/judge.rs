@@ -122,7 +122,7 @@ impl Bench {
 }
 
 /// Gives an operator what the one before it emitted.
-fn hand(operator: &mut dyn Operator, from: Effects, watermark: EventTime) -> Effects {
+pub(crate) fn hand(operator: &mut dyn Operator, from: Effects, watermark: EventTime) -> Effects {
     let mut effects = Effects::default();
     let mut cx = Context::new(Epoch(1), watermark, &mut effects);
     for (_, batch) in from.emitted {
@@ -133,7 +133,7 @@ fn hand(operator: &mut dyn Operator, from: Effects, watermark: EventTime) -> Eff
 }
 
 /// The columns of text of each row, by name; lists joined by commas.
-fn rows_of(batch: &RecordBatch) -> Vec<BTreeMap<String, String>> {
+pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<BTreeMap<String, String>> {
     let schema = batch.schema();
     let value = |column: usize, row: usize| {
         let column = batch.column(column);
