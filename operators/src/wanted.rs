@@ -147,8 +147,7 @@ mod tests {
         };
         assert_eq!(search.indicator(Some(Kind::Text)), Some(Indicator::Bucket(3)));
         assert_eq!(search.indicator(Some(Kind::Map)), Some(Indicator::Key(3)));
-        let wanted =
-            Wanted { places: vec![Spot(1, 2, 3)], fields: vec!["amount".to_owned()], search: Some(search) };
+        let wanted = Wanted { places: vec![Spot(1, 2, 3)], fields: vec!["amount".to_owned()], search: Some(search) };
         for wanted in [wanted, Wanted::default()] {
             let bytes = wanted.to_bytes();
             assert_eq!(Wanted::from_bytes(&bytes), Some(wanted));

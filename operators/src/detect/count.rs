@@ -287,7 +287,14 @@ impl Operator for CountRefused {
             }
             let sender = Sender(std::array::from_fn(|part| cut(parts[part].value(row)).to_vec()));
             let spot = Spot(topics.value(row), partitions.value(row), offsets.value(row));
-            self.counts.add(window_of(times.value(row), self.window), sender, reason as u8, details.value(row), 1, spot);
+            self.counts.add(
+                window_of(times.value(row), self.window),
+                sender,
+                reason as u8,
+                details.value(row),
+                1,
+                spot,
+            );
         }
         Ok(())
     }

@@ -343,7 +343,8 @@ impl Operator for ProfileRefused {
             refused::RELEASE.map(|column| binary(&batch, column)).collect::<Result<_, _>>()?;
         for row in 0..batch.num_rows() {
             let release = std::array::from_fn(|part| text(parts.get(part).copied(), row));
-            let number = self.cells.number(window_of(times.value(row), self.window), text(Some(tenants), row), &[], release);
+            let number =
+                self.cells.number(window_of(times.value(row), self.window), text(Some(tenants), row), &[], release);
             let spot = Spot(topics.value(row), partitions.value(row), offsets.value(row));
             if let Some(cell) = self.cells.get_mut(number) {
                 cell.refuse(reasons.value(row), details.value(row), 1, spot);

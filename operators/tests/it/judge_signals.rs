@@ -239,12 +239,15 @@ impl Bench {
             self.copies.on_batch(batch(&copies, window * 10_000 + 5_000), &mut cx).unwrap();
             self.copies.end_of_epoch(&mut cx).unwrap();
         }
-        let records: Vec<Record> = (0..).zip(&lost).map(|(at, event)| Record {
-            at: event.time,
-            release: event.version,
-            refused: Some((Reason::Rule, "positive")),
-            offset: window * 10_000 + 7_000 + at,
-        }).collect();
+        let records: Vec<Record> = (0..)
+            .zip(&lost)
+            .map(|(at, event)| Record {
+                at: event.time,
+                release: event.version,
+                refused: Some((Reason::Rule, "positive")),
+                offset: window * 10_000 + 7_000 + at,
+            })
+            .collect();
         if !records.is_empty() {
             self.refused.on_batch(refused(&records), &mut cx).unwrap();
             self.refused.end_of_epoch(&mut cx).unwrap();

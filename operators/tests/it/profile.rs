@@ -9,7 +9,8 @@ use arrow_array::{
 };
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_operators::profile::{
-    Cell, CellKey, Indicator, Kind, Layout, ProfileEvents, SenderColumns, delay_bucket, magnitude, read_cells, window_of,
+    Cell, CellKey, Indicator, Kind, Layout, ProfileEvents, SenderColumns, delay_bucket, magnitude, read_cells,
+    window_of,
 };
 use weir_schemas::stage::{Column, event_schema, system};
 use weir_schemas::time::{Epoch, EventTime, Span};

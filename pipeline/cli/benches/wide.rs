@@ -33,8 +33,9 @@ const DOUBLES: usize = 9;
 fn schema() -> String {
     let named = |name: &str, of: &str| format!(r#"{{"name": "{name}", "type": {of}}}"#);
     let text = "\"string\"";
-    let mut fields: Vec<String> =
-        ["event_id", "tenant", "type", "user_id", "sdk", "sdk_version", "app_version"].map(|name| named(name, text)).into();
+    let mut fields: Vec<String> = ["event_id", "tenant", "type", "user_id", "sdk", "sdk_version", "app_version"]
+        .map(|name| named(name, text))
+        .into();
     fields.push(named("occurred_at", r#"{"type": "long", "logicalType": "timestamp-millis"}"#));
     fields.extend((0..TEXTS).map(|at| named(&format!("text{at}"), text)));
     fields.extend((0..MAYBE).map(|at| named(&format!("maybe{at}"), r#"["null", "string"]"#)));
@@ -150,7 +151,9 @@ fn main() {
     let cells = cells.lock().unwrap().len();
     println!("{events} events of 50 fields, {cells} of tenant, type and release, {HOURS} windows, 2 workers\n");
     println!("{:<34} {:>12} {:>10} {:>12} {:>10}", "", "CPU-s per M", "seconds", "state bytes", "adds");
-    for (name, kept) in [("fields that no view reads skipped", ""), ("events kept in ClickHouse", "keep_events_days = 10000")] {
+    for (name, kept) in
+        [("fields that no view reads skipped", ""), ("events kept in ClickHouse", "keep_events_days = 10000")]
+    {
         let off = run(&parts, events, kept, "");
         report(name, events, &off, None);
         let on = run(&parts, events, kept, "[alerts.judge]\n");

@@ -85,7 +85,12 @@ struct Found {
 
 impl Samples {
     /// Reads through `client`; topics aren't known yet.
-    pub fn new(sources: BTreeMap<String, Sampled>, client: ClientConfig, schemas: SchemaCache, clock: Clock) -> Samples {
+    pub fn new(
+        sources: BTreeMap<String, Sampled>,
+        client: ClientConfig,
+        schemas: SchemaCache,
+        clock: Clock,
+    ) -> Samples {
         Samples { sources, schemas: Some(schemas), clock, log: Log::new(client), ..Samples::default() }
     }
 

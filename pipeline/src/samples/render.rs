@@ -85,7 +85,8 @@ fn value(column: &ArrayRef, row: usize, is_sensitive: &dyn Fn(&str) -> bool) -> 
     match column.data_type() {
         DataType::Binary => text_of(column.as_binary::<i32>().value(row)),
         DataType::FixedSizeBinary(_) => {
-            let hex: String = column.as_fixed_size_binary().value(row).iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex: String =
+                column.as_fixed_size_binary().value(row).iter().map(|byte| format!("{byte:02x}")).collect();
             quoted(&hex)
         }
         DataType::Map(..) => {
@@ -178,7 +179,10 @@ mod tests {
         let order = ["amount".to_owned(), "none".to_owned()];
         let text = event(&batch(), &order.iter().collect::<Vec<_>>(), |name| name == "email");
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        assert!(text.starts_with(r#"{"amount":-12.50,"none":null,"id":"a\"b\u0001","email":"***","note":"ää"#), "{text}");
+        assert!(
+            text.starts_with(r#"{"amount":-12.50,"none":null,"id":"a\"b\u0001","email":"***","note":"ää"#),
+            "{text}"
+        );
         assert_eq!(json["note"].as_str().map(|note| note.chars().count()), Some(51));
         assert_eq!((json["score"].as_str(), json["at"].as_str()), (Some("NaN"), Some("2026-01-05T00:00:00.123")));
     }

@@ -59,6 +59,23 @@ fn kill(mut running: Child) {
     running.wait().unwrap();
 }
 
+/// What is told without any disturbance, the same with every number of workers.
+fn undisturbed(bench: &mut Bench) -> Told {
+    let mut of_each = ["2", "1", "4"].map(|workers| {
+        bench.anew("alerts_killed");
+        bench.weir(&["run", "pipeline.toml", "--until-end", "--workers", workers]).fine();
+        (workers, Some(told(bench)))
+    });
+    let expected = of_each[0].1.take().unwrap();
+    for (workers, found) in &of_each[1..] {
+        assert_same(&expected, found.as_ref().unwrap(), &format!("{workers} workers"));
+    }
+    let count = |status: &str| expected.rows.iter().filter(|row| row.contains(&format!("\t{status}\t"))).count();
+    assert!(count("open") >= 2 && count("resolved") >= 2, "{:#?}", expected.rows);
+    println!("{} steps of {} alerts", expected.rows.len(), expected.current.len());
+    expected
+}
+
 #[test]
 fn the_same_log_tells_the_same_alerts_with_any_workers_and_through_any_kill() {
     let mut bench = bench("alerts_killed");
@@ -86,23 +103,7 @@ fn the_same_log_tells_the_same_alerts_with_any_workers_and_through_any_kill() {
     };
     history.send(&bench, 4, faults);
 
-    let mut expected = None;
-    for workers in ["2", "1", "4"] {
-        bench.anew("alerts_killed");
-        bench.weir(&["run", "pipeline.toml", "--until-end", "--workers", workers]).fine();
-        let found = told(&bench);
-        match &expected {
-            None => {
-                let opened = found.rows.iter().filter(|row| row.contains("\topen\t")).count();
-                let ended = found.rows.iter().filter(|row| row.contains("\tresolved\t")).count();
-                assert!(opened >= 2 && ended >= 2, "{:#?}", found.rows);
-                expected = Some(found);
-            }
-            Some(expected) => assert_same(expected, &found, &format!("{workers} workers")),
-        }
-    }
-    let expected = expected.unwrap();
-    println!("{} steps of {} alerts", expected.rows.len(), expected.current.len());
+    let expected = undisturbed(&mut bench);
 
     // Killed from outside, at any moment.
     let mut random = fastrand::Rng::with_seed(size(3, fastrand::u64(..)));
