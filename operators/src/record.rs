@@ -140,6 +140,7 @@ pub(crate) mod refused {
     pub(crate) const DETAIL: usize = 7;
     pub(crate) const TENANT: usize = 8;
     pub(crate) const RELEASE: std::ops::Range<usize> = 9..12;
+    pub(crate) const COUNTED_AT: usize = 23;
 }
 
 impl Operator for RecordRefused {
@@ -160,7 +161,8 @@ impl Operator for RecordRefused {
             Arc::new(reasons.finish()),
         ];
         // Detail, tenant, release, cause, key, value and headers stand in the table as they came.
-        columns.extend(batch.columns().iter().skip(refused::DETAIL).cloned());
+        let own = batch.columns().iter().take(refused::COUNTED_AT).skip(refused::DETAIL);
+        columns.extend(own.cloned());
         let rows = RecordBatch::try_new(self.schema.clone(), columns)?;
         cx.write(Changes { table: Arc::from(tables::QUARANTINE), rows, deleted: None });
         Ok(())

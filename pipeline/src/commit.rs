@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{DestinationId, Outbox};
 use crate::progress::{self, Left, Watched};
 use crate::recovery;
+use crate::samples::Samples;
 use crate::shares::Shares;
 use crate::source::PartitionPosition;
 
@@ -80,6 +81,8 @@ pub struct Committer {
     pub watched: Vec<Watched>,
     /// The positions that the last commit wrote.
     pub positions: Positions,
+    /// What alerts show of their records.
+    pub samples: Samples,
     /// Told of every commit.
     pub on_commit: Box<dyn Fn(Epoch, Instant) + Send>,
 }
@@ -110,7 +113,8 @@ impl Committer {
     fn commit(&mut self, epoch: Epoch) -> Result<(), Error> {
         crash::pass(CrashPoint::BeforeCommit);
         let began = Instant::now();
-        let parts = self.gathered.take(epoch)?;
+        let mut parts = self.gathered.take(epoch)?;
+        let alerts = parts.iter_mut().flat_map(|parts| std::mem::take(&mut parts.alerts)).collect();
         let store = Arc::clone(&self.store);
         let mut writes = store.writes();
         for changes in parts.iter().flat_map(|parts| &parts.state) {
@@ -130,6 +134,9 @@ impl Committer {
         let told = progress::rows(&self.watched, &left, epoch, self.clock.now())?;
         let mut rows = self.gathered.encode_all(epoch, &told)?;
         rows.extend(self.partitions(epoch, &positions)?);
+        for alerts in self.samples.fill(alerts)? {
+            rows.extend(self.gathered.encode_all(epoch, &alerts)?);
+        }
         let released: Vec<u64> = parts.iter().map(|parts| parts.bytes).collect();
         let positions: Vec<PartitionPosition> = positions.into_iter().cloned().collect();
         rows.extend(parts.into_iter().flat_map(|parts| parts.rows));

@@ -18,6 +18,8 @@ pub enum CrashPoint {
     AfterCommit,
     /// A destination got some of its rows and is about to get more.
     WithinDelivery,
+    /// A transaction holds an epoch's messages and isn't committed.
+    WithinTransaction,
     /// A destination acknowledged its rows; that is written nowhere.
     AfterDelivery,
     /// The acknowledgement is written; what readers are promised is not sent yet.
@@ -26,11 +28,12 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// Every point.
-    pub const ALL: [CrashPoint; 6] = [
+    pub const ALL: [CrashPoint; 7] = [
         CrashPoint::AfterPoll,
         CrashPoint::BeforeCommit,
         CrashPoint::AfterCommit,
         CrashPoint::WithinDelivery,
+        CrashPoint::WithinTransaction,
         CrashPoint::AfterDelivery,
         CrashPoint::BeforeProgress,
     ];
@@ -42,6 +45,7 @@ impl CrashPoint {
             CrashPoint::BeforeCommit => "before_commit",
             CrashPoint::AfterCommit => "after_commit",
             CrashPoint::WithinDelivery => "within_delivery",
+            CrashPoint::WithinTransaction => "within_transaction",
             CrashPoint::AfterDelivery => "after_delivery",
             CrashPoint::BeforeProgress => "before_progress",
         }

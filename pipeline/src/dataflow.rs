@@ -14,6 +14,7 @@
 //!           └─▶ count refused ════════════════════════════════════════════════════════════╝
 //!
 //!  accepted ─▶ profile events ═══╗
+//!    copies ─▶ profile copies ═══╣                       (what deduplicate has seen before)
 //!   refused ─▶ profile refused ══╩═▶ judge ═▶ raise      (by tenant, then all tenants together)
 //!
 //!  ─▶ stays on the worker   ═▶ goes to the worker of the key group
@@ -45,10 +46,10 @@ use weir_operators::combine::{self, Combine};
 use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
 use weir_operators::detect::policy::Policy;
 use weir_operators::detect::{CountAccepted, CountRefused, Detect, SenderColumns, Thresholds};
-use weir_operators::judge::{Court, Judge, Raise, Telling};
+use weir_operators::judge::{Court, Judge, Names, Raise, Telling};
 use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::moment::Moment;
-use weir_operators::profile::{self, ProfileEvents, ProfileRefused};
+use weir_operators::profile::{self, ProfileCopies, ProfileEvents, ProfileRefused};
 use weir_operators::record::{RecordEvents, RecordRefused};
 use weir_operators::route::{BatchStream, Route};
 use weir_operators::rule::{Basis, Rule};
@@ -115,6 +116,8 @@ pub struct Judging {
     pub telling: Telling,
     /// When it is judged, and by what.
     pub court: Court,
+    /// How the source's fields are named.
+    pub names: Names,
     /// Whose alerts are, and who is told.
     pub policy: Policy,
 }
@@ -158,7 +161,7 @@ pub fn build<'scope>(
     let from = feed(scope, cx, source, wiring.host.resume, busy, fail);
 
     let events = unique(graph, wiring, from.events)?;
-    let (accepted, tallies) = accept(graph, wiring, events)?;
+    let Accepted { accepted, tallies, copies } = accept(graph, wiring, events)?;
     keep_books(graph, wiring, from.tallies.concat(tallies))?;
     record(graph, wiring, accepted.clone(), from.refused.clone())?;
     for (plan, keeping) in &graph.views {
@@ -168,7 +171,7 @@ pub fn build<'scope>(
         detect(graph, *columns, thresholds, wiring, accepted.clone(), from.refused.clone())?;
     }
     if let Some(judging) = &graph.judge {
-        judge(graph, judging, wiring, accepted.clone(), from.refused)?;
+        judge(graph, judging, wiring, accepted.clone(), from.refused, copies)?;
     }
     for (name, operator) in &graph.custom {
         custom(name, operator, graph, wiring, accepted.clone())?;
@@ -194,7 +197,7 @@ fn unique<'scope>(
         let by_key = Route::ByGroup { column: KeyUnique::group_column(graph.schema.fields().len()) };
         let name = format!("{}/unique {}", graph.name, rule.id);
         let number = u16::try_from(number).unwrap_or(u16::MAX);
-        let (marked, counts) = two(operate(&name, one(keyed)?, by_key, host, move |registry| {
+        let (marked, counts, _) = two_or_three(operate(&name, one(keyed)?, by_key, host, move |registry| {
             Ok(Box::new(Unique::new(within, lateness, number, bytes, registry)?))
         })?)?;
         let metrics = wiring.metrics.clone();
@@ -206,24 +209,38 @@ fn unique<'scope>(
     Ok(events)
 }
 
-/// events ─▶ identify ═▶ deduplicate, or events ─▶ tally. Gives the accepted events and the tallies.
+/// What comes out of deduplication.
+struct Accepted<'scope> {
+    accepted: BatchStream<'scope>,
+    tallies: BatchStream<'scope>,
+    /// The copies, where a judge looks at them.
+    copies: Option<BatchStream<'scope>>,
+}
+
+/// events ─▶ identify ═▶ deduplicate, or events ─▶ tally
 fn accept<'scope>(
     graph: &SourceGraph,
     wiring: &Wiring,
     events: BatchStream<'scope>,
-) -> Result<(BatchStream<'scope>, BatchStream<'scope>), Error> {
+) -> Result<Accepted<'scope>, Error> {
     let (host, tenant) = (&wiring.host, graph.tenant);
+    let accepted = |streams: Vec<BatchStream<'scope>>| -> Result<Accepted<'scope>, Error> {
+        let (accepted, tallies, copies) = two_or_three(streams)?;
+        Ok(Accepted { accepted, tallies, copies })
+    };
     let Some((id, settings)) = graph.deduplicate else {
         let name = format!("{}/tally", graph.name);
-        return two(operate(&name, events, Route::Pipeline, host, move |_| Ok(Box::new(TallyAccepted::new(tenant))))?);
+        let tallied = operate(&name, events, Route::Pipeline, host, move |_| Ok(Box::new(TallyAccepted::new(tenant))));
+        return accepted(tallied?);
     };
     let settings = Deduplication { memory_bytes: wiring.operator_bytes, ..settings };
     let name = format!("{}/identify", graph.name);
     let identified = operate(&name, events, Route::Pipeline, host, move |_| Ok(Box::new(Identify::new(tenant, id))))?;
     let by_id = Route::ByGroup { column: Identify::group_column(graph.schema.fields().len()) };
-    let name = format!("{}/deduplicate", graph.name);
-    two(operate(&name, one(identified)?, by_id, host, move |registry| {
-        Ok(Box::new(Deduplicate::new(settings, registry)?))
+    let (name, is_judged) = (format!("{}/deduplicate", graph.name), graph.judge.is_some());
+    accepted(operate(&name, one(identified)?, by_id, host, move |registry| {
+        let operator = Deduplicate::new(settings, registry)?;
+        Ok(Box::new(if is_judged { operator.telling_copies() } else { operator }))
     })?)
 }
 
@@ -313,6 +330,7 @@ fn detect<'scope>(
 }
 
 /// accepted ─▶ profile events ═══╗
+///   copies ─▶ profile copies ═══╣
 ///  refused ─▶ profile refused ══╩═▶ judge ═▶ raise
 fn judge<'scope>(
     graph: &SourceGraph,
@@ -320,26 +338,36 @@ fn judge<'scope>(
     wiring: &Wiring,
     accepted: BatchStream<'scope>,
     refused: BatchStream<'scope>,
+    copies: Option<BatchStream<'scope>>,
 ) -> Result<(), Error> {
     let (host, bytes) = (&wiring.host, wiring.operator_bytes);
-    let Judging { senders, telling, court, policy } = judging.clone();
+    let Judging { senders, telling, court, names, policy } = judging.clone();
     let (layout, window) = (telling.layout.clone(), court.window);
     let name = format!("{}/profile events", graph.name);
+    let of_events = layout.clone();
     let good = operate(&name, accepted, Route::Pipeline, host, move |_| {
-        Ok(Box::new(ProfileEvents::new(layout, senders, window)))
+        Ok(Box::new(ProfileEvents::new(of_events, senders, window)))
     })?;
     let name = format!("{}/profile refused", graph.name);
     let bad = operate(&name, refused, Route::Pipeline, host, move |_| Ok(Box::new(ProfileRefused::new(window))))?;
+    let mut cells = one(good)?.concat(one(bad)?);
+    if let Some(copies) = copies {
+        let name = format!("{}/profile copies", graph.name);
+        let copied = operate(&name, copies, Route::Pipeline, host, move |_| {
+            Ok(Box::new(ProfileCopies::new(layout, senders, window)))
+        })?;
+        cells = cells.concat(one(copied)?);
+    }
     let (by_tenant, of_judge) = (Route::ByGroup { column: profile::GROUP }, court.clone());
     let name = format!("{}/judge", graph.name);
-    let judged = operate(&name, one(good)?.concat(one(bad)?), by_tenant, host, move |registry| {
+    let judged = operate(&name, cells, by_tenant, host, move |registry| {
         Ok(Box::new(Judge::new(of_judge, telling, bytes, registry)?))
     })?;
     let (source, topics) = (graph.name.clone(), graph.topics.clone());
     let name = format!("{}/raise", graph.name);
     let together = Route::ByGroup { column: GROUP };
     let raised = operate(&name, one(judged)?, together, host, move |registry| {
-        Ok(Box::new(Raise::new(court, &source, policy, topics, bytes, registry)?))
+        Ok(Box::new(Raise::new(court, names, &source, policy, topics, bytes, registry)?))
     })?;
     watch(raised, wiring);
     Ok(())
@@ -371,11 +399,13 @@ fn one<'scope>(streams: Vec<BatchStream<'scope>>) -> Result<BatchStream<'scope>,
     streams.next().ok_or_else(|| Error::Stopped("an operator has no output edge".to_owned()))
 }
 
-/// The two edges of an operator that has two.
-fn two<'scope>(streams: Vec<BatchStream<'scope>>) -> Result<(BatchStream<'scope>, BatchStream<'scope>), Error> {
+/// The edges of an operator that has two, and a third where it has one.
+fn two_or_three<'scope>(
+    streams: Vec<BatchStream<'scope>>,
+) -> Result<(BatchStream<'scope>, BatchStream<'scope>, Option<BatchStream<'scope>>), Error> {
     let mut streams = streams.into_iter();
     match (streams.next(), streams.next()) {
-        (Some(first), Some(second)) => Ok((first, second)),
+        (Some(first), Some(second)) => Ok((first, second, streams.next())),
         _ => Err(Error::Stopped("an operator has fewer than two output edges".to_owned())),
     }
 }

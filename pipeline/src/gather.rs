@@ -1,7 +1,8 @@
 //! Gathering: what the workers' operators and sources hand over for an epoch's commit.
 //!
-//! Rows are encoded here, on the worker's own thread, so that the committer only has to write. Each worker has a lock
-//! of its own, which it shares with nobody but the committer, once per epoch.
+//! Rows are encoded here, on the worker's own thread, so that the committer only has to write; save those of alerts,
+//! which the committer gives their samples first. Each worker has a lock of its own, which it shares with nobody but the
+//! committer, once per epoch.
 //!
 //! Invariant: [`Gathered::take`] is only called for an epoch that every worker has passed, so nothing is added to it
 //! any more.
@@ -17,6 +18,7 @@ use weir_sinks::{Encode, OutRow};
 
 use crate::error::Error;
 use crate::outbox::DestinationId;
+use crate::samples::wants_samples;
 use crate::source::PartitionPosition;
 
 /// Where the rows of a table go, and how their bytes look there.
@@ -48,6 +50,8 @@ pub struct Parts {
     pub state: Vec<Arc<FrozenChanges>>,
     /// Encoded rows.
     pub rows: Vec<(DestinationId, OutRow)>,
+    /// Rows of alerts, without their samples.
+    pub alerts: Vec<Changes>,
     /// Where its sources were when the epoch ended.
     pub left: Vec<LeftAt>,
     /// Bytes that its sources fetched in the epoch.
@@ -71,6 +75,9 @@ impl Gathered {
 
     /// Adds rows to `epoch`.
     pub fn add_rows(&self, worker: usize, epoch: Epoch, changes: &Changes) {
+        if wants_samples(&changes.table) {
+            return self.with(worker, epoch, |parts| parts.alerts.push(changes.clone()));
+        }
         let Some(routes) = self.routes.get(&changes.table) else { return };
         let mut encoded = Vec::new();
         for route in routes {

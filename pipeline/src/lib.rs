@@ -29,6 +29,7 @@ pub mod readers;
 pub mod recovery;
 pub mod rules;
 pub mod run;
+pub mod samples;
 pub mod shares;
 pub mod source;
 pub mod sql;

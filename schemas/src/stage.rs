@@ -106,7 +106,10 @@ pub struct Tallies(pub RecordBatch);
 
 /// The columns of [`Refused`]. `tenant`, `sdk`, `sdk_version` and `app_version` are '' where unknown; `schema_id` is
 /// null where the frame could not be read, `event_time` (microseconds) where there is none. From `rule` to
-/// `broken_rules` they say what decided, as [`tables::quarantine`](crate::tables::quarantine) explains.
+/// `broken_rules` they say what decided, as [`tables::quarantine`](crate::tables::quarantine) explains. `counted_at`
+/// (microseconds) is when detectors count it: the event time of an event that came in time; of any other record its Kafka
+/// timestamp, yet never before its partition's watermark at its place, so that no window is over by then. It is a fact of
+/// the log.
 pub fn refused_schema() -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Binary, false);
     Arc::new(Schema::new(vec![
@@ -134,6 +137,7 @@ pub fn refused_schema() -> SchemaRef {
         Field::new("value", DataType::Binary, true),
         // Kafka's headers as `crate::headers` writes them: kept byte for byte.
         Field::new("headers", DataType::Binary, false),
+        Field::new("counted_at", DataType::Int64, false),
     ]))
 }
 

@@ -101,6 +101,13 @@ pub struct Symptom {
 }
 
 impl Symptom {
+    /// The number that names the series, as of [`Signal::series`].
+    pub fn series(&self) -> u64 {
+        let about_type = self.indicator.family == Family::TypeShare;
+        let event_type = if about_type { String::new() } else { self.event_type.clone() };
+        crate::signal::series(&self.tenant, &self.scope, &event_type, &self.field, self.indicator)
+    }
+
     pub(crate) fn of(signal: &Signal) -> Symptom {
         Symptom {
             tenant: signal.tenant.clone(),

@@ -97,19 +97,24 @@ impl Signal {
 
     /// A number that names the series among all: tenant, scope, type, field and indicator.
     pub fn series(&self) -> u64 {
-        let part = |part: &Option<String>| part.as_deref().map_or(0, crate::tally::code_of);
-        let scope = [part(&self.scope.sdk), part(&self.scope.sdk_version), part(&self.scope.app_version)];
-        let texts = [&self.tenant, &self.event_type, &self.field].map(|text| crate::tally::code_of(text));
-        let indicator = [self.indicator.family as u64, self.indicator.code];
-        let parts = scope.into_iter().chain(texts).chain(indicator);
-        parts.fold(0x9e37_79b9_7f4a_7c15, |hash: u64, part| {
-            let mixed = (hash ^ part).wrapping_mul(0xff51_afd7_ed55_8ccd);
-            mixed ^ (mixed >> 32)
-        })
+        series(&self.tenant, &self.scope, &self.event_type, &self.field, self.indicator)
     }
 
     /// Logarithm of the odds seen over the odds expected; its size is the signal's strength.
     pub fn ln_odds_ratio(&self) -> f64 {
         crate::math::logit(self.share_seen) - crate::math::logit(self.expected)
     }
+}
+
+/// The number of [`Signal::series`].
+pub(crate) fn series(tenant: &str, scope: &Scope, event_type: &str, field: &str, indicator: Indicator) -> u64 {
+    let part = |part: &Option<String>| part.as_deref().map_or(0, crate::tally::code_of);
+    let scope = [part(&scope.sdk), part(&scope.sdk_version), part(&scope.app_version)];
+    let texts = [tenant, event_type, field].map(crate::tally::code_of);
+    let indicator = [indicator.family as u64, indicator.code];
+    let parts = scope.into_iter().chain(texts).chain(indicator);
+    parts.fold(0x9e37_79b9_7f4a_7c15, |hash: u64, part| {
+        let mixed = (hash ^ part).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        mixed ^ (mixed >> 32)
+    })
 }

@@ -14,7 +14,7 @@
 //! same one are 1 to 7 * 10^14, and only then would an event be taken for another's copy.
 //!
 //! [`Identify`] stands in front of the exchange. [`Deduplicate`] drops its columns again: output 0 are the accepted
-//! events, output 1 the tallies of an epoch.
+//! events, output 1 the tallies of an epoch; where somebody asks for them, output 2 are the copies.
 
 mod identify;
 mod remembered;
@@ -22,6 +22,7 @@ mod remembered;
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow_arith::boolean::not;
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
 use arrow_array::{BooleanArray, RecordBatch};
@@ -65,6 +66,7 @@ pub struct Deduplicate {
     remembered: Remembered,
     tallies: Tallies,
     schema: Option<(SchemaRef, SchemaRef)>,
+    tells_copies: bool,
 }
 
 impl Deduplicate {
@@ -74,7 +76,13 @@ impl Deduplicate {
         let width = LEAST_BUCKET.max(settings.horizon.0.saturating_mul(2));
         let width = kept_width(&mut registry.table(WIDTH_TABLE)?, registry.owned(), width)?;
         let remembered = Remembered::new(files, notes, registry.owned(), width, settings.memory_bytes)?;
-        Ok(Deduplicate { settings, remembered, tallies: Tallies::default(), schema: None })
+        Ok(Deduplicate { settings, remembered, tallies: Tallies::default(), schema: None, tells_copies: false })
+    }
+
+    /// Lets the copies out, too, on an edge of their own.
+    #[must_use]
+    pub fn telling_copies(self) -> Deduplicate {
+        Deduplicate { tells_copies: true, ..self }
     }
 
     /// How many ids are in memory.
@@ -150,6 +158,9 @@ impl Operator for Deduplicate {
         let columns = batch.columns().iter().take(events).cloned().collect();
         let batch = RecordBatch::try_new(schema, columns)?;
         let all = accepted.true_count() == batch.num_rows();
+        if self.tells_copies && !all {
+            cx.emit_to(2, filter_record_batch(&batch, &not(&accepted)?)?);
+        }
         cx.emit(if all { batch } else { filter_record_batch(&batch, &accepted)? });
         self.remembered.evict()
     }
@@ -168,6 +179,6 @@ impl Operator for Deduplicate {
     }
 
     fn outputs(&self) -> usize {
-        2
+        if self.tells_copies { 3 } else { 2 }
     }
 }

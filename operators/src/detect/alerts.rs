@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::operator::Context;
 use crate::profile::Spot;
 use crate::record::schema_of;
+use crate::wanted::Wanted;
 
 /// Tenants, event types and fields that an alert names, at most, each.
 const NAMED: usize = 20;
@@ -102,6 +103,7 @@ pub(crate) struct Alert {
     pub(crate) first_place: Option<Spot>,
     pub(crate) last_place: Option<Spot>,
     pub(crate) examples: Vec<Spot>,
+    pub(crate) wanted: Wanted,
     pub(crate) query: String,
 }
 
@@ -214,7 +216,7 @@ impl AlertRows {
             lists(rows, |row| {
                 row.alert.examples.iter().take(EXAMPLES).map(|spot| self.place(spot).into_bytes()).collect()
             }),
-            lists(rows, |_| Vec::new()),
+            lists(rows, |row| vec![row.alert.wanted.to_bytes()]),
             texts(rows, |row| row.alert.query.as_bytes()),
         ]
     }

@@ -254,8 +254,7 @@ impl Operator for CountAccepted {
     }
 }
 
-/// Counts quarantined records by release, window and reason. A record without an event time counts in the window of its
-/// Kafka timestamp; one that came too late is not counted, since nothing is wrong with its bytes.
+/// Counts quarantined records by release, window and reason; one that came too late is not counted, since nothing is wrong with its bytes.
 pub struct CountRefused {
     window: Span,
     counts: Counts,
@@ -272,8 +271,7 @@ impl CountRefused {
 impl Operator for CountRefused {
     fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
         let reasons = primitive::<UInt8Type>(&batch, refused::REASON)?;
-        let times = primitive::<Int64Type>(&batch, refused::EVENT_TIME)?;
-        let kafka_times = primitive::<Int64Type>(&batch, refused::KAFKA_TIME_MS)?;
+        let times = primitive::<Int64Type>(&batch, refused::COUNTED_AT)?;
         let details = binary(&batch, refused::DETAIL)?;
         let parts: Vec<&BinaryArray> = std::iter::once(refused::TENANT)
             .chain(refused::RELEASE)
@@ -287,10 +285,16 @@ impl Operator for CountRefused {
             if reason.fate() != Fate::Quarantined {
                 continue;
             }
-            let at = if times.is_valid(row) { times.value(row) } else { kafka_times.value(row).saturating_mul(1_000) };
             let sender = Sender(std::array::from_fn(|part| cut(parts[part].value(row)).to_vec()));
             let spot = Spot(topics.value(row), partitions.value(row), offsets.value(row));
-            self.counts.add(window_of(at, self.window), sender, reason as u8, details.value(row), 1, spot);
+            self.counts.add(
+                window_of(times.value(row), self.window),
+                sender,
+                reason as u8,
+                details.value(row),
+                1,
+                spot,
+            );
         }
         Ok(())
     }

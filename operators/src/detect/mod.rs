@@ -33,6 +33,7 @@ use crate::profile::Spot;
 use crate::record::reason_of;
 use crate::route::key_group;
 use crate::state::{ByteTable, Codec, CodecError, KeyedTable, StateRegistry, Stored};
+use crate::wanted::Wanted;
 use alerts::{Alert, AlertRows, EXAMPLES, Severity, Status, fingerprint, literal};
 use count::{ACCEPTED, Sender, read_counts};
 use policy::Policy;
@@ -302,6 +303,7 @@ impl Detect {
             statistic: format!("{} of {} records against a fixed bound", counted.refused, counted.total),
             first_place: step.first,
             last_place: counted.last,
+            wanted: Wanted { places: counted.examples.clone(), ..Wanted::default() },
             examples: counted.examples.clone(),
         })
     }

@@ -7,6 +7,7 @@
 //! Output: one row for each tenant and judged window, its findings encoded, all to one key group.
 //! State: the cells of open windows, and the judges' series, both in keyed tables larger than memory.
 
+mod query;
 mod raise;
 mod told;
 
@@ -24,6 +25,7 @@ use weir_judge::tally::Window;
 use weir_judge::{Judged, judge};
 use weir_schemas::time::{EventTime, Span};
 
+pub use query::Names;
 pub use raise::Raise;
 pub use told::Telling;
 
@@ -33,8 +35,8 @@ use crate::operator::{Context, Operator};
 use crate::profile::{Cell, CellKey, read_cells};
 use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
 
-/// Tables of the operator's state; the numbers are part of the keys on disk.
-const CELLS_TABLE: u16 = 0;
+/// Tables of the operator's state; the numbers are part of the keys on disk. 0 held cells with other slots.
+const CELLS_TABLE: u16 = 3;
 const SERIES_TABLE: u16 = 1;
 const JUDGED_TABLE: u16 = 2;
 
@@ -220,5 +222,11 @@ impl Operator for Judge {
         }
         cx.emit(write_findings(&findings)?);
         Ok(())
+    }
+
+    /// What is found at an epoch's end is of windows that the watermark passed within it: whoever raises alerts mustn't
+    /// see the watermark first, or it would close a window without the findings of another worker.
+    fn holds_watermark_within_epoch(&self) -> bool {
+        true
     }
 }

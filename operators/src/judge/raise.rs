@@ -14,17 +14,19 @@ use arrow_schema::ArrowError;
 use weir_judge::alert::{Alert as Judged, Change, Facts, Reason, Severity as Class, Symptom};
 use weir_judge::book::{Book, Manners, WindowSignals};
 use weir_judge::cause::CauseKind;
-use weir_judge::tally::{Family, Place};
+use weir_judge::tally::{Family, Place, Release};
 
+use super::query::{Names, query};
 use super::{Court, RAISING_GROUP};
 use crate::account::TopicNames;
-use crate::detect::alerts::{Alert, AlertRows, Severity, Status, literal};
+use crate::detect::alerts::{Alert, AlertRows, Severity, Status};
 use crate::detect::policy::Policy;
 use crate::error::Error;
 use crate::operator::{Context, Operator};
 use crate::profile::Spot;
 use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
 use crate::tally::{binary, primitive};
+use crate::wanted::{Search, Wanted, shows};
 
 /// Tables of the operator's state; the numbers are part of the keys on disk.
 const FINDINGS_TABLE: u16 = 0;
@@ -35,6 +37,7 @@ const DETECTOR: &str = "judge";
 /// The operator; its input is what [`Judge`](super::Judge) emits, by group.
 pub struct Raise {
     court: Court,
+    names: Names,
     manners: Manners,
     rows: AlertRows,
     /// Findings by window and tenant, encoded as they came.
@@ -50,6 +53,7 @@ impl Raise {
     /// Goes on with what `registry` holds; the topics' numbers are the indices of `topics`.
     pub fn new(
         court: Court,
+        names: Names,
         source: &str,
         policy: Policy,
         topics: Vec<TopicNames>,
@@ -67,7 +71,7 @@ impl Raise {
         let book = if is_here { read_book(&shelf)? } else { Book::default() };
         let manners = Manners { source: source.to_owned(), ..Manners::default() };
         let rows = AlertRows::new(source.to_owned(), topics, policy);
-        Ok(Raise { court, manners, rows, findings, windows, shelf, book, is_here })
+        Ok(Raise { court, names, manners, rows, findings, windows, shelf, book, is_here })
     }
 
     /// Closes a window: all findings of it, as one.
@@ -88,18 +92,20 @@ impl Raise {
             all.releases.extend(one.releases);
             all.users.extend(one.users);
         }
+        let counts: Counts = all.signals.iter().map(|signal| (signal.series(), (signal.hits, signal.trials))).collect();
         let changed = self.book.close(all, &self.manners, &NoFacts);
-        Ok(changed.iter().map(|alert| self.told(alert, start)).collect())
+        Ok(changed.iter().map(|alert| self.told(alert, start, &counts)).collect())
     }
 
     /// An alert's step as its row says it.
-    fn told(&self, alert: &Judged, window_start: i64) -> Alert {
+    fn told(&self, alert: &Judged, window_start: i64, counts: &Counts) -> Alert {
         let width = self.court.window.0;
         let begins = |window: u32| i64::from(window).saturating_mul(width);
         let strongest = alert.symptoms.first();
         let names = |of: fn(&Symptom) -> &str| distinct(alert.symptoms.iter().map(of));
         let release = alert.first_bad.as_ref();
         let part = |of: Option<&String>| of.map(|text| text.clone().into_bytes()).unwrap_or_default();
+        let (affected, records) = affected(alert, counts);
         let is_refusal = strongest.is_some_and(|symptom| symptom.indicator.family == Family::Refused);
         let label = || strongest.map(|symptom| symptom.label.clone()).unwrap_or_default();
         let rule = strongest.filter(|symptom| symptom.indicator.family == Family::Tagged).map(|_| label());
@@ -138,16 +144,16 @@ impl Raise {
                 part(release.map(|release| &release.sdk_version)),
                 part(release.map(|release| &release.app_version)),
             ],
-            last_good: alert.last_good.as_ref().map(ToString::to_string).unwrap_or_default(),
+            last_good: alert.last_good.as_ref().map(name_of).unwrap_or_default(),
             event_types: names(|symptom| &symptom.event_type),
             fields: names(|symptom| &symptom.field),
             rule: rule.unwrap_or_default().into_bytes(),
             reason: if is_refusal { "refused" } else { "" },
             detail: strongest.map(describe).unwrap_or_default().into_bytes(),
-            affected_records: 0,
-            records: 0,
-            affected_share: alert.users_share,
-            affected_users: Some(alert.users.round().max(0.0) as u64),
+            affected_records: affected,
+            records,
+            affected_share: affected as f64 / records.max(1) as f64,
+            affected_users: self.names.has_users.then(|| alert.users.round().max(0.0) as u64),
             seen: strongest.map_or(0.0, |symptom| symptom.share_now),
             expected: strongest.map(|symptom| symptom.expected),
             expected_lower: strongest.map(|symptom| symptom.lower),
@@ -156,7 +162,8 @@ impl Raise {
             first_place: alert.first_place.map(spot),
             last_place: alert.last_place.map(spot),
             examples: alert.examples.iter().copied().map(spot).collect(),
-            query: query(&self.manners.source, alert, begins(alert.since)),
+            wanted: wanted(alert),
+            query: query(&self.names, alert, begins(alert.since), width),
         }
     }
 }
@@ -233,13 +240,61 @@ fn spot(place: Place) -> Spot {
     Spot(place.topic, place.partition, place.offset)
 }
 
+/// Hits and trials in a window, by series.
+type Counts = BTreeMap<u64, (u64, u64)>;
+
+/// Events of the window that show what the strongest symptom does, with whichever senders, and of how many. Where too few
+/// events show it, those that are missing.
+fn affected(alert: &Judged, counts: &Counts) -> (u64, u64) {
+    let Some(first) = alert.symptoms.first() else { return (0, 0) };
+    let about = |symptom: &&Symptom| {
+        symptom.indicator == first.indicator && symptom.field == first.field && symptom.event_type == first.event_type
+    };
+    let (mut affected, mut records) = (0, 0);
+    for symptom in alert.symptoms.iter().filter(about) {
+        let &(hits, trials) = counts.get(&symptom.series()).unwrap_or(&(0, 0));
+        let missing = (symptom.expected * trials as f64 - hits as f64).max(0.0).round() as u64;
+        affected += if symptom.share_seen >= symptom.expected { hits } else { missing };
+        records += trials;
+    }
+    (affected, records)
+}
+
+/// A release as people write it.
+fn name_of(release: &Release) -> String {
+    let Release { sdk, sdk_version, app_version } = release;
+    let name = [sdk.as_str(), sdk_version.as_str()].join(" ");
+    if app_version.is_empty() { name } else { format!("{name} / {app_version}") }
+}
+
+/// What the alert wants to show: events that its strongest symptom counts, of the senders at fault.
+fn wanted(alert: &Judged) -> Wanted {
+    let mut fields: Vec<String> = Vec::new();
+    for field in alert.symptoms.iter().map(|symptom| &symptom.field).filter(|field| !field.is_empty()) {
+        if !fields.contains(field) {
+            fields.push(field.clone());
+        }
+    }
+    let strongest = alert.symptoms.iter().find(|symptom| shows(symptom.indicator));
+    let search = strongest.zip(alert.first_place).map(|(symptom, first)| Search {
+        from: spot(first),
+        tenant: Some(symptom.tenant.clone()),
+        release: [&symptom.scope.sdk, &symptom.scope.sdk_version, &symptom.scope.app_version].map(Clone::clone),
+        event_type: symptom.event_type.clone(),
+        field: symptom.field.clone(),
+        indicator: (symptom.indicator.family as u8, symptom.indicator.code),
+        holds: symptom.share_seen >= symptom.expected,
+    });
+    Wanted { places: alert.examples.iter().copied().map(spot).collect(), fields, search }
+}
+
 /// The value of the cause's kind.
 fn cause_of(alert: &Judged) -> String {
     let scope = &alert.cause.scope;
     let part = |part: &Option<String>| part.clone().unwrap_or_else(|| "any".to_owned());
     let first_bad = || alert.first_bad.as_ref();
     match alert.cause.kind {
-        CauseKind::Release => first_bad().map(ToString::to_string).unwrap_or_default(),
+        CauseKind::Release => first_bad().map(name_of).unwrap_or_default(),
         CauseKind::SdkVersion => {
             let version = first_bad().map_or_else(|| part(&scope.sdk_version), |release| release.sdk_version.clone());
             format!("{} {version}", part(&scope.sdk))
@@ -253,45 +308,39 @@ fn cause_of(alert: &Judged) -> String {
     }
 }
 
-/// A symptom in words: what, of which field and type.
+/// A symptom in words: what, how much of it, and how much was expected.
 fn describe(symptom: &Symptom) -> String {
-    let mut text = symptom.indicator.family.name().to_owned();
-    for (word, part) in [(": ", &symptom.label), (" in field ", &symptom.field), (" of ", &symptom.event_type)] {
-        if !part.is_empty() {
-            text.push_str(word);
-            text.push_str(part);
-        }
-    }
-    text
+    let of_type = |what: &str| match symptom.event_type.as_str() {
+        "" => what.to_owned(),
+        name => format!("{name} {what}"),
+    };
+    let (field, label) = (symptom.field.as_str(), symptom.label.as_str());
+    let percent = |share: f64| match share * 100.0 {
+        percent if percent < 10.0 => format!("{percent:.2} %"),
+        percent => format!("{percent:.0} %"),
+    };
+    let (seen, expected) = (percent(symptom.share_seen), percent(symptom.expected));
+    let events = of_type("events");
+    let what = match symptom.indicator.family {
+        Family::Volume => return format!("{seen} of the usual number of {events}"),
+        Family::TypeShare => return format!("{} is {seen} of all events; {expected} expected", symptom.event_type),
+        Family::Null => format!("{field} is null"),
+        Family::Default => format!("{field} is empty or zero"),
+        Family::Missing => format!("{field} is missing"),
+        Family::Drift => format!("{field} is a number written as text"),
+        Family::Category => format!("{field} has {label}"),
+        Family::Number => format!("{field} is {label}"),
+        Family::Refused => format!("refused ({label})"),
+        Family::Tagged => format!("the rule {label} is broken"),
+        Family::Duplicate => "sent before".to_owned(),
+        Family::Late | Family::Skew => label.to_owned(),
+        Family::Schema => format!("written with {label}"),
+        Family::Lost => "lost on the way".to_owned(),
+    };
+    format!("{what} in {seen} of {events}; {expected} expected")
 }
 
 fn statistic(symptom: &Symptom) -> String {
     let decades = symptom.ln_e / std::f64::consts::LN_10;
     format!("e-detector 10^{decades:.1}, beta-binomial, against the other releases and the past")
-}
-
-/// SQL over the accepted events, where a source keeps them: the alert's senders, hour by hour.
-fn query(source: &str, alert: &Judged, since: i64) -> String {
-    let mut conditions = vec![format!("_event_time >= fromUnixTimestamp64Micro({since}, 'UTC')")];
-    if let Some(symptom) = alert.symptoms.first() {
-        if !symptom.field.is_empty() {
-            let field = format!("`{}`", symptom.field.replace('`', "``"));
-            return format!(
-                "SELECT {field}, count() AS events FROM {source} WHERE {} GROUP BY 1 ORDER BY 2 DESC LIMIT 50",
-                conditions.join(" AND ")
-            );
-        }
-        if symptom.indicator.family == Family::Refused {
-            conditions = vec![format!("kafka_time >= fromUnixTimestamp64Micro({since}, 'UTC')")];
-            if let Some(release) = &alert.first_bad {
-                let parts = [("sdk", &release.sdk), ("sdk_version", &release.sdk_version)];
-                conditions.extend(parts.map(|(name, value)| format!("{name} = {}", literal(value.as_bytes()))));
-            }
-            return format!(
-                "SELECT reason, detail, count() AS records FROM weir_quarantine WHERE {} GROUP BY 1, 2 ORDER BY 3 DESC",
-                conditions.join(" AND ")
-            );
-        }
-    }
-    format!("SELECT count() FROM {source} WHERE {}", conditions.join(" AND "))
 }

@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use weir_judge::tally::{Family, Indicator as Of, Place, Release, Row, Tally, Volume, Window, code_of};
 use weir_schemas::fate::{Fate, Reason};
 
-use crate::profile::{BUCKETS, Cell, CellKey, FieldSlots, Indicator, Kind, Layout, SCHEMAS, Spot, Users};
+use crate::profile::{BUCKETS, Cell, CellKey, FieldSlots, Indicator, Kind, Layout, SCHEMAS, Spot, Spots, Users};
 use crate::record::reason_of;
 
 /// The code of records that came too late for their window, beside the buckets of delay.
 const TOO_LATE: u64 = 100;
+
+/// How the labels of a map's keys begin.
+pub(super) const KEYS: &str = "keys";
 
 /// How the fields and rules of a source are told.
 #[derive(Clone, Debug)]
@@ -127,7 +130,7 @@ impl Writing<'_> {
         label: u32,
         hits: u64,
         trials: u64,
-        example: Option<Spot>,
+        examples: Spots,
     ) {
         if trials == 0 {
             return;
@@ -141,9 +144,9 @@ impl Writing<'_> {
             hits: hits.min(trials),
             trials,
             users: 0,
-            first: place(example.unwrap_or(of.range.0)),
+            first: place(examples.iter().next().unwrap_or(of.range.0)),
             last: place(of.range.1),
-            examples: [example.map(place), None, None],
+            examples: std::array::from_fn(|at| examples.iter().nth(at).map(place)),
         });
     }
 
@@ -159,7 +162,7 @@ impl Writing<'_> {
         let (late, refused) = (records(true), records(false));
         let trials = whole.events + refused;
         // A row without hits says that it was measured.
-        self.row(of, 0, Family::Refused, 0, 0, 0, trials, None);
+        self.row(of, 0, Family::Refused, 0, 0, 0, trials, Spots::default());
         for ((reason, bucket), refusals) in &whole.refused.refused {
             let Ok(named) = reason_of(*reason) else { continue };
             if is_late(*reason) {
@@ -168,27 +171,32 @@ impl Writing<'_> {
             let label = format!("{}: {}", named.name(), String::from_utf8_lossy(&refusals.detail));
             let label = self.text(label.trim_end_matches([':', ' ']));
             let code = u64::from(*reason) << 8 | u64::from(*bucket) | 1 << 16;
-            self.row(of, 0, Family::Refused, code, label, refusals.records, trials, Some(refusals.spot));
+            let mut spots = Spots::default();
+            spots.offer(refusals.spot);
+            self.row(of, 0, Family::Refused, code, label, refusals.records, trials, spots);
         }
         let label = self.text("too late for its window");
-        self.row(of, 0, Family::Late, TOO_LATE, label, late, whole.events + late, None);
+        self.row(of, 0, Family::Late, TOO_LATE, label, late, whole.events + late, Spots::default());
         for (event_type, events) in &whole.types {
             let name = text(event_type);
             let label = self.text(&name);
-            self.row(of, 0, Family::TypeShare, code_of(&name), label, *events, whole.events, None);
+            self.row(of, 0, Family::TypeShare, code_of(&name), label, *events, whole.events, Spots::default());
         }
     }
 
     /// What is told of a release's events of one type.
     fn cell(&mut self, release: u32, event_type: &[u8], cell: &Cell) {
         let events = u64::from(cell.count(Layout::EVENTS));
-        let (Some(range), true) = (cell.range, events > 0) else { return };
+        let copies = u64::from(cell.count(Layout::COPIES));
+        let Some(range) = cell.range.filter(|_| events + copies > 0) else { return };
         let event_type = self.text(&text(event_type));
         let of = Common { release, event_type, range };
+        let examples = |slot: usize| cell.examples.get(&(slot as u32)).copied().unwrap_or_default();
+        self.row(of, 0, Family::Duplicate, 0, 0, copies, events + copies, examples(Layout::COPIES));
         let telling = self.telling;
         for slot in Layout::DELAY..Layout::RULE + telling.rules.len() {
             let hits = u64::from(cell.count(slot));
-            let example = cell.examples.get(&(slot as u32)).copied();
+            let example = examples(slot);
             match telling.layout.indicator(slot).1 {
                 Indicator::Delay(bucket @ 0..=1) => {
                     let label = self.text(DELAYS[usize::from(bucket)]);
@@ -218,33 +226,34 @@ impl Writing<'_> {
     fn field(&mut self, of: Common, slots: &FieldSlots, events: u64, cell: &Cell) {
         let field = self.text(&slots.name);
         let count = |slot: usize| u64::from(cell.count(slot));
-        let example = |slot: usize| cell.examples.get(&(slot as u32)).copied();
         let (null, default, numeric) = (slots.first, slots.first + 1, slots.first + 2);
         let values = events.saturating_sub(count(null));
-        self.row(of, field, Family::Null, 0, 0, count(null), events, example(null));
-        self.row(of, field, Family::Default, 0, 0, count(default), events, example(default));
+        // Places of these are found when somebody is told, by what the events hold.
+        let none = Spots::default();
+        self.row(of, field, Family::Null, 0, 0, count(null), events, none);
+        self.row(of, field, Family::Default, 0, 0, count(default), events, none);
         let buckets = (0..usize::from(BUCKETS)).map(|bucket| (bucket, count(slots.first + FieldSlots::HEAD + bucket)));
         match slots.kind {
             Kind::Opaque => {}
             Kind::Text => {
-                self.row(of, field, Family::Drift, 0, 0, count(numeric), values, example(numeric));
+                self.row(of, field, Family::Drift, 0, 0, count(numeric), values, none);
                 for (bucket, hits) in buckets.filter(|(_, hits)| *hits > 0) {
                     let label = self.text(&format!("values with xxh3 modulo {BUCKETS} = {bucket}"));
-                    self.row(of, field, Family::Category, bucket as u64 + 1, label, hits, values, None);
+                    self.row(of, field, Family::Category, bucket as u64 + 1, label, hits, values, none);
                 }
             }
             Kind::Number => {
                 for (bucket, hits) in buckets.filter(|(_, hits)| *hits > 0) {
                     let label = self.text(&magnitude_name(bucket));
-                    self.row(of, field, Family::Number, bucket as u64 + 1, label, hits, values, None);
+                    self.row(of, field, Family::Number, bucket as u64 + 1, label, hits, values, none);
                 }
             }
             Kind::Map => {
                 // A row without hits says that keys were looked for, also where every map is empty.
-                self.row(of, field, Family::Category, 0, 0, 0, values, None);
+                self.row(of, field, Family::Category, 0, 0, 0, values, none);
                 for (bucket, hits) in buckets.filter(|(_, hits)| *hits > 0) {
-                    let label = self.text(&format!("events with a key whose xxh3 modulo {BUCKETS} = {bucket}"));
-                    self.row(of, field, Family::Category, bucket as u64 + 1, label, hits, values, None);
+                    let label = self.text(&format!("{KEYS} whose xxh3 modulo {BUCKETS} = {bucket}"));
+                    self.row(of, field, Family::Category, bucket as u64 + 1, label, hits, values, none);
                 }
             }
         }
@@ -273,6 +282,20 @@ fn magnitude_name(bucket: usize) -> String {
         step => {
             let least = 4_f64.powi(step as i32 - 6);
             format!("{least} to below {}", least * 4.0)
+        }
+    }
+}
+
+/// The condition of a bucket of numbers in SQL, by the code that its row has.
+pub(super) fn range_of_bucket(field: &str, code: u64) -> String {
+    match code.saturating_sub(1) {
+        0 => format!("{field} = 0"),
+        1 => format!("{field} < 0"),
+        2 => format!("{field} > 0 AND {field} < {}", 0.25_f64.powi(3)),
+        15 => format!("{field} >= 262144 OR NOT isFinite(toFloat64({field}))"),
+        step => {
+            let least = 4_f64.powi(i32::try_from(step).unwrap_or(0) - 6);
+            format!("{field} >= {least} AND {field} < {}", least * 4.0)
         }
     }
 }

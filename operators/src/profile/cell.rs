@@ -15,8 +15,31 @@ pub const TEXT_BYTES: usize = 128;
 const DETAILS: u8 = 8;
 
 /// A place by the topic's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Spot(pub u16, pub i32, pub i64);
+
+/// The three least places of many, in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spots([Option<Spot>; 3]);
+
+impl Spots {
+    /// Takes a place, if it is one of the three least; one that is known changes nothing.
+    pub fn offer(&mut self, spot: Spot) {
+        let mut offered = Some(spot);
+        for seat in &mut self.0 {
+            match (*seat, offered) {
+                (Some(known), Some(new)) if new == known => return,
+                (Some(known), Some(new)) if new > known => {}
+                _ => std::mem::swap(seat, &mut offered),
+            }
+        }
+    }
+
+    /// The places.
+    pub fn iter(&self) -> impl Iterator<Item = Spot> {
+        self.0.into_iter().flatten()
+    }
+}
 
 /// Whose events a cell holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,8 +119,8 @@ pub struct Refusals {
 pub struct Cell {
     /// Events by slot; shorter than the layout where the last ones are zero.
     pub counts: Vec<u32>,
-    /// The least place of slots whose events are worth looking at.
-    pub examples: BTreeMap<u32, Spot>,
+    /// Places of what can't be told by looking at an event again: copies, and events that broke a rule, by slot.
+    pub examples: BTreeMap<u32, Spots>,
     /// First and last place.
     pub range: Option<(Spot, Spot)>,
     /// Its users.
@@ -116,6 +139,11 @@ impl Cell {
     pub fn cover(&mut self, spot: Spot) {
         let (first, last) = self.range.unwrap_or((spot, spot));
         self.range = Some((first.min(spot), last.max(spot)));
+    }
+
+    /// Takes a place of an event of a slot.
+    pub fn example(&mut self, slot: u32, spot: Spot) {
+        self.examples.entry(slot).or_default().offer(spot);
     }
 
     /// Counts a refused record.
@@ -146,8 +174,8 @@ impl Cell {
             self.counts.resize(other.counts.len(), 0);
         }
         self.counts.iter_mut().zip(other.counts).for_each(|(mine, theirs)| *mine = mine.saturating_add(theirs));
-        for (slot, spot) in other.examples {
-            self.examples.entry(slot).and_modify(|known| *known = spot.min(*known)).or_insert(spot);
+        for (slot, spots) in other.examples {
+            spots.iter().for_each(|spot| self.example(slot, spot));
         }
         if let Some((first, last)) = other.range {
             self.cover(first);
@@ -164,9 +192,10 @@ impl Codec for Cell {
         sparse(self.counts.iter().map(|&count| u64::from(count)), out);
         sparse(self.users.0.iter().map(|&rank| u64::from(rank)), out);
         varint(self.examples.len() as u64, out);
-        for (slot, spot) in &self.examples {
+        for (slot, spots) in &self.examples {
             varint(u64::from(*slot), out);
-            write_spot(*spot, out);
+            varint(spots.iter().count() as u64, out);
+            spots.iter().for_each(|spot| write_spot(spot, out));
         }
         out.push(u8::from(self.range.is_some()));
         if let Some((first, last)) = self.range {
@@ -200,7 +229,9 @@ impl Codec for Cell {
         })?;
         for _ in 0..read_varint(bytes)? {
             let slot = u32::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
-            cell.examples.insert(slot, read_spot(bytes)?);
+            for _ in 0..read_varint(bytes)?.min(3) {
+                cell.example(slot, read_spot(bytes)?);
+            }
         }
         if take(bytes, 1)? == [1] {
             cell.range = Some((read_spot(bytes)?, read_spot(bytes)?));
@@ -298,7 +329,7 @@ mod tests {
             }
             cell.counts[slot] += random.u32(1..1_000_000);
             let spot = Spot(random.u16(0..3), random.i32(0..9), random.i64(0..1 << 40));
-            cell.examples.insert(slot as u32, spot);
+            cell.example(slot as u32, spot);
             cell.cover(spot);
             cell.users.add(random.u64(..));
             let detail = [b'a' + random.u8(0..5)];

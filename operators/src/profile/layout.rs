@@ -19,6 +19,8 @@ pub const SCHEMAS: u16 = 8;
 pub enum Indicator {
     /// Every event.
     Events,
+    /// A copy of an event that was accepted before; beside the events.
+    Copies,
     /// The event's time against its record's Kafka timestamp, by [`delay_bucket`].
     Delay(u8),
     /// The writer schema's id, by its hash.
@@ -83,8 +85,10 @@ pub struct Layout {
 impl Layout {
     /// The slot of [`Indicator::Events`].
     pub const EVENTS: usize = 0;
+    /// The slot of [`Indicator::Copies`].
+    pub const COPIES: usize = 1;
     /// The first slot of [`Indicator::Delay`].
-    pub const DELAY: usize = 1;
+    pub const DELAY: usize = 2;
     /// The first slot of [`Indicator::Schema`].
     pub const SCHEMA: usize = Layout::DELAY + DELAYS as usize;
     /// The first slot of [`Indicator::Rule`].
@@ -118,8 +122,10 @@ impl Layout {
     /// What a slot counts, and of which field.
     pub fn indicator(&self, slot: usize) -> (Option<&FieldSlots>, Indicator) {
         let below = |slot: usize, first: usize| u8::try_from(slot.saturating_sub(first)).unwrap_or(u8::MAX);
-        if slot < Layout::DELAY {
+        if slot == Layout::EVENTS {
             return (None, Indicator::Events);
+        } else if slot == Layout::COPIES {
+            return (None, Indicator::Copies);
         } else if slot < Layout::SCHEMA {
             return (None, Indicator::Delay(below(slot, Layout::DELAY)));
         } else if slot < Layout::RULE {

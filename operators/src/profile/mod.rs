@@ -16,18 +16,18 @@ use arrow_array::types::{Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type
 use arrow_array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, UInt16Array};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use hashbrown::HashTable;
-use weir_schemas::fate::Reason;
 use weir_schemas::stage::{broken_rules, system};
 use weir_schemas::time::Span;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use cell::{Cell, CellKey, Refusals, Spot, TEXT_BYTES, Users};
+pub use cell::{Cell, CellKey, Refusals, Spot, Spots, TEXT_BYTES, Users};
 pub use layout::{BUCKETS, DELAYS, FieldSlots, Indicator, Kind, Layout, SCHEMAS, delay_bucket, magnitude};
+pub use observe::holds;
 
 use crate::content::mix;
 use crate::error::Error;
 use crate::operator::{Context, Operator};
-use crate::record::{reason_of, refused};
+use crate::record::refused;
 use crate::route::key_group;
 use crate::state::{Codec, CodecError};
 use crate::tally::{binary, primitive, primitive_of};
@@ -228,10 +228,15 @@ impl ProfileEvents {
         }
         if let Some(marks) = broken_rules(batch) {
             let numbers = primitive_of::<UInt16Type>(marks.values())?;
-            for (&cell, range) in rows.cells.iter().zip(marks.value_offsets().windows(2)) {
+            for ((row, &cell), range) in rows.cells.iter().enumerate().zip(marks.value_offsets().windows(2)) {
                 let &[from, upto] = range else { continue };
                 let broken = numbers.values().get(from as usize..upto as usize).unwrap_or_default();
-                broken.iter().for_each(|&rule| self.counts.add(cell, Layout::RULE + usize::from(rule)));
+                for slot in broken.iter().map(|&rule| Layout::RULE + usize::from(rule)) {
+                    self.counts.add(cell, slot);
+                    if let Some(cell) = self.cells.get_mut(cell) {
+                        cell.example(slot as u32, rows.spot(row));
+                    }
+                }
             }
         }
         Ok(())
@@ -242,21 +247,12 @@ impl Operator for ProfileEvents {
     fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
         let numbers = self.cells_of(&batch)?;
         self.counts.grow(self.cells.cells.len());
-        let rows = Rows {
-            cells: &numbers,
-            topics: primitive::<UInt16Type>(&batch, system::TOPIC)?.values(),
-            partitions: primitive::<Int32Type>(&batch, system::PARTITION)?.values(),
-            offsets: primitive::<Int64Type>(&batch, system::OFFSET)?.values(),
-        };
+        let rows = rows_of(&batch, &numbers)?;
         self.observe_events(&batch, &rows)?;
-        let ProfileEvents { layout, cells, counts, .. } = self;
+        let ProfileEvents { layout, counts, .. } = self;
         for field in layout.fields() {
             let Some(column) = batch.columns().get(field.column) else { continue };
-            observe(column, field, &rows, counts, |cell, slot, spot| {
-                if let Some(cell) = cells.get_mut(cell) {
-                    cell.examples.entry(slot as u32).and_modify(|known| *known = spot.min(*known)).or_insert(spot);
-                }
-            });
+            observe(column, field, &rows, counts);
         }
         Ok(())
     }
@@ -277,6 +273,50 @@ impl Operator for ProfileEvents {
     }
 }
 
+/// Counts copies of accepted events, beside the events of their cell.
+pub struct ProfileCopies(ProfileEvents);
+
+impl ProfileCopies {
+    /// As of [`ProfileEvents::new`].
+    pub fn new(layout: Arc<Layout>, columns: SenderColumns, window: Span) -> ProfileCopies {
+        ProfileCopies(ProfileEvents::new(layout, columns, window))
+    }
+}
+
+impl Operator for ProfileCopies {
+    fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
+        let numbers = self.0.cells_of(&batch)?;
+        self.0.counts.grow(self.0.cells.cells.len());
+        let rows = rows_of(&batch, &numbers)?;
+        for (row, &number) in numbers.iter().enumerate() {
+            self.0.counts.add(number, Layout::COPIES);
+            if let Some(cell) = self.0.cells.get_mut(number) {
+                cell.cover(rows.spot(row));
+                cell.example(Layout::COPIES as u32, rows.spot(row));
+            }
+        }
+        Ok(())
+    }
+
+    fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.0.end_of_epoch(cx)
+    }
+
+    fn holds_watermark_within_epoch(&self) -> bool {
+        true
+    }
+}
+
+/// The rows of a batch of events whose cells are `cells`.
+fn rows_of<'a>(batch: &'a RecordBatch, cells: &'a [u32]) -> Result<Rows<'a>, Error> {
+    Ok(Rows {
+        cells,
+        topics: primitive::<UInt16Type>(batch, system::TOPIC)?.values(),
+        partitions: primitive::<Int32Type>(batch, system::PARTITION)?.values(),
+        offsets: primitive::<Int64Type>(batch, system::OFFSET)?.values(),
+    })
+}
+
 /// Profiles refused records: by tenant and release, and by event type '' since most of them never became an event.
 pub struct ProfileRefused {
     window: Span,
@@ -295,18 +335,16 @@ impl Operator for ProfileRefused {
         let topics = primitive::<UInt16Type>(&batch, refused::TOPIC)?;
         let partitions = primitive::<Int32Type>(&batch, refused::PARTITION)?;
         let offsets = primitive::<Int64Type>(&batch, refused::OFFSET)?;
-        let recorded = primitive::<Int64Type>(&batch, refused::KAFKA_TIME_MS)?;
-        let times = primitive::<Int64Type>(&batch, refused::EVENT_TIME)?;
+        let times = primitive::<Int64Type>(&batch, refused::COUNTED_AT)?;
         let reasons = primitive::<UInt8Type>(&batch, refused::REASON)?;
         let details = binary(&batch, refused::DETAIL)?;
         let tenants = binary(&batch, refused::TENANT)?;
         let parts: Vec<&BinaryArray> =
             refused::RELEASE.map(|column| binary(&batch, column)).collect::<Result<_, _>>()?;
         for row in 0..batch.num_rows() {
-            let by_event = times.is_valid(row) && stands_in_its_window(reason_of(reasons.value(row))?);
-            let at = if by_event { times.value(row) } else { recorded.value(row).max(0).saturating_mul(1_000) };
             let release = std::array::from_fn(|part| text(parts.get(part).copied(), row));
-            let number = self.cells.number(window_of(at, self.window), text(Some(tenants), row), &[], release);
+            let number =
+                self.cells.number(window_of(times.value(row), self.window), text(Some(tenants), row), &[], release);
             let spot = Spot(topics.value(row), partitions.value(row), offsets.value(row));
             if let Some(cell) = self.cells.get_mut(number) {
                 cell.refuse(reasons.value(row), details.value(row), 1, spot);
@@ -324,10 +362,4 @@ impl Operator for ProfileRefused {
     fn holds_watermark_within_epoch(&self) -> bool {
         true
     }
-}
-
-/// Whether a record refused for `reason` counts in the window of its event time. One that came too late, or from a clock
-/// in the future, counts when it came: the window of its event is over, or not yet there.
-fn stands_in_its_window(reason: Reason) -> bool {
-    !matches!(reason, Reason::TooLate | Reason::TooLateAfterIdle | Reason::FutureEventTime)
 }

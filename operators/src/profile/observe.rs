@@ -13,34 +13,27 @@ use arrow_schema::DataType;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::cell::Spot;
-use super::layout::{BUCKETS, FieldSlots, Kind, magnitude};
+use super::layout::{BUCKETS, FieldSlots, Indicator, Kind, magnitude};
 
 /// Counts of many cells.
 #[derive(Default)]
 pub(super) struct Counts {
     slots: usize,
     counts: Vec<u32>,
-    /// Of each cell, the first row of the column being observed that fell in the slot that is being looked at.
-    first_rows: Vec<u32>,
 }
-
-/// No row.
-const NONE: u32 = u32::MAX;
 
 impl Counts {
     pub(super) fn new(slots: usize) -> Counts {
-        Counts { slots, ..Counts::default() }
+        Counts { slots, counts: Vec::new() }
     }
 
     /// Makes room for `cells` cells.
     pub(super) fn grow(&mut self, cells: usize) {
         self.counts.resize(cells * self.slots, 0);
-        self.first_rows.resize(cells, NONE);
     }
 
     pub(super) fn clear(&mut self) {
         self.counts.clear();
-        self.first_rows.clear();
     }
 
     /// The counts of a cell.
@@ -67,90 +60,61 @@ pub(super) struct Rows<'a> {
 impl Rows<'_> {
     pub(super) fn spot(&self, row: usize) -> Spot {
         let at = |row: usize| Some(Spot(*self.topics.get(row)?, *self.partitions.get(row)?, *self.offsets.get(row)?));
-        at(row).unwrap_or(Spot(0, 0, 0))
+        at(row).unwrap_or_default()
     }
 }
 
-/// Counts a field, and tells `example(cell, slot, place)` the least place of each cell's nulls, defaults and numeric texts.
-pub(super) fn observe(
-    column: &ArrayRef,
-    field: &FieldSlots,
-    rows: &Rows<'_>,
-    counts: &mut Counts,
-    mut example: impl FnMut(u32, usize, Spot),
-) {
+/// Counts a field.
+pub(super) fn observe(column: &ArrayRef, field: &FieldSlots, rows: &Rows<'_>, counts: &mut Counts) {
+    let (null, default) = (field.first, field.first + 1);
     if column.null_count() > 0 {
-        mark(rows, counts, field.first, |row| column.is_null(row), &mut example);
+        mark(rows, counts, null, |row| column.is_null(row));
     }
-    let default = field.first + 1;
     match column.data_type() {
-        DataType::Binary => texts(column.as_binary::<i32>(), field, rows, counts, &mut example),
+        DataType::Binary => texts(column.as_binary::<i32>(), field, rows, counts),
         DataType::Boolean => {
             let values = column.as_boolean();
-            let is_false = |row: usize| column.is_valid(row) && !values.value(row);
-            mark(rows, counts, default, is_false, &mut example);
+            mark(rows, counts, default, |row| column.is_valid(row) && !values.value(row));
         }
         DataType::Map(..) => {
             let maps = column.as_map();
-            let is_empty = |row: usize| column.is_valid(row) && maps.value_length(row) == 0;
-            mark(rows, counts, default, is_empty, &mut example);
+            mark(rows, counts, default, |row| column.is_valid(row) && maps.value_length(row) == 0);
             if field.kind == Kind::Map {
                 keys(maps, field, rows, counts);
             }
         }
         DataType::List(_) => {
             let lists = column.as_list::<i32>();
-            let is_empty = |row: usize| column.is_valid(row) && lists.value_length(row) == 0;
-            mark(rows, counts, default, is_empty, &mut example);
+            mark(rows, counts, default, |row| column.is_valid(row) && lists.value_length(row) == 0);
         }
-        _ => number(column, field, rows, counts, &mut example),
+        _ => number(column, field, rows, counts),
     }
 }
 
-/// Counts the rows for which `is` holds, and tells each cell's least place of them.
-fn mark(
-    rows: &Rows<'_>,
-    counts: &mut Counts,
-    slot: usize,
-    is: impl Fn(usize) -> bool,
-    example: &mut impl FnMut(u32, usize, Spot),
-) {
-    let mut marked = Vec::new();
+/// Counts the rows for which `is` holds.
+fn mark(rows: &Rows<'_>, counts: &mut Counts, slot: usize, is: impl Fn(usize) -> bool) {
     for (row, &cell) in rows.cells.iter().enumerate() {
-        if !is(row) {
+        if is(row) {
+            counts.add(cell, slot);
+        }
+    }
+}
+
+fn texts(values: &BinaryArray, field: &FieldSlots, rows: &Rows<'_>, counts: &mut Counts) {
+    let is_text = field.kind == Kind::Text;
+    for (row, &cell) in rows.cells.iter().enumerate() {
+        if values.is_null(row) {
             continue;
         }
-        counts.add(cell, slot);
-        let Some(first) = counts.first_rows.get_mut(cell as usize) else { continue };
-        if *first == NONE {
-            marked.push(cell);
-            *first = row as u32;
-        } else if rows.spot(row) < rows.spot(*first as usize) {
-            *first = row as u32;
+        let text = values.value(row);
+        if text.is_empty() {
+            counts.add(cell, field.first + 1);
         }
-    }
-    for cell in marked {
-        let Some(first) = counts.first_rows.get_mut(cell as usize) else { continue };
-        example(cell, slot, rows.spot(std::mem::replace(first, NONE) as usize));
-    }
-}
-
-fn texts(
-    values: &BinaryArray,
-    field: &FieldSlots,
-    rows: &Rows<'_>,
-    counts: &mut Counts,
-    example: &mut impl FnMut(u32, usize, Spot),
-) {
-    mark(rows, counts, field.first + 1, |row| values.is_valid(row) && values.value_length(row) == 0, example);
-    if field.kind != Kind::Text {
-        return;
-    }
-    mark(rows, counts, field.first + 2, |row| values.is_valid(row) && is_number(values.value(row)), example);
-    let buckets = field.first + FieldSlots::HEAD;
-    for (row, &cell) in rows.cells.iter().enumerate() {
-        if values.is_valid(row) {
-            counts.add(cell, buckets + bucket_of(values.value(row)));
+        if is_text {
+            if is_number(text) {
+                counts.add(cell, field.first + 2);
+            }
+            counts.add(cell, field.first + FieldSlots::HEAD + bucket_of(text));
         }
     }
 }
@@ -180,63 +144,103 @@ fn keys(maps: &MapArray, field: &FieldSlots, rows: &Rows<'_>, counts: &mut Count
         }
         let mut seen = 0_u16;
         (from..upto).for_each(|at| seen |= 1 << bucket_of(keys.value(at as usize)));
-        (0..usize::from(BUCKETS)).filter(|bucket| seen >> bucket & 1 == 1).for_each(|bucket| {
-            counts.add(cell, first + bucket);
-        });
-    }
-}
-
-fn number(
-    column: &ArrayRef,
-    field: &FieldSlots,
-    rows: &Rows<'_>,
-    counts: &mut Counts,
-    example: &mut impl FnMut(u32, usize, Spot),
-) {
-    macro_rules! each {
-        ($($type:ty => $value:expr),* $(,)?) => {
-            $(if let Some(values) = column.as_primitive_opt::<$type>() {
-                return primitive(values, $value, field, rows, counts, example);
-            })*
-        };
-    }
-    let scale = match column.data_type() {
-        DataType::Decimal128(_, scale) => 10_f64.powi(i32::from(*scale)),
-        _ => 1.0,
-    };
-    each!(
-        Float64Type => |value: f64| value,
-        Float32Type => f64::from,
-        Int64Type => |value: i64| value as f64,
-        Int32Type => f64::from,
-        Int16Type => f64::from,
-        Int8Type => f64::from,
-        UInt64Type => |value: u64| value as f64,
-        UInt32Type => f64::from,
-        UInt16Type => f64::from,
-        UInt8Type => f64::from,
-        Decimal128Type => move |value: i128| value as f64 / scale,
-    );
-}
-
-fn primitive<T: ArrowPrimitiveType>(
-    values: &PrimitiveArray<T>,
-    value: impl Fn(T::Native) -> f64,
-    field: &FieldSlots,
-    rows: &Rows<'_>,
-    counts: &mut Counts,
-    example: &mut impl FnMut(u32, usize, Spot),
-) {
-    let all = values.values();
-    let is_zero = |row: usize| values.is_valid(row) && all.get(row).is_some_and(|&number| value(number) == 0.0);
-    mark(rows, counts, field.first + 1, is_zero, example);
-    if field.kind != Kind::Number {
-        return;
-    }
-    let buckets = field.first + FieldSlots::HEAD;
-    for ((row, &cell), &number) in rows.cells.iter().enumerate().zip(all) {
-        if values.is_valid(row) {
-            counts.add(cell, buckets + usize::from(magnitude(value(number))));
+        while seen != 0 {
+            counts.add(cell, first + seen.trailing_zeros() as usize);
+            seen &= seen - 1;
         }
     }
+}
+
+/// Hands an array of numbers of any type, with what makes a float of each, to what comes behind; returns its result.
+macro_rules! of_number {
+    ($column:expr, $values:ident, $value:ident => $then:expr) => {{
+        let scale = match $column.data_type() {
+            DataType::Decimal128(_, scale) => 10_f64.powi(i32::from(*scale)),
+            _ => 1.0,
+        };
+        of_number!(each $column, $values, $value, $then;
+            Float64Type => |value: f64| value,
+            Float32Type => |value: f32| f64::from(value),
+            Int64Type => |value: i64| value as f64,
+            Int32Type => |value: i32| f64::from(value),
+            Int16Type => |value: i16| f64::from(value),
+            Int8Type => |value: i8| f64::from(value),
+            UInt64Type => |value: u64| value as f64,
+            UInt32Type => |value: u32| f64::from(value),
+            UInt16Type => |value: u16| f64::from(value),
+            UInt8Type => |value: u8| f64::from(value),
+            Decimal128Type => move |value: i128| value as f64 / scale
+        );
+    }};
+    (each $column:expr, $values:ident, $value:ident, $then:expr; $($type:ty => $float:expr),*) => {
+        $(if let Some($values) = $column.as_primitive_opt::<$type>() {
+            let $value = $float;
+            return $then;
+        })*
+    };
+}
+
+fn number(column: &ArrayRef, field: &FieldSlots, rows: &Rows<'_>, counts: &mut Counts) {
+    struct Each<'a, 'b>(&'a FieldSlots, &'a Rows<'b>, &'a mut Counts);
+    impl Each<'_, '_> {
+        fn count<T: ArrowPrimitiveType>(self, values: &PrimitiveArray<T>, value: impl Fn(T::Native) -> f64) {
+            let Each(field, rows, counts) = self;
+            let is_number = field.kind == Kind::Number;
+            let buckets = field.first + FieldSlots::HEAD;
+            for ((row, &cell), &number) in rows.cells.iter().enumerate().zip(values.values()) {
+                if values.is_null(row) {
+                    continue;
+                }
+                let number = value(number);
+                if number == 0.0 {
+                    counts.add(cell, field.first + 1);
+                }
+                if is_number {
+                    counts.add(cell, buckets + usize::from(magnitude(number)));
+                }
+            }
+        }
+    }
+    let each = Each(field, rows, counts);
+    of_number!(column, values, value => each.count(values, value));
+}
+
+/// Whether one row of a field's column is counted under `indicator`: the same question as above, asked for one event.
+pub fn holds(column: &ArrayRef, indicator: Indicator, row: usize) -> bool {
+    if column.is_null(row) {
+        return indicator == Indicator::Null;
+    }
+    let bucket_is = |bucket: u8, of: usize| of == usize::from(bucket);
+    if let Some(texts) = column.as_binary_opt::<i32>() {
+        let text = texts.value(row);
+        return match indicator {
+            Indicator::Default => text.is_empty(),
+            Indicator::NumericText => is_number(text),
+            Indicator::Bucket(bucket) => bucket_is(bucket, bucket_of(text)),
+            _ => false,
+        };
+    }
+    if let Some(maps) = column.as_map_opt() {
+        let entries = maps.value(row);
+        let keys = entries.column(0).as_binary_opt::<i32>();
+        return match indicator {
+            Indicator::Default => maps.value_length(row) == 0,
+            Indicator::Key(bucket) => {
+                keys.is_some_and(|keys| keys.iter().flatten().any(|key| bucket_is(bucket, bucket_of(key))))
+            }
+            _ => false,
+        };
+    }
+    match (column.as_list_opt::<i32>(), column.as_boolean_opt(), indicator) {
+        (Some(lists), _, Indicator::Default) => lists.value_length(row) == 0,
+        (_, Some(values), Indicator::Default) => !values.value(row),
+        (_, _, Indicator::Default) => value_of(column, row) == Some(0.0),
+        (_, _, Indicator::Bucket(bucket)) => value_of(column, row).is_some_and(|value| magnitude(value) == bucket),
+        _ => false,
+    }
+}
+
+fn value_of(column: &ArrayRef, row: usize) -> Option<f64> {
+    of_number!(column, values, value => Some(value(values.value(row))));
+    None
 }

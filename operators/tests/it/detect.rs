@@ -55,7 +55,7 @@ pub(crate) fn refused(records: &[Record]) -> RecordBatch {
     let (mut ids, mut times, mut absent) = (UInt32Builder::new(), Int64Builder::new(), BinaryBuilder::new());
     for row in &rows {
         ids.append_null();
-        // Every other one has no event time, and counts by its Kafka timestamp.
+        // Every other one has no event time; when it counts is told apart.
         times.append_option((row.offset % 2 == 0).then_some(row.at));
         absent.append_null();
     }
@@ -90,6 +90,7 @@ pub(crate) fn refused(records: &[Record]) -> RecordBatch {
             absent.clone(),
             absent,
             text(&|_| String::new()),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.at / 1_000 * 1_000))),
         ],
     )
     .unwrap()

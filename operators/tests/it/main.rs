@@ -8,6 +8,7 @@ mod detect;
 mod events;
 mod harness;
 mod judge;
+mod judge_signals;
 mod ledger;
 mod plan;
 mod profile;

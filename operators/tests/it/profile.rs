@@ -9,7 +9,8 @@ use arrow_array::{
 };
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_operators::profile::{
-    Cell, CellKey, Indicator, Layout, ProfileEvents, SenderColumns, delay_bucket, magnitude, read_cells, window_of,
+    Cell, CellKey, Indicator, Kind, Layout, ProfileEvents, SenderColumns, delay_bucket, magnitude, read_cells,
+    window_of,
 };
 use weir_schemas::stage::{Column, event_schema, system};
 use weir_schemas::time::{Epoch, EventTime, Span};
@@ -135,7 +136,8 @@ fn profiled(layout: &Arc<Layout>, parts: &[Vec<Vec<Event>>]) -> Profile {
 /// The same counts, one event at a time.
 fn recount(layout: &Layout, events: &[Event]) -> BTreeMap<(i64, CellKey), BTreeMap<usize, u32>> {
     let mut found: BTreeMap<_, BTreeMap<usize, u32>> = BTreeMap::new();
-    for event in events {
+    let batch = batch(events);
+    for (row, event) in events.iter().enumerate() {
         let part = |at: usize| event.texts[at].clone().unwrap_or_default().into_bytes();
         let key = CellKey { tenant: part(0), event_type: part(1), release: Default::default() };
         let counts = found.entry((window_of(event.time_ms * 1_000, WINDOW), key)).or_default();
@@ -156,6 +158,7 @@ fn recount(layout: &Layout, events: &[Event]) -> BTreeMap<(i64, CellKey), BTreeM
             let keys: BTreeSet<u8> = event.props.iter().map(|(key, _)| (xxh3_64(key.as_bytes()) % 16) as u8).collect();
             let holds = match indicator {
                 Indicator::Events => true,
+                Indicator::Copies => false,
                 Indicator::Delay(bucket) => delay_bucket(event.recorded_ms - event.time_ms) == bucket,
                 Indicator::Schema(bucket) => event.schema % 8 == u32::from(bucket),
                 Indicator::Rule(_) => false,
@@ -170,6 +173,10 @@ fn recount(layout: &Layout, events: &[Event]) -> BTreeMap<(i64, CellKey), BTreeM
                 },
                 Indicator::Key(bucket) => keys.contains(&bucket),
             };
+            if let Some(field) = field.filter(|field| indicator == Indicator::Null || field.kind != Kind::Opaque) {
+                let asked = weir_operators::profile::holds(batch.column(field.column), indicator, row);
+                assert_eq!(asked, holds, "{} {indicator:?} of {:?}", field.name, event.texts);
+            }
             if holds {
                 *counts.entry(slot).or_default() += 1;
             }

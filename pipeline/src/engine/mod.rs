@@ -189,6 +189,8 @@ impl Core {
 
     fn committer(&self, plan: &mut Plan, names: Vec<String>, recovered: Recovered, positions: Positions) -> Committer {
         let post = self.post.clone();
+        let mut samples = std::mem::take(&mut plan.samples);
+        samples.set_topics(recovered.topics.clone());
         Committer {
             store: recovered.store,
             outbox: self.outbox.clone(),
@@ -200,6 +202,7 @@ impl Core {
             sources: names.into_iter().zip(self.shares.clone()).collect(),
             told_at: None,
             watched: std::mem::take(&mut plan.watched),
+            samples,
             positions,
             on_commit: Box::new(move |epoch, at| post.committed(epoch, at)),
         }

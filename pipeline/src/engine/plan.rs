@@ -17,6 +17,7 @@ use crate::deliver::LaneKind;
 use crate::error::Error;
 use crate::progress::Watched;
 use crate::recovery::Fingerprint;
+use crate::samples::Samples;
 use crate::source::{Attend, PartitionPosition, Source};
 
 /// A pipeline, with everything decided before a thread starts.
@@ -45,6 +46,8 @@ pub struct Plan {
     pub destinations: Vec<Destination>,
     /// The views whose completeness is told.
     pub watched: Vec<Watched>,
+    /// What alerts show of their records.
+    pub samples: Samples,
 }
 
 /// A source, and what follows it.

@@ -13,6 +13,7 @@ use weir_sinks::{Deliver, Encode};
 use crate::alerts;
 use crate::config::Pipeline;
 use crate::connect;
+use crate::crash::{self, CrashPoint};
 use crate::deliver::LaneKind;
 use crate::engine::Destination;
 use crate::error::Error;
@@ -46,6 +47,7 @@ pub(super) async fn topics_of(pipeline: &Pipeline, registry: &Registry) -> Resul
             transactional_id: format!("{}/{topic}", pipeline.name),
             partitions: TOPIC_PARTITIONS,
             topic_settings: Default::default(),
+            within_transaction: || crash::pass(CrashPoint::WithinTransaction),
         };
         destinations.push(Destination {
             name,

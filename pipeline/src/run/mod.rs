@@ -32,7 +32,7 @@ use crate::recovery;
 use destinations::{tables_of, topics_of};
 use fingerprint::fingerprint;
 use operators::describe;
-use sources::{graph_of, opener, schema_news, unreadable};
+use sources::{graph_of, opener, samples_of, schema_news, unreadable};
 use tables::layout_of;
 
 /// Runs the pipeline of `file` until it is at its end, is stopped, or fails.
@@ -88,6 +88,7 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
         sources,
         destinations,
         watched: watched(pipeline, &bound)?,
+        samples: samples_of(pipeline, &bound, schemas, running),
     };
     execute(plan, running)
 }

@@ -8,7 +8,7 @@ use weir_judge::settings::Settings;
 use weir_operators::account::TopicNames;
 use weir_operators::deduplicate::Deduplication;
 use weir_operators::detect::{SenderColumns, Thresholds};
-use weir_operators::judge::{Court, Telling};
+use weir_operators::judge::{Court, Names, Telling};
 use weir_operators::maintain::Keeping;
 use weir_operators::profile::{self, Layout};
 use weir_schemas::place::TopicId;
@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::problem::Problem;
 use crate::readers::{self, KeptReader};
 use crate::recovery;
+use crate::samples::{Sampled, Samples};
 use crate::source::Source;
 use crate::source::attend::{Attendant, News};
 use crate::source::describe::Topic;
@@ -218,6 +219,25 @@ pub(super) fn graph_of(
     Box::new(move |topics| SourceGraph { topics, ..graph })
 }
 
+/// What alerts show of their records.
+pub(super) fn samples_of(pipeline: &Pipeline, bound: &Bound, schemas: SchemaCache, running: &Running) -> Samples {
+    let sampled = bound.sources.iter().filter_map(|source| {
+        let config = pipeline.sources.get(&source.name)?;
+        let release = &config.release;
+        let sampled = Sampled {
+            reader: source.reader.clone(),
+            sensitive: config.sensitive.clone(),
+            event_time: config.event_time.clone(),
+            tenant: config.tenant.clone(),
+            event_type: config.event_type.clone(),
+            release: [release.sdk.clone(), release.sdk_version.clone(), release.app_version.clone()],
+        };
+        Some((source.name.clone(), sampled))
+    });
+    let client = consumer_config(&connect::kafka(pipeline), &format!("weir-{}-samples", pipeline.name), 0);
+    Samples::new(sampled.collect(), client, schemas, running.clock.clone())
+}
+
 /// What a source's judge works with.
 fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, source: &BoundSource) -> Judging {
     let index = |field: &Option<String>| field.as_deref().and_then(|field| column_of(&source.columns, field));
@@ -249,6 +269,13 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
         },
         telling: Telling { layout: Arc::new(Layout::new(&source.columns, rules.len(), &identities)), rules },
         court: Court { window: span(judge.window_ms), settle: span(config.allowed_lateness_ms), settings },
+        names: Names {
+            events: kept_events(pipeline, source).map(|table| table.name.to_string()),
+            tenant: config.tenant.clone(),
+            event_type: config.event_type.clone(),
+            release: [&config.release.sdk, &config.release.sdk_version, &config.release.app_version].map(Clone::clone),
+            has_users: config.user.is_some(),
+        },
         policy: alerts::policy(pipeline, &source.contract.rules),
     }
 }

@@ -16,7 +16,7 @@ use arrow_select::filter::filter_record_batch;
 use weir_operators::plan::Plan;
 use weir_operators::prove::{Proof, Unproven};
 use weir_operators::rule::Rule;
-use weir_schemas::avro::{Decoded, Decoder};
+use weir_schemas::avro::{Decoded, Decoder, RefusedRecord};
 use weir_schemas::fate::{Fate, Reason};
 use weir_schemas::frame::FRAME_BYTES;
 use weir_schemas::place::Partition;
@@ -100,24 +100,35 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Refuses a record that has no event: its minute is its Kafka timestamp's, its sender what the headers tell.
-    pub fn refuse(&self, message: &Message, schema_id: Option<u32>, reason: Reason, detail: &str, sheets: &mut Sheets) {
-        self.refuse_for(message, schema_id, reason, detail, &Cause::default(), sheets);
+    /// `watermark` is the partition's where the record stands.
+    pub fn refuse(
+        &self,
+        message: &Message,
+        schema_id: Option<u32>,
+        reason: Reason,
+        detail: &str,
+        watermark: EventTime,
+        sheets: &mut Sheets,
+    ) {
+        self.refuse_for(message, schema_id, (reason, detail), &Cause::default(), watermark, sheets);
     }
 
     fn refuse_for(
         &self,
         message: &Message,
         schema_id: Option<u32>,
-        reason: Reason,
-        detail: &str,
+        (reason, detail): (Reason, &str),
         cause: &Cause<'_>,
+        watermark: EventTime,
         sheets: &mut Sheets,
     ) {
         let sender = self.sender_of_headers(message);
         let minute_of = EventTime::from_ms(message.timestamp_ms().max(0));
+        let counted_at = minute_of.max(watermark);
         self.consume(&sender.tenant, minute_of, reason.fate(), &mut sheets.tallies);
         let source = &self.contract.source;
-        let refusal = Refusal { source, schema_id, event_time: None, reason, detail, sender: &sender, cause };
+        let refusal =
+            Refusal { source, schema_id, event_time: None, counted_at, reason, detail, sender: &sender, cause };
         sheets.refused.refuse(self.partition, message, &refusal);
     }
 
@@ -164,24 +175,16 @@ impl Run<'_> {
         clock: &mut PartitionClock,
         sheets: &mut Sheets,
     ) -> Result<(), Error> {
-        for refused in &decoded.refused {
-            if let Some(message) = messages.get(refused.record as usize) {
-                let is_sensitive = rules::is_sensitive(&self.contract.sensitive, &refused.field);
-                let masked =
-                    format!("field `{}`: {}, its value masked", refused.field, refused.fault.replace('_', " "));
-                let detail = if is_sensitive { &masked } else { &refused.detail };
-                let cause = Cause { field: &refused.field, fault: refused.fault, ..Cause::default() };
-                self.refuse_for(message, Some(schema_id), refused.reason, detail, &cause, sheets);
-            }
-        }
+        let mut undecoded = Undecoded { messages, left: &decoded.refused, schema_id };
         let rows: Vec<&Message> = decoded.records.iter().filter_map(|&at| messages.get(at as usize)).collect();
         if rows.is_empty() {
+            undecoded.refuse_before(self, u32::MAX, clock.watermark(), sheets);
             return Ok(());
         }
         let (times, known) = event_times(decoded.batch.column(self.contract.event_time))?;
         let senders = Senders::of(&decoded.batch, self.contract);
-        let judged = Judged { rows: &rows, times: &times, senders: &senders, schema_id };
-        let in_time = self.judge(&judged, known.as_ref(), clock, sheets);
+        let judged = Judged { rows: &rows, records: &decoded.records, times: &times, senders: &senders, schema_id };
+        let in_time = self.judge(&judged, known.as_ref(), &mut undecoded, clock, sheets);
         let events = self.with_system_columns(decoded.batch, &judged)?;
         let broken = self.broken_rules(&events)?;
         let kept = self.apply_rules(&events, in_time, &broken, &judged, sheets)?;
@@ -194,24 +197,27 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Judges each row's time in the order of the log; true where it goes on.
+    /// Judges each row's time in the order of the log; true where it goes on. Records in between that didn't decode are
+    /// refused in the same order, so that the watermark where they stand is known.
     fn judge(
         &self,
         judged: &Judged<'_>,
         known: Option<&NullBuffer>,
+        undecoded: &mut Undecoded<'_>,
         clock: &mut PartitionClock,
         sheets: &mut Sheets,
     ) -> BooleanArray {
         let mut in_time = BooleanBufferBuilder::new(judged.rows.len());
         for (row, message) in judged.rows.iter().enumerate() {
+            let own = clock.watermark();
+            undecoded.refuse_before(self, judged.records[row], own, sheets);
             if known.is_some_and(|known| known.is_null(row)) {
                 let minute_of = EventTime::from_ms(message.timestamp_ms().max(0));
-                self.refuse_row(judged, row, None, minute_of, Reason::NoEventTime, "", sheets);
+                self.refuse_row(judged, row, None, minute_of, (Reason::NoEventTime, ""), own, sheets);
                 in_time.append(false);
                 continue;
             }
             let time = judged.times[row];
-            let own = clock.watermark();
             let verdict = clock.judge(time, message.timestamp_ms(), &self.contract.bounds, self.held);
             in_time.append(verdict == Verdict::InTime);
             match verdict {
@@ -219,10 +225,10 @@ impl Run<'_> {
                 Verdict::TooLate => {
                     let detail =
                         format!("{} ms older than the partition's watermark", own.0.saturating_sub(time.0) / 1000);
-                    self.refuse_row(judged, row, Some(time), time, Reason::TooLate, &detail, sheets);
+                    self.refuse_row(judged, row, Some(time), time, (Reason::TooLate, &detail), own, sheets);
                 }
                 Verdict::TooLateAfterIdle => {
-                    self.refuse_row(judged, row, Some(time), time, Reason::TooLateAfterIdle, "", sheets);
+                    self.refuse_row(judged, row, Some(time), time, (Reason::TooLateAfterIdle, ""), own, sheets);
                     sheets.judgements.add(&Judgement {
                         judged_at_ms: self.now_ms,
                         topic: self.topic,
@@ -238,10 +244,12 @@ impl Run<'_> {
                     let minute_of = EventTime::from_ms(message.timestamp_ms());
                     let ahead = time.0.saturating_sub(minute_of.0) / 1000;
                     let detail = format!("{ahead} ms beyond the record's timestamp");
-                    self.refuse_row(judged, row, Some(time), minute_of, Reason::FutureEventTime, &detail, sheets);
+                    let refused = (Reason::FutureEventTime, detail.as_str());
+                    self.refuse_row(judged, row, Some(time), minute_of, refused, own, sheets);
                 }
             }
         }
+        undecoded.refuse_before(self, u32::MAX, clock.watermark(), sheets);
         BooleanArray::new(in_time.finish(), None)
     }
 
@@ -299,7 +307,8 @@ impl Run<'_> {
         sheets.tallies.count(self.partition, judged.senders.tenant(row), time, reason.fate() as u8);
         let sender = judged.senders.of_row(row);
         let (source, schema_id) = (&self.contract.source, Some(judged.schema_id));
-        let refusal = Refusal { source, schema_id, event_time: Some(time), reason, detail, sender: &sender, cause };
+        let (event_time, counted_at) = (Some(time), time);
+        let refusal = Refusal { source, schema_id, event_time, counted_at, reason, detail, sender: &sender, cause };
         sheets.refused.refuse(self.partition, judged.rows[row], &refusal);
     }
 
@@ -310,15 +319,16 @@ impl Run<'_> {
         row: usize,
         event_time: Option<EventTime>,
         minute_of: EventTime,
-        reason: Reason,
-        detail: &str,
+        (reason, detail): (Reason, &str),
+        watermark: EventTime,
         sheets: &mut Sheets,
     ) {
         let sender = judged.senders.of_row(row);
+        let counted_at = EventTime::from_ms(judged.rows[row].timestamp_ms().max(0)).max(watermark);
         self.consume(&sender.tenant, minute_of, reason.fate(), &mut sheets.tallies);
         let (source, cause) = (&self.contract.source, &Cause::default());
-        let refusal =
-            Refusal { source, schema_id: Some(judged.schema_id), event_time, reason, detail, sender: &sender, cause };
+        let schema_id = Some(judged.schema_id);
+        let refusal = Refusal { source, schema_id, event_time, counted_at, reason, detail, sender: &sender, cause };
         sheets.refused.refuse(self.partition, judged.rows[row], &refusal);
     }
 
@@ -361,9 +371,33 @@ impl Run<'_> {
     }
 }
 
+/// The records of a run that didn't decode and aren't refused yet.
+struct Undecoded<'a> {
+    messages: &'a [Message],
+    left: &'a [RefusedRecord],
+    schema_id: u32,
+}
+
+impl Undecoded<'_> {
+    /// Refuses those that stand before the run's record `before`.
+    fn refuse_before(&mut self, run: &Run<'_>, before: u32, watermark: EventTime, sheets: &mut Sheets) {
+        while let Some((refused, left)) = self.left.split_first().filter(|(refused, _)| refused.record < before) {
+            self.left = left;
+            let Some(message) = self.messages.get(refused.record as usize) else { continue };
+            let is_sensitive = rules::is_sensitive(&run.contract.sensitive, &refused.field);
+            let masked = format!("field `{}`: {}, its value masked", refused.field, refused.fault.replace('_', " "));
+            let detail = if is_sensitive { &masked } else { &refused.detail };
+            let cause = Cause { field: &refused.field, fault: refused.fault, ..Cause::default() };
+            run.refuse_for(message, Some(self.schema_id), (refused.reason, detail), &cause, watermark, sheets);
+        }
+    }
+}
+
 /// The decoded rows of a run and what was read of each.
 pub(super) struct Judged<'a> {
     rows: &'a [&'a Message],
+    /// Which of the run's records each row was.
+    records: &'a [u32],
     times: &'a [EventTime],
     senders: &'a Senders,
     schema_id: u32,

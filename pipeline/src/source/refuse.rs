@@ -56,6 +56,8 @@ pub struct Refusal<'a> {
     pub schema_id: Option<u32>,
     /// The event time, where it could be read.
     pub event_time: Option<EventTime>,
+    /// When it counts for detectors.
+    pub counted_at: EventTime,
     /// The reason.
     pub reason: Reason,
     /// The field, the rule, or what was wrong with the bytes.
@@ -84,6 +86,7 @@ pub struct RefusedSheet {
     key: BinaryBuilder,
     value: BinaryBuilder,
     headers: BinaryBuilder,
+    counted_at: Int64Builder,
     rows: usize,
 }
 
@@ -105,6 +108,7 @@ impl Default for RefusedSheet {
             key: BinaryBuilder::new(),
             value: BinaryBuilder::new(),
             headers: BinaryBuilder::new(),
+            counted_at: Int64Builder::new(),
             rows: 0,
         }
     }
@@ -132,6 +136,7 @@ impl RefusedSheet {
         let mut bytes = Vec::new();
         message.headers(|name, value| headers::push(&mut bytes, name, value));
         self.headers.append_value(&bytes);
+        self.counted_at.append_value(refusal.counted_at.0);
     }
 
     fn add_cause(&mut self, refusal: &Refusal<'_>) {
@@ -190,6 +195,7 @@ impl RefusedSheet {
         for builder in [&mut self.key, &mut self.value, &mut self.headers] {
             columns.push(Arc::new(builder.finish()));
         }
+        columns.push(Arc::new(self.counted_at.finish()));
         RecordBatch::try_new(refused_schema(), columns).map(Some)
     }
 }

@@ -177,7 +177,7 @@ impl StreamSource {
                 (Some(Resolved::Refuse(reason, detail)), id) => {
                     refuse_all(&run, &messages, id, reason, &detail, partition.clock.watermark(), &mut self.sheets);
                 }
-                _ => take_unframed(&run, &messages, &mut self.sheets),
+                _ => take_unframed(&run, &messages, partition.clock.watermark(), &mut self.sheets),
             }
             plan.greatest.fetch_max(partition.clock.watermark().0, Ordering::Relaxed);
         }
@@ -383,7 +383,7 @@ fn refuse_all(
     sheets: &mut Sheets,
 ) {
     for message in messages {
-        run.refuse(message, id, reason, detail, sheets);
+        run.refuse(message, id, reason, detail, watermark, sheets);
     }
     // That the grace period is over was decided by the clock; that a schema is incompatible was not.
     if let (Reason::UnknownSchema, Some(first)) = (reason, messages.first()) {
@@ -400,11 +400,11 @@ fn refuse_all(
     }
 }
 
-fn take_unframed(run: &Run<'_>, messages: &[Message], sheets: &mut Sheets) {
+fn take_unframed(run: &Run<'_>, messages: &[Message], watermark: EventTime, sheets: &mut Sheets) {
     for message in messages {
         match message.value().map(frame) {
             None => run.tombstone(message, sheets),
-            Some(Err((reason, detail))) => run.refuse(message, None, reason, &detail, sheets),
+            Some(Err((reason, detail))) => run.refuse(message, None, reason, &detail, watermark, sheets),
             Some(Ok(_)) => {}
         }
     }

@@ -45,7 +45,8 @@ fn run_child(folder: &Path, workers: usize, crash_at: Option<String>) -> bool {
 
 #[test]
 fn a_crash_at_every_point_in_turn_changes_nothing() {
-    for point in CrashPoint::ALL {
+    // This world has no Kafka, and so no transactions.
+    for point in CrashPoint::ALL.into_iter().filter(|point| *point != CrashPoint::WithinTransaction) {
         let folder = tempfile::tempdir().expect("a folder");
         let mut random = Random(point as u64 + 1);
         let mut crashes = 0;

@@ -534,6 +534,7 @@ impl World {
             .into(),
         };
         Plan {
+            samples: Default::default(),
             name: "invented".to_owned(),
             state: self.folder.join("state"),
             store: StoreOptions { cache_bytes: 8 << 20, write_buffer_bytes: 4 << 20 },

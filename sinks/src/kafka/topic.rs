@@ -62,6 +62,8 @@ pub struct TopicSettings {
     pub partitions: i32,
     /// The first topic's settings by Kafka's names, if Weir makes it.
     pub topic_settings: BTreeMap<String, String>,
+    /// Called when the messages of a transaction are handed over and it isn't committed: a place for tests to crash at.
+    pub within_transaction: fn(),
 }
 
 /// Sends messages that an [`AlertEncoder`](super::AlertEncoder) or a [`QuarantineEncoder`](super::QuarantineEncoder) encoded.
@@ -306,6 +308,7 @@ impl Session {
                     self.produce(current, message)?;
                 }
             }
+            (self.settings.within_transaction)();
             self.producer.commit_transaction(STEP_WITHIN)?;
             self.open_since = None;
         }

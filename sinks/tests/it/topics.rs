@@ -50,6 +50,7 @@ fn settings(topic: &str) -> TopicSettings {
         current_topic: None,
         transactional_id: format!("{topic}-sender"),
         partitions: 3,
+        within_transaction: || {},
         topic_settings: BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]),
     }
 }

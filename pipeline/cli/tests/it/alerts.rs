@@ -81,7 +81,7 @@ fn opened_worse_resolved_opened(_: usize, minute: usize) -> u32 {
 }
 
 /// The committed messages of a topic of one partition: key, `weir_id`, value.
-fn messages(topic: &str) -> Vec<(String, String, Vec<u8>)> {
+pub(crate) fn messages(topic: &str) -> Vec<(String, String, Vec<u8>)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", parts().kafka())
         .set("group.id", "test")

@@ -4,10 +4,13 @@
 
 mod ahead;
 mod alerts;
+mod alerts_killed;
 mod detect;
 mod disk;
 mod evaluable;
+mod history;
 mod idle;
+mod judged;
 mod log;
 mod mutated;
 #[path = "../../../../schemas/tests/it/mutations.rs"]

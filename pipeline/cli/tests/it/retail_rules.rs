@@ -22,6 +22,24 @@ const BROKEN: &[(&str, &str, u64)] = &[
     ("countries_exist", "Country IN ('Unspecified', 'European Community', 'RSA', 'EIRE', 'Channel Islands')", 9_519),
 ];
 
+/// A small shop is judged by the day.
+const JUDGE: &str = "\n[alerts.judge]\nwindow_ms = 86400000\nlearn_windows = 28\n";
+
+/// What the judge says of the shop: each alert has a sentence, an owner's question to ask, and blames no release, since the
+/// shop names none.
+fn alerts_read_sensibly(bench: &Bench) {
+    let told = bench.ask(
+        "SELECT toDate(window_start), status, severity, cause_kind, cause, tenant_count, rule, detail, affected_records, \
+         records FROM weir_alerts_history WHERE status IN ('open', 'reopened') ORDER BY window_start, fingerprint",
+    );
+    println!("retail, alerts as they open:\n{told}");
+    assert_eq!(bench.ask("SELECT countIf(detail = '' OR query = '') FROM weir_alerts_history"), "0");
+    let queries = bench.ask("SELECT DISTINCT query FROM weir_alerts_history FORMAT TSVRaw");
+    for query in queries.lines().filter(|query| !query.is_empty()) {
+        assert_ne!(bench.ask(&format!("SELECT count() FROM ({query})")), "0", "{query}");
+    }
+}
+
 #[test]
 fn a_pack_of_rules_finds_the_faults_of_a_real_shop() {
     let Some(path) = data() else { return };
@@ -31,7 +49,7 @@ fn a_pack_of_rules_finds_the_faults_of_a_real_shop() {
     std::fs::copy(folder.join("../../replay/presets/retail.avsc"), avsc).unwrap();
     let rules = std::fs::read_to_string(bench.folder.path().join("rules.toml")).unwrap();
     let pipeline = std::fs::read_to_string(bench.file()).unwrap();
-    std::fs::write(bench.file(), pipeline + &rules).unwrap();
+    std::fs::write(bench.file(), pipeline + &rules + JUDGE).unwrap();
     let csv = path.display().to_string();
     let produce = ["produce", "--topic", &bench.topic, "--partitions", "4", "--csv", &csv, "--retail"];
     bench.weir(&[&produce[..], &["--duplicates", "0.01", "--seed", "7"]].concat()).fine();
@@ -59,5 +77,6 @@ fn a_pack_of_rules_finds_the_faults_of_a_real_shop() {
     assert_eq!(bench.ask(negative), "1\t1\t-11062.06\tUnitPrice >= 0\tcritical\tledger\t1");
     let refused = clickhouse(&oracle, "SELECT count() FROM sales WHERE UnitPrice < 0", &[]);
     assert_eq!(bench.ask("SELECT 541909 - sum(accepted) FROM weir_ledger"), refused);
+    alerts_read_sensibly(&bench);
     println!("retail, lines by broken rule, all as ClickHouse counts them: {}", told.join(", "));
 }

@@ -1,0 +1,287 @@
+//! Every kind of fault from events to one alert on virtual time: the release at fault is named, and no other alert opens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow_array::builder::{BinaryBuilder, ListBuilder, MapBuilder, MapFieldNames, UInt16Builder};
+use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array};
+use weir_judge::settings::Settings;
+use weir_operators::account::TopicNames;
+use weir_operators::detect::policy::Policy;
+use weir_operators::judge::{Court, Judge, Names, Raise, Telling};
+use weir_operators::operator::{Context, Effects, Operator};
+use weir_operators::profile::{Layout, ProfileCopies, ProfileEvents, ProfileRefused, SenderColumns};
+use weir_operators::state::{StateRegistry, Store, StoreOptions};
+use weir_schemas::fate::Reason;
+use weir_schemas::stage::{Column, broken_rule_field, marked_event_schema, system};
+use weir_schemas::tables;
+use weir_schemas::time::{Epoch, EventTime, Span};
+use weir_schemas::types::{ColumnType, Width};
+
+use crate::detect::{Record, refused};
+use crate::judge::{hand, rows_of};
+
+const WINDOW: Span = Span::from_ms(60_000);
+const WINDOWS: i64 = 60;
+/// The window in which the fault begins.
+const BAD_FROM: i64 = 45;
+const BAD: &str = "2.1.0";
+const BYTES: usize = 64 << 20;
+
+/// What is wrong with the bad release, or with all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    Nothing,
+    Null,
+    Default,
+    TextForNumber,
+    Enum,
+    Amounts,
+    Property,
+    NewType,
+    VanishedType,
+    Silence,
+    Late,
+    Clock,
+    Schema,
+    Rule,
+    Copies,
+    Refused,
+}
+
+/// A fault, the words that may name it in the alert, and the field that it is in.
+const FAULTS: [(Wrong, &[&str], &str); 15] = [
+    (Wrong::Null, &["null"], "amount"),
+    (Wrong::Default, &["default value", "share of a range of numbers"], "items"),
+    (Wrong::TextForNumber, &["other type than planned", "share of a value"], "country"),
+    (Wrong::Enum, &["share of a value"], "country"),
+    (Wrong::Amounts, &["share of a range of numbers"], "amount"),
+    (Wrong::Property, &["share of a value", "default value"], "props"),
+    (Wrong::NewType, &["share of the event type"], ""),
+    (Wrong::VanishedType, &["share of the event type"], ""),
+    (Wrong::Silence, &["number of events"], ""),
+    (Wrong::Late, &["late"], ""),
+    (Wrong::Clock, &["clock skew"], ""),
+    (Wrong::Schema, &["schema id"], ""),
+    (Wrong::Rule, &["breaks a rule"], ""),
+    (Wrong::Copies, &["duplicate"], ""),
+    (Wrong::Refused, &["refused"], ""),
+];
+
+fn columns() -> Vec<Column> {
+    let text = |name: &str| Column::new(name, ColumnType::String);
+    let mut columns: Vec<Column> =
+        ["tenant", "type", "user", "sdk", "sdk_version", "app_version", "country"].map(text).into();
+    columns.push(Column::new("amount", ColumnType::Float64.nullable()));
+    columns.push(Column::new("items", ColumnType::Int(Width::W32)));
+    columns.push(Column::new("props", ColumnType::Map(Box::new(ColumnType::String), Box::new(ColumnType::String))));
+    columns
+}
+
+struct Event {
+    version: &'static str,
+    kind: &'static str,
+    user: String,
+    country: &'static str,
+    amount: Option<f64>,
+    items: i32,
+    props: Vec<&'static str>,
+    time: i64,
+    recorded_ms: i64,
+    schema: u32,
+    breaks: bool,
+}
+
+fn event(window: i64, version: &'static str, wrong: Wrong, random: &mut fastrand::Rng) -> Event {
+    let often = random.u8(0..10) < 6;
+    let is = |of: Wrong, random: bool| wrong == of && random;
+    let time = window * WINDOW.0 + random.i64(0..WINDOW.0);
+    let kind = ["view", "view", "view", "view", "view", "search", "search", "buy", "buy", "buy"][random.usize(0..10)];
+    let kind = match kind {
+        "view" if is(Wrong::NewType, often) => "veiw",
+        "buy" if wrong == Wrong::VanishedType => "view",
+        kind => kind,
+    };
+    let country = ["DE", "DE", "US", "GB"][random.usize(0..4)];
+    let amount = random.f64() * 90.0 + 1.0;
+    let delay_ms = match wrong {
+        Wrong::Late if often => 1_800_000,
+        Wrong::Clock if often => -900_000,
+        _ => 500,
+    };
+    Event {
+        version,
+        kind,
+        user: format!("u{}", random.u32(0..800)),
+        country: if is(Wrong::Enum, often) {
+            "Germany"
+        } else if is(Wrong::TextForNumber, often) {
+            "49"
+        } else {
+            country
+        },
+        amount: (!is(Wrong::Null, often)).then_some(if is(Wrong::Amounts, often) { amount * 1_000.0 } else { amount }),
+        items: if is(Wrong::Default, often) { 0 } else { random.i32(1..5) },
+        props: if is(Wrong::Property, often) { vec!["cuontry"] } else { vec!["path", "device"] },
+        time,
+        recorded_ms: time / 1_000 + delay_ms,
+        schema: if is(Wrong::Schema, often) { 12 } else { 7 },
+        breaks: is(Wrong::Rule, often),
+    }
+}
+
+fn events(window: i64, wrong: Wrong, random: &mut fastrand::Rng) -> Vec<Event> {
+    let is_on = window >= BAD_FROM;
+    let mut events = Vec::new();
+    for version in ["1.0.0", "2.0.0", BAD] {
+        let count = random.usize(140..180);
+        let count = if wrong == Wrong::Silence && is_on { count / 12 } else { count };
+        let wrong = if version == BAD && is_on { wrong } else { Wrong::Nothing };
+        events.extend((0..count).map(|_| event(window, version, wrong, random)));
+    }
+    events.sort_by_key(|event| event.time);
+    events
+}
+
+fn batch(events: &[&Event], first_offset: i64) -> RecordBatch {
+    let text = |of: &dyn Fn(&Event) -> String| -> ArrayRef {
+        let mut column = BinaryBuilder::new();
+        events.iter().for_each(|event| column.append_value(of(event)));
+        Arc::new(column.finish())
+    };
+    let names = MapFieldNames { entry: "entries".into(), key: "key".into(), value: "value".into() };
+    let mut maps = MapBuilder::new(Some(names), BinaryBuilder::new(), BinaryBuilder::new())
+        .with_keys_field(ColumnType::String.field("key"))
+        .with_values_field(ColumnType::String.field("value"));
+    let mut broken = ListBuilder::new(UInt16Builder::new()).with_field(broken_rule_field());
+    for event in events {
+        for key in &event.props {
+            maps.keys().append_value(key);
+            maps.values().append_value("x");
+        }
+        maps.append(true).unwrap();
+        if event.breaks {
+            broken.values().append_value(0);
+        }
+        broken.append(true);
+    }
+    let count = events.len();
+    let offsets = first_offset..first_offset + count as i64;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt16Array::from(vec![0; count])),
+        Arc::new(Int32Array::from(vec![0; count])),
+        Arc::new(Int64Array::from_iter_values(offsets)),
+        Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.recorded_ms))),
+        Arc::new(UInt32Array::from_iter_values(events.iter().map(|event| event.schema))),
+        Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.time))),
+        text(&|_| "acme".to_owned()),
+        text(&|event| event.kind.to_owned()),
+        text(&|event| event.user.clone()),
+        text(&|_| "web".to_owned()),
+        text(&|event| event.version.to_owned()),
+        text(&|_| String::new()),
+        text(&|event| event.country.to_owned()),
+        Arc::new(Float64Array::from_iter(events.iter().map(|event| event.amount))),
+        Arc::new(Int32Array::from_iter_values(events.iter().map(|event| event.items))),
+        Arc::new(maps.finish()),
+        Arc::new(broken.finish()),
+    ];
+    RecordBatch::try_new(marked_event_schema(&self::columns()), columns).unwrap()
+}
+
+/// A judging worker.
+struct Bench {
+    events: ProfileEvents,
+    copies: ProfileCopies,
+    refused: ProfileRefused,
+    judge: Judge,
+    raise: Raise,
+    _store: (Arc<Store>, tempfile::TempDir),
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
+        let registry = |name: &str| StateRegistry::new(store.clone(), name, 0, 1, Epoch(1)).unwrap();
+        let identities = ["tenant", "type", "user", "sdk", "sdk_version", "app_version"];
+        let layout = Arc::new(Layout::new(&columns(), 1, &identities));
+        let at = |column: usize| Some(system::COUNT + column);
+        let senders = SenderColumns { tenant: at(0), event_type: at(1), user: at(2), release: [at(3), at(4), at(5)] };
+        let settings = Settings { learn_windows: 20, ..Settings::default() };
+        let court = Court { window: WINDOW, settle: Span(0), settings };
+        let topics = vec![TopicNames { source: "shop".into(), topic: "events".into() }];
+        let telling = Telling { layout: layout.clone(), rules: vec!["positive".to_owned()] };
+        let names = Names { has_users: true, ..Names::default() };
+        Bench {
+            events: ProfileEvents::new(layout.clone(), senders, WINDOW),
+            copies: ProfileCopies::new(layout, senders, WINDOW),
+            refused: ProfileRefused::new(WINDOW),
+            judge: Judge::new(court.clone(), telling, BYTES, &mut registry("judge")).unwrap(),
+            raise: Raise::new(court, names, "shop", Policy::default(), topics, BYTES, &mut registry("raise")).unwrap(),
+            _store: (store, folder),
+        }
+    }
+
+    /// One window as one epoch; the steps of alerts that it made.
+    fn window(&mut self, window: i64, wrong: Wrong, random: &mut fastrand::Rng) -> Vec<BTreeMap<String, String>> {
+        let end = EventTime((window + 1) * WINDOW.0);
+        let all = events(window, wrong, random);
+        let is_bad = |event: &&Event| window >= BAD_FROM && event.version == BAD && event.user.len() % 2 == 0;
+        let lost: Vec<&Event> = all.iter().filter(|event| wrong == Wrong::Refused && is_bad(event)).collect();
+        let kept: Vec<&Event> = all.iter().filter(|event| wrong != Wrong::Refused || !is_bad(event)).collect();
+        let mut effects = Effects::default();
+        let mut cx = Context::new(Epoch(1), end, &mut effects);
+        self.events.on_batch(batch(&kept, window * 10_000), &mut cx).unwrap();
+        self.events.end_of_epoch(&mut cx).unwrap();
+        let copies: Vec<&Event> = all.iter().filter(|event| wrong == Wrong::Copies && is_bad(event)).collect();
+        if !copies.is_empty() {
+            self.copies.on_batch(batch(&copies, window * 10_000 + 5_000), &mut cx).unwrap();
+            self.copies.end_of_epoch(&mut cx).unwrap();
+        }
+        let records: Vec<Record> = (0..)
+            .zip(&lost)
+            .map(|(at, event)| Record {
+                at: event.time,
+                release: event.version,
+                refused: Some((Reason::Rule, "positive")),
+                offset: window * 10_000 + 7_000 + at,
+            })
+            .collect();
+        if !records.is_empty() {
+            self.refused.on_batch(refused(&records), &mut cx).unwrap();
+            self.refused.end_of_epoch(&mut cx).unwrap();
+        }
+        let effects = hand(&mut self.judge, effects, end);
+        let effects = hand(&mut self.raise, effects, end);
+        let history = effects.changes.into_iter().filter(|changes| *changes.table == *tables::ALERTS_HISTORY);
+        history.flat_map(|changes| rows_of(&changes.rows)).collect()
+    }
+}
+
+fn alerts_of(wrong: Wrong) -> Vec<BTreeMap<String, String>> {
+    let mut random = fastrand::Rng::with_seed(17);
+    let mut bench = Bench::new();
+    (0..WINDOWS).flat_map(|window| bench.window(window, wrong, &mut random)).collect()
+}
+
+#[test]
+fn every_kind_of_fault_is_one_alert_that_names_its_release() {
+    let mut failed = Vec::new();
+    for (wrong, words, field) in FAULTS {
+        let told = alerts_of(wrong);
+        let fingerprints: BTreeSet<&String> = told.iter().map(|row| &row["fingerprint"]).collect();
+        let opened = told.iter().find(|row| row["status"] == "open");
+        let said = opened.map(|row| (row["cause"].as_str(), row["indicator"].as_str(), row["detail"].as_str()));
+        println!("{wrong:?}: {} alerts, {} steps: {said:?}", fingerprints.len(), told.len());
+        let is_right = opened.is_some_and(|row| {
+            let of_release = (row["sdk_version"] == BAD) != (wrong == Wrong::Silence);
+            of_release && words.contains(&row["indicator"].as_str()) && row["fields"] == field
+        });
+        if fingerprints.len() != 1 || !is_right {
+            failed.push((wrong, told));
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert_eq!(alerts_of(Wrong::Nothing), Vec::new());
+}

@@ -1,0 +1,250 @@
+//! What judging costs: events of fifty fields from a thousand releases, with the judge off and on, in one run.
+//!
+//! Off, the fields that no view reads aren't even decoded, while the judge looks at every field. So both are measured
+//! twice: alone, and with the events kept in ClickHouse, for which every field is decoded in any case. A million events
+//! over six hours of event time, ten tenants, five types, releases drawn log-uniformly; `WEIR_BENCH_EVENTS` changes the
+//! number. CPU seconds are those of Weir's process alone, start-up included.
+
+#![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use apache_avro::types::Value;
+use weir_replay::parts::{Parts, PartsOptions};
+use weir_replay::produce::faults::Faults;
+use weir_replay::produce::rows::{Row, Rows};
+use weir_replay::produce::{Job, ProduceError, Target, produce};
+use weir_schemas::registry::{Registry, Settings};
+
+const WEIR: &str = env!("CARGO_BIN_EXE_weir");
+const START_MS: i64 = 1_767_225_600_000;
+const HOURS: u64 = 6;
+const RELEASES: f64 = 1_000.0;
+/// Fields beside the eight that say whose an event is: texts of few values, texts that may be missing, numbers.
+const TEXTS: usize = 14;
+const MAYBE: usize = 10;
+const LONGS: usize = 9;
+const DOUBLES: usize = 9;
+
+fn schema() -> String {
+    let named = |name: &str, of: &str| format!(r#"{{"name": "{name}", "type": {of}}}"#);
+    let text = "\"string\"";
+    let mut fields: Vec<String> = ["event_id", "tenant", "type", "user_id", "sdk", "sdk_version", "app_version"]
+        .map(|name| named(name, text))
+        .into();
+    fields.push(named("occurred_at", r#"{"type": "long", "logicalType": "timestamp-millis"}"#));
+    fields.extend((0..TEXTS).map(|at| named(&format!("text{at}"), text)));
+    fields.extend((0..MAYBE).map(|at| named(&format!("maybe{at}"), r#"["null", "string"]"#)));
+    fields.extend((0..LONGS).map(|at| named(&format!("long{at}"), "\"long\"")));
+    fields.extend((0..DOUBLES).map(|at| named(&format!("double{at}"), "\"double\"")));
+    format!(r#"{{"type": "record", "name": "Wide", "fields": [{}]}}"#, fields.join(", "))
+}
+
+struct Wide {
+    schema: String,
+    made: u64,
+    count: u64,
+    random: fastrand::Rng,
+    /// Tenant, type and release of every cell.
+    cells: Arc<Mutex<HashSet<(u8, u8, u16)>>>,
+}
+
+impl Rows for Wide {
+    fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, ProduceError> {
+        if self.made == self.count {
+            return Ok(None);
+        }
+        let time_ms = START_MS + (self.made * HOURS * 3_600_000 / self.count) as i64;
+        self.made += 1;
+        let random = &mut self.random;
+        let text = |text: String| Value::String(text);
+        let (tenant, kind) = (random.u8(0..10), random.u8(0..5));
+        let release = RELEASES.powf(random.f64()) as u16;
+        self.cells.lock().unwrap().insert((tenant, kind, release));
+        let user = format!("u{:06}", random.u32(0..50_000));
+        let mut fields = vec![
+            ("event_id".to_owned(), text(format!("{:016x}", random.u64(..)))),
+            ("tenant".to_owned(), text(format!("shop-{tenant}"))),
+            ("type".to_owned(), text(format!("type-{kind}"))),
+            ("user_id".to_owned(), text(user.clone())),
+            ("sdk".to_owned(), text(["android", "ios", "web"][usize::from(release % 3)].to_owned())),
+            ("sdk_version".to_owned(), text(format!("4.{release}.0"))),
+            ("app_version".to_owned(), text("7.1".to_owned())),
+            ("occurred_at".to_owned(), Value::TimestampMillis(time_ms)),
+        ];
+        fields.extend((0..TEXTS).map(|at| (format!("text{at}"), text(format!("value-{}", random.u8(0..8))))));
+        for at in 0..MAYBE {
+            let value = match random.u8(0..3) {
+                0 => Value::Union(0, Box::new(Value::Null)),
+                of => Value::Union(1, Box::new(text(format!("some-{of}")))),
+            };
+            fields.push((format!("maybe{at}"), value));
+        }
+        fields.extend((0..LONGS).map(|at| (format!("long{at}"), Value::Long(random.i64(0..5_000)))));
+        fields.extend((0..DOUBLES).map(|at| (format!("double{at}"), Value::Double(random.f64() * 100.0))));
+        let value = Value::Record(fields);
+        Ok(Some(Row { value, time_ms: Some(time_ms), key: Some(user.into_bytes()), release: None, is_spoiled: false }))
+    }
+
+    fn share_done(&self) -> Option<f64> {
+        Some(self.made as f64 / self.count as f64)
+    }
+}
+
+const PIPELINE: &str = r#"
+name = "wide"
+state = "state"
+workers = 2
+epoch_ms = 1000
+[kafka]
+brokers = "${BROKERS}"
+[registry]
+url = "${REGISTRY}"
+[clickhouse]
+url = "${CLICKHOUSE}"
+database = "${DATABASE}"
+[sources.events]
+topics = ["wide"]
+schema_file = "event.avsc"
+event_time = "occurred_at"
+tenant = "tenant"
+event_type = "type"
+user = "user_id"
+release = { sdk = "sdk", sdk_version = "sdk_version", app_version = "app_version" }
+disorder_ms = 5000
+idle_after_ms = 2000
+allowed_lateness_ms = 60000
+KEPT
+[views.by_hour]
+file = "by_hour.sql"
+JUDGE
+"#;
+const VIEW: &str = "SELECT toStartOfInterval(occurred_at, INTERVAL 1 HOUR) AS window_start, tenant, count() AS events \
+                    FROM events GROUP BY window_start, tenant";
+
+fn main() {
+    // `cargo test` builds benches and runs them with this flag; a benchmark is no test.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let events: u64 = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let folder = tempfile::tempdir().unwrap();
+    let parts = Parts::start(&PartsOptions {
+        folder: folder.path().join("parts"),
+        kafka: true,
+        registry: true,
+        clickhouse: true,
+        front: vec![WEIR.into(), "clickhouse".into()],
+        ..PartsOptions::default()
+    })
+    .unwrap();
+    let cells: Arc<Mutex<HashSet<(u8, u8, u16)>>> = Arc::default();
+    fill(&parts, events, cells.clone());
+    let cells = cells.lock().unwrap().len();
+    println!("{events} events of 50 fields, {cells} of tenant, type and release, {HOURS} windows, 2 workers\n");
+    println!("{:<34} {:>12} {:>10} {:>12} {:>10}", "", "CPU-s per M", "seconds", "state bytes", "adds");
+    for (name, kept) in
+        [("fields that no view reads skipped", ""), ("events kept in ClickHouse", "keep_events_days = 10000")]
+    {
+        let off = run(&parts, events, kept, "");
+        report(name, events, &off, None);
+        let on = run(&parts, events, kept, "[alerts.judge]\n");
+        report("  the same, judged", events, &on, Some(&off));
+        let bytes = on.state_bytes.saturating_sub(off.state_bytes);
+        println!("  state by judging: {} bytes per field and cell\n", bytes / (cells as u64 * 50).max(1));
+    }
+}
+
+struct Cost {
+    cpu: Duration,
+    wall: Duration,
+    state_bytes: u64,
+}
+
+fn report(name: &str, events: u64, cost: &Cost, off: Option<&Cost>) {
+    let per_million = |cost: &Cost| cost.cpu.as_secs_f64() * 1e6 / events as f64;
+    let adds = off.map(|off| format!("{:.0} %", (per_million(cost) / per_million(off) - 1.0) * 100.0));
+    let (seconds, adds) = (cost.wall.as_secs_f64(), adds.unwrap_or_default());
+    println!("{name:<34} {:>12.2} {seconds:>10.1} {:>12} {adds:>10}", per_million(cost), cost.state_bytes);
+}
+
+fn fill(parts: &Parts, events: u64, cells: Arc<Mutex<HashSet<(u8, u8, u16)>>>) {
+    let random = fastrand::Rng::with_seed(1);
+    let job = Job {
+        rows: Box::new(Wide { schema: schema(), made: 0, count: events, random, cells }),
+        target: Target {
+            kafka: BTreeMap::from([("bootstrap.servers".to_owned(), parts.kafka())]),
+            topic: "wide".to_owned(),
+            partitions: Some(8),
+            event_timestamps: true,
+        },
+        registry: Registry::new(Settings::new(parts.registry())).unwrap(),
+        subject: None,
+        rate: None,
+        limit: None,
+        faults: Faults::default(),
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(produce(job, |_| true)).unwrap();
+}
+
+fn run(parts: &Parts, events: u64, kept: &str, judge: &str) -> Cost {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("event.avsc", &schema());
+    write("by_hour.sql", VIEW);
+    write("pipeline.toml", &PIPELINE.replace("KEPT", kept).replace("JUDGE", judge));
+    let database = weir_replay::parts::unique("wide");
+    let began = Instant::now();
+    let process = Command::new(WEIR)
+        .args(["run", "pipeline.toml", "--until-end"])
+        .current_dir(folder.path())
+        .env("BROKERS", parts.kafka())
+        .env("REGISTRY", parts.registry())
+        .env("CLICKHOUSE", parts.clickhouse())
+        .env("DATABASE", &database)
+        .env("RUST_LOG", "warn")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+        .id();
+    let cpu = wait(process);
+    let answer = Command::new("curl")
+        .args(["-s", &format!("{}/?database={database}", parts.clickhouse()), "-d", "SELECT sum(events) FROM by_hour"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), events.to_string(), "rows are missing");
+    Cost { cpu, wall: began.elapsed(), state_bytes: bytes_below(&folder.path().join("state")) }
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(facts) if facts.is_dir() => bytes_below(&entry.path()),
+        // The log of what was written since the last flush isn't state.
+        Ok(facts) if entry.path().extension().is_some_and(|kind| kind == "sst") => facts.len(),
+        _ => 0,
+    };
+    entries.map(of).sum()
+}
+
+/// Waits for a child that has to end well; the CPU time that it used.
+fn wait(process: u32) -> Duration {
+    let (mut usage, mut status) = (std::mem::MaybeUninit::<libc::rusage>::zeroed(), 0);
+    // SAFETY: writes the two values that it is given; the child is ours and nobody else waits for it.
+    let usage = unsafe {
+        libc::wait4(process as libc::pid_t, &mut status, 0, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    assert_eq!(status, 0, "the pipeline failed");
+    let seconds = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
