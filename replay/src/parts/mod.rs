@@ -226,7 +226,9 @@ impl Parts {
                     })
                 })
                 .collect();
-            ending.into_iter().fold(Ok(()), |all, thread| all.and(thread.join().unwrap_or(Ok(()))))
+            let ended: Vec<_> = ending.into_iter().map(|thread| thread.join().unwrap_or(Ok(()))).collect();
+            // All are waited for, also when one of them fails.
+            ended.into_iter().collect()
         });
         if let Some(mut keeper) = lock(&self.keeper).take() {
             drop(keeper.stdin.take());

@@ -64,7 +64,7 @@ fn refused() -> String {
 }
 
 fn lines(is_clean: bool) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let now = weir_pipeline::clock::Clock::System.now_ms() as u64;
     let mut random = fastrand::Rng::with_seed(if is_clean { 5 } else { 23 });
     let mut lines = String::new();
     for id in 0..EVENTS {

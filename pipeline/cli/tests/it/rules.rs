@@ -29,7 +29,7 @@ const REFUSED: &str = "type NOT IN ('purchase', 'signup', 'view') OR NOT match(c
 
 /// Events of the last half hour; every seventh is there twice.
 fn lines() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let now = weir_pipeline::clock::Clock::System.now_ms() as u64;
     let mut random = fastrand::Rng::with_seed(11);
     let mut lines = String::new();
     for id in 0..EVENTS {
