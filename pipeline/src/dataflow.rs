@@ -17,6 +17,7 @@
 //!   refused ─▶ profile refused ══╩═▶ judge ═▶ raise      (by tenant, then all tenants together)
 //!
 //!  ─▶ stays on the worker   ═▶ goes to the worker of the key group
+//!  Where a source has a retry topic, what came from it is left out before detect, profile and a team's own operators.
 //!  A source without an event id has `tally` in the place of identify and deduplicate.
 //!
 //!  every operator ┄┄▶ end of epoch: state and rows ┄┄▶ gathered ─▶ commit ─▶ outbox ─▶ deliver
@@ -45,6 +46,7 @@ use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
 use weir_operators::detect::policy::Policy;
 use weir_operators::detect::{CountAccepted, CountRefused, Detect, SenderColumns, Thresholds};
 use weir_operators::judge::{Court, Judge, Raise, Telling};
+use weir_operators::leave_out::LeaveOut;
 use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::moment::Moment;
 use weir_operators::profile::{self, ProfileEvents, ProfileRefused};
@@ -79,6 +81,8 @@ pub struct SourceGraph {
     pub schema: arrow_schema::SchemaRef,
     /// The topics of all sources, by number.
     pub topics: Vec<TopicNames>,
+    /// The number of the topic that retried records come from, if there is one.
+    pub retry_topic: Option<u16>,
     /// Index of the tenant in a batch of events.
     pub tenant: Option<usize>,
     /// Index of the event id in a batch of events, and how copies are told; absent, nothing is deduplicated.
@@ -152,17 +156,19 @@ pub fn build<'scope>(
     let (accepted, tallies) = accept(graph, wiring, from.events)?;
     keep_books(graph, wiring, from.tallies.concat(tallies))?;
     record(graph, wiring, accepted.clone(), from.refused.clone())?;
+    let firsts = firsts(graph, wiring, "accepted", accepted.clone())?;
+    let first_refused = self::firsts(graph, wiring, "refused", from.refused)?;
     for (plan, keeping) in &graph.views {
         view(plan, *keeping, wiring, accepted.clone())?;
     }
     if let Some((columns, thresholds)) = &graph.detect {
-        detect(graph, *columns, thresholds, wiring, accepted.clone(), from.refused.clone())?;
+        detect(graph, *columns, thresholds, wiring, firsts.clone(), first_refused.clone())?;
     }
     if let Some(judging) = &graph.judge {
-        judge(graph, judging, wiring, accepted.clone(), from.refused)?;
+        judge(graph, judging, wiring, firsts.clone(), first_refused)?;
     }
     for (name, operator) in &graph.custom {
-        custom(name, operator, graph, wiring, accepted.clone())?;
+        custom(name, operator, graph, wiring, firsts.clone())?;
     }
     accepted.probe_with(&wiring.probe);
     Ok(from.activator)
@@ -187,6 +193,18 @@ fn accept<'scope>(
     two(operate(&name, one(identified)?, by_id, host, move |registry| {
         Ok(Box::new(Deduplicate::new(settings, registry)?))
     })?)
+}
+
+/// Without what came from the retry topic: its windows were judged long ago, and a team's operators count on lateness.
+fn firsts<'scope>(
+    graph: &SourceGraph,
+    wiring: &Wiring,
+    what: &str,
+    batches: BatchStream<'scope>,
+) -> Result<BatchStream<'scope>, Error> {
+    let Some(topic) = graph.retry_topic else { return Ok(batches) };
+    let name = format!("{}/leave out retried {what}", graph.name);
+    one(operate(&name, batches, Route::Pipeline, &wiring.host, move |_| Ok(Box::new(LeaveOut::new(topic))))?)
 }
 
 /// tallies ─▶ count ─▶ gather ═▶ ledger

@@ -34,7 +34,12 @@ struct View {
 
 impl View {
     fn new(plan: Arc<ViewPlan>, provisional: bool, lateness_seconds: i64) -> View {
-        let keeping = Keeping { provisional, allowed_lateness: Span(lateness_seconds * SECOND), memory_bytes: 1 };
+        let keeping = Keeping {
+            provisional,
+            allowed_lateness: Span(lateness_seconds * SECOND),
+            retained: Span(0),
+            memory_bytes: 1,
+        };
         let kept = plan.clone();
         let script =
             Script::new(move |registry| Ok(Box::new(Maintain::new(kept.clone(), keeping, registry)?))).unwrap();
@@ -189,7 +194,7 @@ fn the_last_windows_close_when_nothing_can_come_any_more() {
 
 #[test]
 fn a_big_state_of_an_open_window_leaves_when_it_has_grown_by_a_quarter_and_at_close() {
-    let keeping = Keeping { provisional: true, allowed_lateness: Span(0), memory_bytes: 1 << 30 };
+    let keeping = Keeping { provisional: true, allowed_lateness: Span(0), retained: Span(0), memory_bytes: 1 << 30 };
     let mut kept =
         Harness::new(1, None, move |registry| Box::new(Maintain::new(plan(false), keeping, registry).unwrap()));
     let input = |kept: &mut Harness, users: std::ops::Range<u64>| {

@@ -208,6 +208,7 @@ impl Run {
         let keeping = Keeping {
             provisional: setting.provisional,
             allowed_lateness: Span(setting.lateness),
+            retained: Span(0),
             memory_bytes: setting.memory_bytes,
         };
         let harness = Harness::new(setting.peers, Some(GROUP), move |registry| {

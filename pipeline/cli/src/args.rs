@@ -97,6 +97,9 @@ pub(crate) enum Command {
     /// Alerts: list and show them, follow them, take one on, tell others.
     #[command(subcommand)]
     Alerts(super::commands::alerts::Alerts),
+    /// The quarantine: list and show refused records, group them by cause, retry a cause that was mended.
+    #[command(subcommand)]
+    Quarantine(super::commands::quarantine::Quarantine),
     /// Write records to Kafka as Avro: from CSV, JSON lines or a generator.
     Produce(Box<super::commands::produce::Produce>),
     /// Serve the ClickHouse engine over HTTP, for a laptop and for tests.

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod detect;
 pub(crate) mod init;
 pub(crate) mod produce;
+pub(crate) mod quarantine;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod verify;
