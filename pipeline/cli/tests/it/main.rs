@@ -14,6 +14,7 @@ mod mutated;
 mod mutations;
 mod parked;
 mod program;
+mod quarantine;
 mod receivers;
 mod refusals;
 mod resumed;
