@@ -145,7 +145,8 @@ impl Desk {
     }
 
     fn select<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, Outcome> {
-        let sql = format!("{sql} SETTINGS output_format_json_quote_64bit_integers = 0");
+        let sql =
+            format!("{sql} SETTINGS output_format_json_quote_64bit_integers = 0, output_format_json_validate_utf8 = 1");
         self.runtime.block_on(self.client.select(&sql)).map_err(|error| {
             let remedy = "check [clickhouse]; the pipeline makes the tables when it starts";
             Outcome::unreachable(format!("the quarantine can't be read: {error}"), remedy)
