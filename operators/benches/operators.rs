@@ -232,7 +232,7 @@ fn main() {
     let batches = asked.unwrap_or(1_000_000).div_ceil(BATCH);
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
-    let keeping = Keeping { provisional: true, allowed_lateness: Span(0), memory_bytes: 256 << 20 };
+    let keeping = Keeping { provisional: true, allowed_lateness: Span(0), retained: Span(0), memory_bytes: 256 << 20 };
     let mut combine = Timed::new("combine", &store, |_| Box::new(Combine::new(plan(), 64 << 20).unwrap()));
     let mut maintain =
         Timed::new("maintain", &store, |registry| Box::new(Maintain::new(plan(), keeping, registry).unwrap()));
@@ -242,6 +242,7 @@ fn main() {
         tenant: Some(system::COUNT + 1),
         allowed_lateness: Span(0),
         horizon: Span(0),
+        retained: Span(0),
         memory_bytes: 512 << 20,
     };
     let mut deduplicate =

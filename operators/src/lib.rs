@@ -18,6 +18,7 @@ pub mod error;
 pub mod expr;
 mod group_key;
 pub mod judge;
+pub mod leave_out;
 pub mod maintain;
 pub mod moment;
 pub mod operator;

@@ -23,6 +23,7 @@ use crate::crash::{self, CrashPoint};
 use crate::epochs::Epochs;
 use crate::error::Error;
 use crate::gather::{Gathered, Parts};
+use crate::kept;
 use crate::metrics::Metrics;
 use crate::outbox::{DestinationId, Outbox};
 use crate::progress::{self, Left, Watched};
@@ -128,6 +129,9 @@ impl Committer {
         }
         let positions: Vec<&PartitionPosition> =
             parts.iter().flat_map(|parts| &parts.left).flat_map(|left| &left.positions).collect();
+        for place in parts.iter().flat_map(|parts| &parts.left).flat_map(|left| &left.retried) {
+            kept::write_retried(&mut writes, place);
+        }
         for position in &positions {
             self.write_position(&mut writes, position)?;
         }

@@ -19,6 +19,7 @@
 //!
 //!  ─▶ stays on the worker   ═▶ goes to the worker of the key group
 //!  Each rule of uniqueness puts key unique ═▶ unique between the source's events and identify.
+//!  Where a source has a retry topic, what came from it is left out before detect, profile and a team's own operators.
 //!  A source without an event id has `tally` in the place of identify and deduplicate.
 //!
 //!  every operator ┄┄▶ end of epoch: state and rows ┄┄▶ gathered ─▶ commit ─▶ outbox ─▶ deliver
@@ -47,6 +48,7 @@ use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
 use weir_operators::detect::policy::Policy;
 use weir_operators::detect::{CountAccepted, CountRefused, Detect, SenderColumns, Thresholds};
 use weir_operators::judge::{Court, Judge, Names, Raise, Telling};
+use weir_operators::leave_out::LeaveOut;
 use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::moment::Moment;
 use weir_operators::profile::{self, ProfileCopies, ProfileEvents, ProfileRefused};
@@ -83,6 +85,8 @@ pub struct SourceGraph {
     pub schema: arrow_schema::SchemaRef,
     /// The topics of all sources, by number.
     pub topics: Vec<TopicNames>,
+    /// The number of the topic that retried records come from, if there is one.
+    pub retry_topic: Option<u16>,
     /// Index of the tenant in a batch of events.
     pub tenant: Option<usize>,
     /// Index of the event id in a batch of events.
@@ -164,17 +168,20 @@ pub fn build<'scope>(
     let Accepted { accepted, tallies, copies } = accept(graph, wiring, events)?;
     keep_books(graph, wiring, from.tallies.concat(tallies))?;
     record(graph, wiring, accepted.clone(), from.refused.clone())?;
+    let firsts = firsts(graph, wiring, "accepted", accepted.clone())?;
+    let first_refused = self::firsts(graph, wiring, "refused", from.refused)?;
+    let copies = copies.map(|copies| self::firsts(graph, wiring, "copies", copies)).transpose()?;
     for (plan, keeping) in &graph.views {
         view(plan, *keeping, wiring, accepted.clone())?;
     }
     if let Some((columns, thresholds)) = &graph.detect {
-        detect(graph, *columns, thresholds, wiring, accepted.clone(), from.refused.clone())?;
+        detect(graph, *columns, thresholds, wiring, firsts.clone(), first_refused.clone())?;
     }
     if let Some(judging) = &graph.judge {
-        judge(graph, judging, wiring, accepted.clone(), from.refused, copies)?;
+        judge(graph, judging, wiring, firsts.clone(), first_refused, copies)?;
     }
     for (name, operator) in &graph.custom {
-        custom(name, operator, graph, wiring, accepted.clone())?;
+        custom(name, operator, graph, wiring, firsts.clone())?;
     }
     accepted.probe_with(&wiring.probe);
     Ok(from.activator)
@@ -242,6 +249,18 @@ fn accept<'scope>(
         let operator = Deduplicate::new(settings, registry)?;
         Ok(Box::new(if is_judged { operator.telling_copies() } else { operator }))
     })?)
+}
+
+/// Without what came from the retry topic: its windows were judged long ago, and a team's operators count on lateness.
+fn firsts<'scope>(
+    graph: &SourceGraph,
+    wiring: &Wiring,
+    what: &str,
+    batches: BatchStream<'scope>,
+) -> Result<BatchStream<'scope>, Error> {
+    let Some(topic) = graph.retry_topic else { return Ok(batches) };
+    let name = format!("{}/leave out retried {what}", graph.name);
+    one(operate(&name, batches, Route::Pipeline, &wiring.host, move |_| Ok(Box::new(LeaveOut::new(topic))))?)
 }
 
 /// tallies ─▶ count ─▶ gather ═▶ ledger

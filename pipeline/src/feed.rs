@@ -112,6 +112,7 @@ impl Feed {
             watermark: self.at.watermark,
             log_watermark: self.reached,
             positions: self.source.positions(),
+            retried: self.source.take_retried(),
         };
         self.cx.gathered.leave(self.cx.worker, self.at.epoch, left);
         self.at.epoch = self.at.epoch.next();

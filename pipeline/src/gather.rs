@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use weir_operators::adaptor::{EpochSink, Part};
 use weir_operators::state::FrozenChanges;
+use weir_schemas::place::Place;
 use weir_schemas::rows::Changes;
 use weir_schemas::time::{Epoch, EventTime, Version};
 use weir_sinks::{Encode, OutRow};
@@ -41,6 +42,8 @@ pub struct LeftAt {
     pub log_watermark: EventTime,
     /// How far each of its partitions was read.
     pub positions: Vec<PartitionPosition>,
+    /// The places whose retries it took in the epoch.
+    pub retried: Vec<Place>,
 }
 
 /// What one worker gathered for one epoch.

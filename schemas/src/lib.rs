@@ -13,6 +13,7 @@ pub mod headers;
 pub mod metric;
 pub mod place;
 pub mod registry;
+pub mod retry;
 pub mod rows;
 pub mod rule;
 pub mod stage;

@@ -30,6 +30,20 @@ pub struct Place {
     pub offset: i64,
 }
 
+impl Place {
+    /// Reads what [`Place`] shows; `None` where the text is no place.
+    pub fn parse(text: &str) -> Option<Place> {
+        let (rest, offset) = text.rsplit_once('@')?;
+        let (topic, partition) = rest.rsplit_once('/')?;
+        let (partition, offset) = (partition.parse().ok()?, offset.parse().ok()?);
+        (!topic.is_empty() && partition >= 0 && offset >= 0).then(|| Place {
+            topic: topic.to_owned(),
+            partition,
+            offset,
+        })
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}@{}", self.topic, self.partition, self.offset)

@@ -56,6 +56,8 @@ pub struct Deduplication {
     pub allowed_lateness: Span,
     /// Up to which difference events of one id with differing times are copies of each other.
     pub horizon: Span,
+    /// How much longer ids are remembered for retried events, which are never too late by being retried.
+    pub retained: Span,
     /// Bytes that remembered ids may take in memory on one worker, roughly.
     pub memory_bytes: usize,
 }
@@ -171,8 +173,8 @@ impl Operator for Deduplicate {
         if cx.log_watermark() != EventTime::MIN {
             // An event that is not too late can be as old as the watermark less the lateness, and its copy's time
             // differs from it by the horizon at most.
-            let EventTime(oldest) =
-                cx.log_watermark().minus(self.settings.allowed_lateness).minus(self.settings.horizon);
+            let Deduplication { allowed_lateness, horizon, retained, .. } = self.settings;
+            let EventTime(oldest) = cx.log_watermark().minus(allowed_lateness).minus(horizon).minus(retained);
             self.remembered.forget(oldest)?;
         }
         Ok(())

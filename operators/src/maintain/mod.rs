@@ -8,7 +8,9 @@
 //!   leave an open window only when they have grown by a quarter;
 //! - a group that changes after its window was closed gets a row with a higher `revision`;
 //! - a group for which HAVING is not true has no row, and a tombstone if it had one;
-//! - when allowed lateness has passed, too, the window's state is dropped.
+//! - when allowed lateness has passed, too, the window is final and its state leaves memory. It is dropped at once, or,
+//!   where the source takes retried records, kept on disk for `retained` longer: a retried event then reads it back,
+//!   is merged, and the row leaves again with a higher revision.
 //!
 //! Invariants: for each group the last row written is the whole aggregate of all its partial states up to that epoch
 //! (or it is held back and written at close); the rows do not depend on how much memory there is.
@@ -16,6 +18,7 @@
 //! Not here: `is_closed` and `is_final`, which the reader's view works out from `weir_progress`.
 
 mod leave;
+mod retain;
 mod rows;
 mod slots;
 mod value;
@@ -65,6 +68,8 @@ pub struct Keeping {
     pub provisional: bool,
     /// How long after its close a window is still corrected.
     pub allowed_lateness: Span,
+    /// How much longer its state is kept on disk, for retried events; zero where none can come.
+    pub retained: Span,
     /// Bytes that groups in memory may take on one worker, roughly.
     pub memory_bytes: usize,
 }
@@ -88,8 +93,10 @@ pub struct Maintain {
     owned: std::ops::Range<u16>,
     /// Every window that ends here or before was closed by an earlier epoch.
     complete_through: EventTime,
-    /// The state of every window that ends here or before is gone.
+    /// Every window that ends here or before is final: its state is on disk only, or gone.
     final_through: EventTime,
+    /// The state of every window that ends here or before is gone.
+    dropped_through: EventTime,
     scratch: Vec<u8>,
 }
 
@@ -133,6 +140,7 @@ impl Maintain {
             owned: registry.owned(),
             complete_through: EventTime::MIN,
             final_through: EventTime::MIN,
+            dropped_through: EventTime::MIN,
             scratch: Vec::new(),
         };
         maintain.recover()?;
@@ -144,10 +152,12 @@ impl Maintain {
         self.groups.len()
     }
 
-    /// Finds the windows that have state, with one seek per window and key group, and how far they were closed.
+    /// Finds the windows that have state and aren't known to be final, with one seek per window and key group, and how
+    /// far they were closed.
     fn recover(&mut self) -> Result<(), Error> {
+        let first = self.recover_final()?;
         for group in self.owned.clone() {
-            let mut from = Vec::new();
+            let mut from = first.clone();
             loop {
                 let mut found = None;
                 self.table.scan_range(group, &from, &[0xff; 9], |key, _| {
@@ -187,7 +197,7 @@ impl Maintain {
                 Some(slot) => slot,
                 None => {
                     let start = decode_start(key)?;
-                    if start < self.final_through.0 {
+                    if start < self.dropped_through.0 {
                         return Err(Error::State {
                             operator: self.plan.name.clone(),
                             detail: format!(
@@ -196,8 +206,11 @@ impl Maintain {
                             ),
                         });
                     }
+                    // What a final window holds is on disk.
+                    let is_final = start < self.final_through.0;
                     let window = self.open_windows.entry(start).or_default();
                     window.add(group);
+                    window.spilled |= is_final;
                     let spilled = window.spilled;
                     let slot = self.groups.place(hash, key, group, start);
                     if spilled {
@@ -324,28 +337,6 @@ impl Maintain {
         };
         complete.max(self.complete_through)
     }
-
-    /// Drops the state of every window that ends at `through` or before.
-    fn drop_final(&mut self, through: EventTime) -> Result<(), Error> {
-        if through <= self.final_through {
-            return Ok(());
-        }
-        self.final_through = through;
-        let kept = self.open_windows.split_off(&through.0);
-        let dropped = std::mem::replace(&mut self.open_windows, kept);
-        if dropped.is_empty() {
-            return Ok(());
-        }
-        for slot in self.groups.of_windows_before(through.0) {
-            self.groups.remove(slot);
-        }
-        let mut all = OpenWindow::default();
-        for window in dropped.values() {
-            all.groups.iter_mut().zip(window.groups).for_each(|(all, groups)| *all |= groups);
-        }
-        // One range per key group, however many windows there are.
-        all.key_groups().into_iter().try_for_each(|group| self.table.delete_range(group, &[], &encode_start(through.0)))
-    }
 }
 
 impl Operator for Maintain {
@@ -378,7 +369,7 @@ impl Operator for Maintain {
             self.close_window(start, complete, cx)?;
         }
         self.changed.clear();
-        self.drop_final(self.windows.final_through(cx.log_watermark(), self.keeping.allowed_lateness))?;
+        self.finalise(cx.log_watermark())?;
         if complete > self.complete_through {
             self.complete_through = complete;
             for group in self.owned.clone() {

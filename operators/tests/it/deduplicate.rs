@@ -22,6 +22,7 @@ fn harness(lateness: i64, horizon: i64, memory_bytes: usize, peers: usize) -> Ha
         tenant: Some(events::TENANT),
         allowed_lateness: Span(lateness),
         horizon: Span(horizon),
+        retained: Span(0),
         memory_bytes,
     };
     let route = Identify::group_column(system::COUNT + events::columns().len());

@@ -34,7 +34,16 @@ struct View {
 
 impl View {
     fn new(plan: Arc<ViewPlan>, provisional: bool, lateness_seconds: i64) -> View {
-        let keeping = Keeping { provisional, allowed_lateness: Span(lateness_seconds * SECOND), memory_bytes: 1 };
+        View::keeping(plan, provisional, lateness_seconds, 0)
+    }
+
+    fn keeping(plan: Arc<ViewPlan>, provisional: bool, lateness_seconds: i64, retained_seconds: i64) -> View {
+        let keeping = Keeping {
+            provisional,
+            allowed_lateness: Span(lateness_seconds * SECOND),
+            retained: Span(retained_seconds * SECOND),
+            memory_bytes: 1,
+        };
         let kept = plan.clone();
         let script =
             Script::new(move |registry| Ok(Box::new(Maintain::new(kept.clone(), keeping, registry)?))).unwrap();
@@ -83,6 +92,41 @@ fn bought(second: i64, amount: i64, user: u64) -> Event {
         user,
         id: String::new(),
     }
+}
+
+#[test]
+fn a_retried_event_corrects_its_final_window_until_what_is_kept_is_dropped() {
+    let mut view = View::keeping(plain_plan(false), false, 0, 600);
+    view.events(&[(10, 1), (50, 2)]);
+    view.watermark(120);
+    view.ends_with(expect![[r#"
+        written to revenue
+            minute               tenant  events  revenue  revision
+          + 1970-01-01T00:00:00  't'     2       3        0
+    "#]]);
+    view.events(&[(30, 10)]);
+    view.ends_with(expect![[r#"
+        written to revenue
+            minute               tenant  events  revenue  revision
+          + 1970-01-01T00:00:00  't'     3       13       1
+    "#]]);
+    // Long after it was final, and after a restart: what is stored is read back.
+    view.watermark(500);
+    view.ends_with(expect![[""]]);
+    view.script.recover().unwrap();
+    view.watermark(540);
+    view.events(&[(31, 100)]);
+    view.ends_with(expect![[r#"
+        written to revenue
+            minute               tenant  events  revenue  revision
+          + 1970-01-01T00:00:00  't'     4       113      2
+    "#]]);
+    // The kept time is over: the source lets nothing pass that is so old, and the state is gone.
+    view.watermark(720);
+    view.ends_with(expect![[""]]);
+    let partials = partials(&view.plan, &[bought(32, 1, 1)]);
+    let refused = partials.into_iter().try_for_each(|partials| view.script.input(partials));
+    assert!(refused.unwrap_err().to_string().contains("came after its state was dropped"));
 }
 
 #[test]
@@ -189,7 +233,7 @@ fn the_last_windows_close_when_nothing_can_come_any_more() {
 
 #[test]
 fn a_big_state_of_an_open_window_leaves_when_it_has_grown_by_a_quarter_and_at_close() {
-    let keeping = Keeping { provisional: true, allowed_lateness: Span(0), memory_bytes: 1 << 30 };
+    let keeping = Keeping { provisional: true, allowed_lateness: Span(0), retained: Span(0), memory_bytes: 1 << 30 };
     let mut kept =
         Harness::new(1, None, move |registry| Box::new(Maintain::new(plan(false), keeping, registry).unwrap()));
     let input = |kept: &mut Harness, users: std::ops::Range<u64>| {

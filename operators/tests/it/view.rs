@@ -177,6 +177,8 @@ struct Setting {
     /// Memory of combine and of maintain; 1 keeps a single group.
     memory_bytes: usize,
     lateness: i64,
+    /// For how long windows are kept for retried events beyond the lateness.
+    retained: i64,
     users: u64,
     /// Ended epochs that wait for their commit.
     delay: usize,
@@ -208,6 +210,7 @@ impl Run {
         let keeping = Keeping {
             provisional: setting.provisional,
             allowed_lateness: Span(setting.lateness),
+            retained: Span(setting.retained),
             memory_bytes: setting.memory_bytes,
         };
         let harness = Harness::new(setting.peers, Some(GROUP), move |registry| {
@@ -324,7 +327,9 @@ fn run(setting: Setting) -> Run {
     for _ in 0..setting.epochs {
         let mut fed = Fed::default();
         for _ in 0..random.below(4) {
-            let (from, to) = (watermark - setting.lateness, watermark + 3 * MINUTE);
+            // Now and then retried events, as old as the state keeps windows.
+            let retained = if random.once_in(3) { setting.retained } else { 0 };
+            let (from, to) = (watermark - setting.lateness - retained, watermark + 3 * MINUTE);
             let events = (0..random.below(40)).map(|_| {
                 offset += 1;
                 random_event(&mut random, offset, from, to, setting.users)
@@ -366,6 +371,7 @@ fn rows_are_those_of_a_recomputation_over_all_events() {
             peers: 1 + (seed as usize % 3),
             memory_bytes: [1, 2_000, 1 << 30][(seed as usize / 4) % 3],
             lateness: [0, 90 * SECOND, 10 * MINUTE][(seed as usize / 2) % 3],
+            retained: [0, 6 * MINUTE, 40 * MINUTE][seed as usize % 3],
             users: 50,
             delay: seed as usize % 4,
             epochs: 40,

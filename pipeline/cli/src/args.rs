@@ -100,6 +100,9 @@ pub(crate) enum Command {
     /// Tracking plans: check one, tell what a version changes for whom, propose one from a topic.
     #[command(subcommand)]
     Plan(super::commands::plan::PlanCommand),
+    /// The quarantine: list and show refused records, group them by cause, retry a cause that was mended.
+    #[command(subcommand)]
+    Quarantine(super::commands::quarantine::Quarantine),
     /// Write records to Kafka as Avro: from CSV, JSON lines or a generator.
     Produce(Box<super::commands::produce::Produce>),
     /// Serve the ClickHouse engine over HTTP, for a laptop and for tests.

@@ -44,6 +44,7 @@ pub fn main(operators: OperatorRegistry) -> ExitCode {
         Command::Detect(detect) => commands::detect::run(&detect),
         Command::Alerts(alerts) => commands::alerts::run(&alerts),
         Command::Plan(plan) => commands::plan::run(&plan),
+        Command::Quarantine(quarantine) => commands::quarantine::run(&quarantine),
         Command::Produce(produce) => commands::produce::run(&produce),
         Command::Clickhouse(clickhouse) => commands::clickhouse::run(&clickhouse),
         Command::Completions { shell } => commands::completions::run(shell),

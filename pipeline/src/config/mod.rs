@@ -172,8 +172,26 @@ pub struct Source {
     pub sensitive: Vec<String>,
     /// What events of each type should be, by versions that they claim.
     pub plan: Option<TrackingPlan>,
+    /// The topic that `weir quarantine retry` sends refused records to, which the source reads beside the others; absent,
+    /// nothing can be retried.
+    pub retry_topic: Option<String>,
+    /// How long the state of final windows is kept, in milliseconds of event time, so that retried events can correct them.
+    #[serde(default = "default_retry_for_ms")]
+    pub retry_for_ms: u64,
     /// Keep the accepted events in ClickHouse, for this many days; absent, they are not kept.
     pub keep_events_days: Option<u32>,
+}
+
+impl Source {
+    /// For how long the state of final windows is kept, in milliseconds: zero where nothing can be retried.
+    pub fn retained_ms(&self) -> u64 {
+        if self.retry_topic.is_some() { self.retry_for_ms } else { 0 }
+    }
+
+    /// Every topic that is read, the retry topic last.
+    pub fn all_topics(&self) -> Vec<String> {
+        self.topics.iter().chain(&self.retry_topic).cloned().collect()
+    }
 }
 
 /// The fields that name a release; each may also be a Kafka header of the same name, read where a record
@@ -250,6 +268,9 @@ fn default_future_ms() -> u64 {
 }
 fn default_align_ms() -> u64 {
     3_600_000
+}
+fn default_retry_for_ms() -> u64 {
+    7 * 86_400_000
 }
 fn default_true() -> bool {
     true

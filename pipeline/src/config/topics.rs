@@ -44,6 +44,10 @@ fn uses<'a>(pipeline: &'a Pipeline, control: &'a str) -> Vec<(&'a str, Use<'a>)>
             let path = vec!["sources", name.as_str(), "topics"];
             uses.push((topic.as_str(), Use { path, what: format!("read by source `{name}`") }));
         }
+        if let Some(topic) = &stream.retry_topic {
+            let path = vec!["sources", name.as_str(), "retry_topic"];
+            uses.push((topic.as_str(), Use { path, what: format!("the retry topic of source `{name}`") }));
+        }
     }
     let alerts = &pipeline.alerts;
     let written = [

@@ -48,6 +48,7 @@ fn bounds(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>)
             ("dedup_horizon_ms", stream.dedup_horizon_ms),
             ("future_limit_ms", stream.future_limit_ms),
             ("align_within_ms", stream.align_within_ms),
+            ("retry_for_ms", stream.retry_for_ms),
         ] {
             between(&["sources", name, key], value, 0, YEAR_MS);
         }
@@ -135,6 +136,18 @@ fn references(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Probl
                 format!("source `{name}` reads no topic"),
                 "name at least one topic",
             ));
+        }
+        if let Some(topic) = &stream.retry_topic {
+            let others =
+                pipeline.sources.iter().filter(|(other, _)| *other != name).flat_map(|(_, of)| of.all_topics());
+            let quarantine = pipeline.quality.quarantine_topic.clone();
+            if others.chain(quarantine).chain(stream.topics.clone()).any(|other| other == *topic) {
+                problems.push(source.problem(
+                    &["sources", name, "retry_topic"],
+                    format!("topic `{topic}` is used for something else already"),
+                    "give retries of this source a topic of their own",
+                ));
+            }
         }
         if stream.schema_file.is_some() && stream.schema_version.is_some() {
             problems.push(source.problem(

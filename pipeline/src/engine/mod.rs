@@ -394,8 +394,12 @@ fn positions_of(recovered: &Recovered, topics: &[String]) -> BTreeMap<(String, i
 /// The topics by number with their sources; a topic that no source reads any more has none.
 fn names_of(topics: &[String], sources: &[SourcePlan]) -> Vec<TopicNames> {
     let source_of = |topic: &String| sources.iter().find(|source| source.topics.contains(topic));
+    let name_of = |topic: &String, source: &SourcePlan| match &source.retry_topic {
+        Some(retry) if retry == topic => format!("{}/retry", source.name),
+        _ => source.name.clone(),
+    };
     let names = |topic: &String| TopicNames {
-        source: source_of(topic).map_or("", |source| source.name.as_str()).into(),
+        source: source_of(topic).map_or_else(String::new, |source| name_of(topic, source)).into(),
         topic: topic.as_str().into(),
     };
     topics.iter().map(names).collect()

@@ -56,6 +56,8 @@ pub struct SourcePlan {
     pub name: String,
     /// Its topics.
     pub topics: Vec<String>,
+    /// Which of them is the one for retries: a source of its own in the ledger.
+    pub retry_topic: Option<String>,
     /// Called once, when the state is open and before a thread starts.
     pub prepare: PrepareSource,
     /// Makes what follows it, given the topics of all sources by number.

@@ -19,6 +19,7 @@ use weir_operators::window::Windows;
 use weir_schemas::registry::SchemaCache;
 use weir_schemas::time::Span;
 use weir_sinks::clickhouse::Layout;
+use weir_sinks::kafka::{Cleanup, create_topic};
 
 use crate::bind::{Bound, bind};
 use crate::config::Pipeline;
@@ -66,11 +67,16 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
         let (Some(config), Some(kept)) = (pipeline.sources.get(&source.name), readers.kept.get(&source.name)) else {
             continue;
         };
+        if let Some(topic) = &config.retry_topic {
+            let kafka = connect::kafka(pipeline);
+            runtime.block_on(create_topic(&kafka, topic, Cleanup::Delete)).map_err(weir_sinks::Error::from)?;
+        }
         let unreadable = runtime.block_on(unreadable(config, source, kept, &registry));
         let news = schema_news(config, source, kept, unreadable, &registry, runtime.handle());
         sources.push(SourcePlan {
             name: source.name.clone(),
-            topics: config.topics.clone(),
+            topics: config.all_topics(),
+            retry_topic: config.retry_topic.clone(),
             prepare: opener(pipeline, config, source, schemas.clone(), news, running)?,
             graph: graph_of(pipeline, config, source, &bound, &custom),
         });

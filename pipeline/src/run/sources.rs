@@ -28,6 +28,7 @@ use crate::connect;
 use crate::dataflow::{Judging, SourceGraph};
 use crate::engine::{OpenSource, PrepareSource, Prepared, Resume, Running};
 use crate::error::Error;
+use crate::kept;
 use crate::problem::Problem;
 use crate::readers::{self, KeptReader};
 use crate::recovery;
@@ -37,6 +38,7 @@ use crate::source::attend::{Attendant, News};
 use crate::source::describe::Topic;
 use crate::source::fetch::{Assigned, Fetcher, consumer_config};
 use crate::source::open::{self, Start, unreachable_broker};
+use crate::source::retry::Retries;
 use crate::source::stream::{self, StreamSource};
 
 /// The versions of a source's subject whose records it would refuse. A start goes on in any case, as a running pipeline
@@ -92,7 +94,7 @@ pub(super) fn opener(
             "write earliest, latest, or a time such as 2026-01-31T00:00:00Z",
         )])
     })?;
-    let names = config.topics.clone();
+    let names = config.all_topics();
     // Half of what may be in flight may wait in librdkafka's queues besides, shared by the workers.
     let queue_bytes = pipeline.in_flight_bytes / 2 / pipeline.workers.max(1) as u64;
     let plan = stream::Plan {
@@ -105,7 +107,9 @@ pub(super) fn opener(
         greatest: AtomicI64::new(i64::MIN),
         last_record_at_ms: AtomicI64::new(clock.now_ms()),
         told: EventTime::MIN,
+        retries: None,
     };
+    let (retry_topic, retained) = (config.retry_topic.clone(), span(config.retained_ms()));
     Ok(Box::new(move |resume: Resume| {
         let consumer: BaseConsumer<Complaints> =
             base.create_with_context(Complaints::default()).map_err(|error| unreachable_broker(&brokers, error))?;
@@ -116,7 +120,12 @@ pub(super) fn opener(
             .filter_map(|topic| Some((number_of(&resume.topics, &topic.name)?, topic.clone())))
             .collect();
         let committed: Vec<_> = resume.positions.values().cloned().collect();
-        let resumes = open::open(&consumer, &brokers, &topics, &committed, start, until_end)?;
+        let is_retry = |topic: &Topic| retry_topic.as_ref() == Some(&topic.name);
+        let (retry, own): (Vec<_>, Vec<_>) = topics.into_iter().partition(|(_, topic)| is_retry(topic));
+        open::check_one_order(retry.iter().map(|(_, topic)| topic))?;
+        let mut resumes = open::open(&consumer, &brokers, &own, &committed, start, until_end)?;
+        // What was retried before the first start counts, wherever the source itself begins.
+        resumes.extend(open::open(&consumer, &brokers, &retry, &committed, Start::Earliest, until_end)?);
         for of in &resumes {
             let (topic, number) = (of.partition.topic.0, of.partition.number);
             recovery::forget_marks(&resume.store, topic, number, of.log_begins_at)?;
@@ -124,8 +133,20 @@ pub(super) fn opener(
         let attend = Attendant::new(&consumer_config(&base, &group, 0), &plan.name, described, news)
             .map_err(|error| unreachable_broker(&brokers, error))?;
         // So that the clock carries the watermark on, should nothing come any more.
-        let greatest = resumes.iter().map(|of| of.watermark.0).max().unwrap_or(i64::MIN);
-        let plan = Arc::new(stream::Plan { told: resume.told, greatest: AtomicI64::new(greatest), ..plan });
+        let own = resumes.iter().filter(|of| retry_topic.as_ref() != Some(&of.topic));
+        let greatest = own.map(|of| of.watermark.0).max().unwrap_or(i64::MIN);
+        let lateness = plan.contract.bounds.allowed_lateness;
+        let at_start = kept::Start { told: resume.told, lateness, retained };
+        let kept_from = kept::retain(&resume.store, &plan.name, at_start)?;
+        let retries = retry_topic.map(|topic| Retries {
+            origins: names.iter().filter(|name| **name != topic).cloned().collect(),
+            topic,
+            kept_from,
+            retained,
+            store: resume.store.clone(),
+        });
+        let greatest = AtomicI64::new(greatest);
+        let plan = Arc::new(stream::Plan { told: resume.told, greatest, retries, ..plan });
         let open: OpenSource = Arc::new(move |worker: usize, peers: usize| {
             let share = open::share(&resumes, worker, peers);
             let assigned: Vec<Assigned> = share
@@ -171,9 +192,13 @@ pub(super) fn graph_of(
 ) -> Box<dyn FnOnce(Vec<TopicNames>) -> SourceGraph> {
     let index = |field: &Option<String>| field.as_deref().and_then(|field| column_of(&source.columns, field));
     let allowed_lateness = span(config.allowed_lateness_ms);
-    let tenant = index(&config.tenant);
-    let keeping =
-        |view: &BoundView| Keeping { provisional: view.config.provisional, allowed_lateness, memory_bytes: 0 };
+    let (tenant, retained) = (index(&config.tenant), span(config.retained_ms()));
+    let keeping = |view: &BoundView| Keeping {
+        provisional: view.config.provisional,
+        allowed_lateness,
+        retained,
+        memory_bytes: 0,
+    };
     let sender = SenderColumns {
         tenant,
         sdk: index(&config.release.sdk),
@@ -185,12 +210,13 @@ pub(super) fn graph_of(
         name: source.name.clone(),
         schema: Arc::clone(source.contract.emitted()),
         topics: Vec::new(),
+        retry_topic: None,
         tenant,
         id: index(&config.event_id),
         lateness: allowed_lateness,
         deduplicate: index(&config.event_id).map(|id| {
             let horizon = span(config.dedup_horizon_ms);
-            (id, Deduplication { tenant, allowed_lateness, horizon, memory_bytes: 0 })
+            (id, Deduplication { tenant, allowed_lateness, horizon, retained, memory_bytes: 0 })
         }),
         keep_events: kept_events(pipeline, source),
         sender,
@@ -216,7 +242,12 @@ pub(super) fn graph_of(
             .map(|described| (described.name.clone(), described.operator.clone()))
             .collect(),
     };
-    Box::new(move |topics| SourceGraph { topics, ..graph })
+    let retry_topic = config.retry_topic.clone();
+    Box::new(move |topics| {
+        let number = retry_topic.and_then(|retry| topics.iter().position(|names| *names.topic == *retry));
+        let retry_topic = number.and_then(|number| u16::try_from(number).ok());
+        SourceGraph { topics, retry_topic, ..graph }
+    })
 }
 
 /// What alerts show of their records.

@@ -4,6 +4,7 @@ use weir_operators::account::ledger_table;
 use weir_operators::maintain::view_table;
 use weir_operators::record::events_table;
 use weir_operators::view::Output;
+use weir_schemas::retry;
 use weir_schemas::rows::Table;
 use weir_schemas::rule::Mode;
 use weir_schemas::tables;
@@ -19,6 +20,9 @@ pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]
         vec![tables::progress(), tables::partitions(), tables::judgements(), tables::quarantine(None), ledger_table()];
     if pipeline.alerts.has_detector() {
         plain.extend([tables::alerts(), tables::alerts_history(), tables::acknowledgements()]);
+    }
+    if pipeline.sources.values().any(|source| source.retry_topic.is_some()) {
+        plain.extend([retry::retried(), retry::retries()]);
     }
     let mut rules = bound.sources.iter().flat_map(|source| &source.contract.rules);
     if rules.any(|rule| rule.mode == Mode::Tag) {

@@ -67,12 +67,16 @@ impl Drop for Queue {
 }
 
 /// One message in librdkafka's memory.
-pub struct Message(NonNull<c::rd_kafka_message_t>);
+pub struct Message {
+    raw: NonNull<c::rd_kafka_message_t>,
+    /// The timestamp of the record that was refused, where this is a retried one.
+    kafka_time_ms: Option<i64>,
+}
 
 impl Message {
     fn raw(&self) -> &c::rd_kafka_message_t {
         // SAFETY: the pointer stays valid until `drop` hands it back.
-        unsafe { self.0.as_ref() }
+        unsafe { self.raw.as_ref() }
     }
 
     /// The offset.
@@ -80,11 +84,19 @@ impl Message {
         self.raw().offset
     }
 
+    /// Lets the timestamp of the record that was refused count, for a retried one.
+    pub(super) fn set_timestamp_ms(&mut self, kafka_time_ms: i64) {
+        self.kafka_time_ms = Some(kafka_time_ms);
+    }
+
     /// The Kafka timestamp in milliseconds; -1 where the record carries none.
     pub fn timestamp_ms(&self) -> i64 {
+        if let Some(kafka_time_ms) = self.kafka_time_ms {
+            return kafka_time_ms;
+        }
         let mut kind = c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: reads the message's own fields.
-        unsafe { c::rd_kafka_message_timestamp(self.0.as_ptr(), &mut kind) }
+        unsafe { c::rd_kafka_message_timestamp(self.raw.as_ptr(), &mut kind) }
     }
 
     /// The value; `None` is a tombstone.
@@ -108,7 +120,7 @@ impl Message {
     pub fn headers(&self, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
         let mut headers = std::ptr::null_mut();
         // SAFETY: the header list belongs to the message and lives as long as it.
-        if unsafe { c::rd_kafka_message_headers(self.0.as_ptr(), &mut headers) }
+        if unsafe { c::rd_kafka_message_headers(self.raw.as_ptr(), &mut headers) }
             != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
         {
             return;
@@ -129,7 +141,7 @@ impl Message {
 impl Drop for Message {
     fn drop(&mut self) {
         // SAFETY: each message is owned by exactly one `Message`.
-        unsafe { c::rd_kafka_message_destroy(self.0.as_ptr()) }
+        unsafe { c::rd_kafka_message_destroy(self.raw.as_ptr()) }
     }
 }
 
@@ -203,7 +215,7 @@ impl Fetcher {
         let mut fetched = Fetched { messages: Vec::with_capacity(count), ..Fetched::default() };
         for pointer in pointers {
             let Some(pointer) = NonNull::new(pointer) else { continue };
-            let message = Message(pointer);
+            let message = Message { raw: pointer, kafka_time_ms: None };
             match message.raw().err {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
                     fetched.end_offset = None;

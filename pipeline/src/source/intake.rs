@@ -96,6 +96,8 @@ pub struct Run<'a> {
     pub now_ms: i64,
     /// What the stream was told before this poll.
     pub held: EventTime,
+    /// For retried records: the least event time whose window the state has.
+    pub floor: Option<EventTime>,
 }
 
 impl Run<'_> {
@@ -134,8 +136,13 @@ impl Run<'_> {
 
     /// Counts a record without a value.
     pub fn tombstone(&self, message: &Message, sheets: &mut Sheets) {
+        self.count_without_event(message, Fate::Tombstone, sheets);
+    }
+
+    /// Counts a record that isn't looked into.
+    pub(super) fn count_without_event(&self, message: &Message, fate: Fate, sheets: &mut Sheets) {
         let minute_of = EventTime::from_ms(message.timestamp_ms().max(0));
-        self.consume(&[], minute_of, Fate::Tombstone, &mut sheets.tallies);
+        self.consume(&[], minute_of, fate, &mut sheets.tallies);
     }
 
     /// Takes framed records of one writer schema.
@@ -218,13 +225,21 @@ impl Run<'_> {
                 continue;
             }
             let time = judged.times[row];
-            let verdict = clock.judge(time, message.timestamp_ms(), &self.contract.bounds, self.held);
+            let (bounds, kafka_time_ms) = (&self.contract.bounds, message.timestamp_ms());
+            let verdict = match self.floor {
+                Some(floor) => PartitionClock::judge_retried(time, kafka_time_ms, bounds, floor),
+                None => clock.judge(time, kafka_time_ms, bounds, self.held),
+            };
             in_time.append(verdict == Verdict::InTime);
             match verdict {
                 Verdict::InTime => sheets.tallies.count(self.partition, judged.senders.tenant(row), time, CONSUMED),
                 Verdict::TooLate => {
-                    let detail =
-                        format!("{} ms older than the partition's watermark", own.0.saturating_sub(time.0) / 1000);
+                    let detail = match self.floor {
+                        Some(_) => "retried, but its windows are kept no more".to_owned(),
+                        None => {
+                            format!("{} ms older than the partition's watermark", own.0.saturating_sub(time.0) / 1000)
+                        }
+                    };
                     self.refuse_row(judged, row, Some(time), time, (Reason::TooLate, &detail), own, sheets);
                 }
                 Verdict::TooLateAfterIdle => {

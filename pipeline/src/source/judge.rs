@@ -77,6 +77,18 @@ impl PartitionClock {
         verdict
     }
 
+    /// Judges a retried event: its clock was judged by its own record's timestamp, and it is too late only where the state
+    /// keeps its window no more, before `floor`. It moves nothing.
+    pub fn judge_retried(time: EventTime, kafka_time_ms: i64, bounds: &Bounds, floor: EventTime) -> Verdict {
+        if kafka_time_ms >= 0 && time > EventTime::from_ms(kafka_time_ms).plus(bounds.future_limit) {
+            Verdict::Future
+        } else if time < floor {
+            Verdict::TooLate
+        } else {
+            Verdict::InTime
+        }
+    }
+
     /// Records came at `now_ms`.
     pub fn active(&mut self, now_ms: i64) {
         self.active_at_ms = now_ms;

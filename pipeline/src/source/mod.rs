@@ -15,6 +15,7 @@ pub mod judge;
 pub mod judgement;
 pub mod open;
 pub mod refuse;
+pub mod retry;
 pub mod stream;
 pub mod tally;
 
@@ -23,6 +24,7 @@ use std::time::Instant;
 
 use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
+use weir_schemas::place::Place;
 use weir_schemas::rows::Changes;
 use weir_schemas::rule::Mode;
 use weir_schemas::time::{Epoch, EventTime};
@@ -40,7 +42,7 @@ pub struct Polled {
     pub tallies: Vec<RecordBatch>,
     /// How many events in time broke each rule: its id, its mode and the number; none where it is zero.
     pub broken: Vec<(Arc<str>, Mode, u64)>,
-    /// Rows of `weir_judgements`: what only the clock could decide.
+    /// Rows that the source writes itself: `weir_judgements`, what only the clock could decide, and `weir_retried`.
     pub judgements: Vec<Changes>,
     /// Bytes of keys and values that were fetched for this.
     pub bytes: u64,
@@ -110,6 +112,11 @@ pub trait Source {
 
     /// How far each partition of this share was polled.
     fn positions(&self) -> Vec<PartitionPosition>;
+
+    /// The places whose retries were polled since this was asked last, for the open epoch's commit.
+    fn take_retried(&mut self) -> Vec<Place> {
+        Vec::new()
+    }
 
     /// Whether everything up to the ends that were recorded at the start of `--until-end` is polled. Always false
     /// without it.

@@ -87,6 +87,21 @@ pub fn open(
     Ok(resumes)
 }
 
+/// Whether retry topics have one partition each: what is retried is seen in one order, so that each is retried once.
+///
+/// # Errors
+/// [`Error::Log`] when one has several.
+pub fn check_one_order<'a>(mut topics: impl Iterator<Item = &'a Topic>) -> Result<(), Error> {
+    match topics.find(|topic| topic.partitions.len() != 1) {
+        None => Ok(()),
+        Some(topic) => Err(Error::Log {
+            place: topic.name.clone(),
+            detail: format!("a retry topic has one partition, and this one has {}", topic.partitions.len()),
+            remedy: "name another `retry_topic`: Weir makes it as it must be".to_owned(),
+        }),
+    }
+}
+
 /// The share of worker `worker` among `peers`: every `peers`-th partition.
 pub fn share(resumes: &[Resume], worker: usize, peers: usize) -> Vec<Resume> {
     resumes.iter().enumerate().filter(|(at, _)| at % peers.max(1) == worker).map(|(_, resume)| resume.clone()).collect()

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use weir_schemas::avro::{Decoder, ReaderSchema};
 use weir_schemas::fate::Reason;
 use weir_schemas::frame::frame;
-use weir_schemas::place::Partition;
+use weir_schemas::place::{Partition, Place};
 use weir_schemas::registry::{Cached, SchemaCache};
 use weir_schemas::time::{Epoch, EventTime, Span};
 
@@ -22,6 +22,7 @@ use super::fetch::{Fetcher, Message};
 use super::intake::{Contract, Run, Sheets};
 use super::judge::{PartitionClock, combine, onward};
 use super::judgement::{Judgement, Kind};
+use super::retry::{Retries, Taken};
 use super::{PartitionPosition, PartitionStatus, Polled, Source};
 use crate::error::Error;
 
@@ -46,6 +47,8 @@ pub struct Plan {
     pub last_record_at_ms: AtomicI64,
     /// The watermark that the stream had been told when the state was committed; [`EventTime::MIN`] at first.
     pub told: EventTime,
+    /// The retry topic, if the source has one.
+    pub retries: Option<Retries>,
 }
 
 /// Where one partition is resumed.
@@ -75,6 +78,7 @@ pub struct StreamSource {
     decoders: HashMap<u32, Result<Arc<Decoder>, String>>,
     held: EventTime,
     sheets: Sheets,
+    taken: Taken,
 }
 
 struct PartitionState {
@@ -87,6 +91,8 @@ struct PartitionState {
     was_idle: bool,
     parked: Option<String>,
     aligned: bool,
+    /// Whether it is the retry topic's: it says nothing of time.
+    is_retry: bool,
 }
 
 /// What a schema id means right now.
@@ -99,7 +105,10 @@ enum Resolved {
 impl StreamSource {
     /// A share that reads `resumes` through `fetcher`, which was made for the same partitions in the same order.
     pub fn new(plan: Arc<Plan>, schemas: SchemaCache, fetcher: Fetcher, resumes: Vec<Resume>, now_ms: i64) -> Self {
-        let partitions = resumes.into_iter().map(|resume| PartitionState::resume(resume, now_ms)).collect();
+        let retries = plan.retries.as_ref();
+        let is_retry = |resume: &Resume| retries.is_some_and(|retries| retries.topic == resume.topic);
+        let resumed = |resume: Resume| PartitionState::resume(is_retry(&resume), resume, now_ms);
+        let partitions = resumes.into_iter().map(resumed).collect();
         StreamSource {
             held: plan.told,
             plan,
@@ -108,6 +117,7 @@ impl StreamSource {
             partitions,
             decoders: HashMap::new(),
             sheets: Sheets::default(),
+            taken: Taken::default(),
         }
     }
 
@@ -119,7 +129,7 @@ impl StreamSource {
             if let Some(failure) = fetched.failure {
                 return Err(lost_log(&partition.resume, partition.next_offset, failure));
             }
-            if !fetched.messages.is_empty() {
+            if !fetched.messages.is_empty() && !partition.is_retry {
                 partition.clock.active(now_ms);
                 self.plan.last_record_at_ms.fetch_max(now_ms, Ordering::Relaxed);
             }
@@ -156,6 +166,7 @@ impl StreamSource {
                 partition.parked = Some(why);
                 break;
             }
+            let retries = plan.retries.as_ref().filter(|_| partition.is_retry);
             let run = Run {
                 contract: &plan.contract,
                 topic: &partition.resume.topic,
@@ -163,6 +174,7 @@ impl StreamSource {
                 epoch,
                 now_ms,
                 held: self.held,
+                floor: retries.map(|retries| retries.floor(self.held, plan.contract.bounds.allowed_lateness)),
             };
             let count = run_length(&partition.waiting, schema_id, budget - bytes);
             let messages: Vec<Message> = partition.waiting.drain(..count).collect();
@@ -170,6 +182,10 @@ impl StreamSource {
             if let Some(last) = messages.last() {
                 partition.next_offset = last.offset() + 1;
             }
+            let messages = match retries {
+                Some(retries) => self.taken.admit(retries, messages, &run, schema_id, &mut self.sheets)?,
+                None => messages,
+            };
             match (resolved, schema_id) {
                 (Some(Resolved::Ready(decoder)), Some(id)) => {
                     run.take(&messages, id, &decoder, &mut partition.clock, &mut self.sheets)?;
@@ -179,7 +195,9 @@ impl StreamSource {
                 }
                 _ => take_unframed(&run, &messages, partition.clock.watermark(), &mut self.sheets),
             }
-            plan.greatest.fetch_max(partition.clock.watermark().0, Ordering::Relaxed);
+            if !partition.is_retry {
+                plan.greatest.fetch_max(partition.clock.watermark().0, Ordering::Relaxed);
+            }
         }
         Ok(bytes)
     }
@@ -188,16 +206,16 @@ impl StreamSource {
     fn turns(&mut self, now_ms: i64, others: EventTime) -> Vec<usize> {
         let bounds = &self.plan.contract.bounds;
         // One that a run has read to its end has nothing that the others could wait for.
-        let is_reading = |of: &&PartitionState| !of.clock.is_idle(bounds, now_ms) && !of.is_at_end();
+        let is_reading = |of: &&PartitionState| !of.is_retry && !of.clock.is_idle(bounds, now_ms) && !of.is_at_end();
         let reading = self.partitions.iter().filter(is_reading);
         let least = reading.map(|partition| partition.clock.watermark()).min().unwrap_or(EventTime::MAX).min(others);
         // Before every partition has said something, there is nothing to keep in step with.
         let limit = if least == EventTime::MIN { EventTime::MAX } else { least.plus(self.plan.align_within) };
         let mut turns = Vec::with_capacity(self.partitions.len());
         for (index, partition) in self.partitions.iter_mut().enumerate() {
-            partition.aligned = partition.clock.watermark() > limit;
+            partition.aligned = partition.clock.watermark() > limit && !partition.is_retry;
             if !partition.aligned {
-                turns.push(index);
+                turns.extend((!partition.is_retry).then_some(index));
             }
         }
         turns.sort_by_key(|&index| self.partitions[index].clock.watermark());
@@ -206,7 +224,7 @@ impl StreamSource {
 
     /// Notes which partitions became idle or awake.
     fn note_idleness(&mut self, epoch: Epoch, now_ms: i64) {
-        for partition in &mut self.partitions {
+        for partition in self.partitions.iter_mut().filter(|partition| !partition.is_retry) {
             let idle = partition.clock.is_idle(&self.plan.contract.bounds, now_ms);
             if idle != partition.was_idle {
                 partition.was_idle = idle;
@@ -229,6 +247,10 @@ impl Source for StreamSource {
     fn poll(&mut self, epoch: Epoch, now_ms: i64, budget_bytes: u64, others: EventTime) -> Result<Polled, Error> {
         let mut bytes = 0;
         if budget_bytes > 0 {
+            // Retries get their turn however much the others have to say, and a part of it only.
+            if let Some(index) = self.partitions.iter().position(|partition| partition.is_retry) {
+                bytes += self.read(index, epoch, now_ms, (budget_bytes / 4).max(1))?;
+            }
             for index in self.turns(now_ms, others) {
                 if bytes >= budget_bytes {
                     break;
@@ -243,9 +265,14 @@ impl Source for StreamSource {
         let bounds = &self.plan.contract.bounds;
         let greatest = EventTime(self.plan.greatest.load(Ordering::Relaxed));
         let carried = onward(greatest, self.plan.last_record_at_ms.load(Ordering::Relaxed), now_ms);
-        let clocks = self.partitions.iter().map(|partition| &partition.clock);
+        let of_time = self.partitions.iter().filter(|partition| !partition.is_retry);
+        let clocks = of_time.map(|partition| &partition.clock);
         let combined = combine(clocks, bounds, now_ms, self.held, others, carried);
         self.held = combined.watermark;
+        let retried = match &self.plan.retries {
+            Some(retries) => self.taken.take_rows(&self.plan.name, &retries.topic)?,
+            None => None,
+        };
         let rules = &self.plan.contract.rules;
         let broken = std::mem::take(&mut self.sheets.broken);
         let broken = rules.iter().zip(broken).filter(|(_, count)| *count > 0);
@@ -254,7 +281,7 @@ impl Source for StreamSource {
             events: std::mem::take(&mut self.sheets.events),
             refused: self.sheets.refused.take()?.into_iter().collect(),
             tallies: self.sheets.tallies.take()?.into_iter().collect(),
-            judgements: self.sheets.judgements.take()?.into_iter().collect(),
+            judgements: self.sheets.judgements.take()?.into_iter().chain(retried).collect(),
             bytes,
             watermark: combined.watermark,
             idle: combined.idle,
@@ -271,6 +298,10 @@ impl Source for StreamSource {
         self.partitions.iter().map(position).collect()
     }
 
+    fn take_retried(&mut self) -> Vec<Place> {
+        self.taken.take_places()
+    }
+
     fn at_end(&self) -> bool {
         self.partitions.iter().all(PartitionState::is_at_end)
     }
@@ -281,15 +312,18 @@ impl Source for StreamSource {
 }
 
 impl PartitionState {
-    fn resume(resume: Resume, now_ms: i64) -> PartitionState {
+    fn resume(is_retry: bool, resume: Resume, now_ms: i64) -> PartitionState {
+        // No watermark holds anybody back less than the greatest.
+        let watermark = if is_retry { EventTime::MAX } else { resume.watermark };
         PartitionState {
             next_offset: resume.offset,
-            clock: PartitionClock::resume(resume.watermark, now_ms),
+            clock: PartitionClock::resume(watermark, now_ms),
             waiting: VecDeque::new(),
             end_offset: None,
             was_idle: false,
             parked: None,
             aligned: false,
+            is_retry,
             resume,
         }
     }

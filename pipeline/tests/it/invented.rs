@@ -580,6 +580,7 @@ impl World {
         SourcePlan {
             name: "events".to_owned(),
             topics: vec!["orders".to_owned()],
+            retry_topic: None,
             prepare: Box::new(move |resume: Resume| {
                 let open: OpenSource =
                     Arc::new(move |worker, peers| Ok(Box::new(world.share(&resume, worker, peers)) as Box<dyn Source>));
@@ -589,19 +590,26 @@ impl World {
                 name: "events".to_owned(),
                 schema: event_schema(&columns()),
                 topics,
+                retry_topic: None,
                 tenant: None,
                 id: None,
                 lateness: Span(0),
                 deduplicate: Some((
                     ID,
-                    Deduplication { tenant: None, allowed_lateness: Span(0), horizon: Span(0), memory_bytes: 0 },
+                    Deduplication {
+                        tenant: None,
+                        allowed_lateness: Span(0),
+                        horizon: Span(0),
+                        retained: Span(0),
+                        memory_bytes: 0,
+                    },
                 )),
                 keep_events: None,
                 sender: SenderColumns::default(),
                 rules: Vec::new(),
                 views: vec![(
                     Arc::new(view()),
-                    Keeping { provisional: true, allowed_lateness: Span(0), memory_bytes: 0 },
+                    Keeping { provisional: true, allowed_lateness: Span(0), retained: Span(0), memory_bytes: 0 },
                 )],
                 detect: None,
                 judge: None,

@@ -38,6 +38,6 @@ pub(crate) fn identifier(name: &str) -> String {
 }
 
 /// A text as SQL writes it.
-pub(crate) fn literal(text: &str) -> String {
+pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }

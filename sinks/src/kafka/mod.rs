@@ -9,6 +9,7 @@ mod classify;
 mod message;
 pub mod quarantine;
 pub mod read;
+pub mod retry;
 mod tail;
 mod topic;
 

@@ -9,6 +9,7 @@ pub(crate) mod detect;
 pub(crate) mod init;
 pub(crate) mod plan;
 pub(crate) mod produce;
+pub(crate) mod quarantine;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod verify;

@@ -18,6 +18,7 @@ mod mutations;
 mod parked;
 mod plan;
 mod program;
+mod quarantine;
 mod receivers;
 mod refusals;
 mod resumed;
