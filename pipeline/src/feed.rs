@@ -112,6 +112,7 @@ impl Feed {
             watermark: self.at.watermark,
             log_watermark: self.reached,
             positions: self.source.positions(),
+            consumed: self.source.take_consumed(),
         };
         self.cx.gathered.leave(self.cx.worker, self.at.epoch, left);
         self.at.epoch = self.at.epoch.next();

@@ -16,6 +16,7 @@ use weir_schemas::time::{Epoch, EventTime, Version};
 use weir_sinks::{Encode, OutRow};
 
 use crate::error::Error;
+use crate::lineage::Consumed;
 use crate::outbox::DestinationId;
 use crate::source::PartitionPosition;
 
@@ -39,6 +40,8 @@ pub struct LeftAt {
     pub log_watermark: EventTime,
     /// How far each of its partitions was read.
     pub positions: Vec<PartitionPosition>,
+    /// What the epoch took of them.
+    pub consumed: Vec<Consumed>,
 }
 
 /// What one worker gathered for one epoch.

@@ -20,6 +20,7 @@ pub mod error;
 pub mod feed;
 pub mod gather;
 pub mod http;
+pub mod lineage;
 pub mod metrics;
 pub mod outbox;
 pub mod plan;

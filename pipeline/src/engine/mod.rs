@@ -201,6 +201,8 @@ impl Core {
             told_at: None,
             watched: std::mem::take(&mut plan.watched),
             positions,
+            version: std::mem::take(&mut plan.version),
+            has_told_version: false,
             on_commit: Box::new(move |epoch, at| post.committed(epoch, at)),
         }
     }

@@ -28,6 +28,7 @@ use weir_schemas::rule::Mode;
 use weir_schemas::time::{Epoch, EventTime};
 
 use crate::error::Error;
+use crate::lineage::Consumed;
 
 /// What one call of [`Source::poll`] brought.
 pub struct Polled {
@@ -110,6 +111,11 @@ pub trait Source {
 
     /// How far each partition of this share was polled.
     fn positions(&self) -> Vec<PartitionPosition>;
+
+    /// What was polled of each partition since this was last asked, for lineage; a source that has no log has none.
+    fn take_consumed(&mut self) -> Vec<Consumed> {
+        Vec::new()
+    }
 
     /// Whether everything up to the ends that were recorded at the start of `--until-end` is polled. Always false
     /// without it.

@@ -24,6 +24,7 @@ use super::judge::{PartitionClock, combine, onward};
 use super::judgement::{Judgement, Kind};
 use super::{PartitionPosition, PartitionStatus, Polled, Source};
 use crate::error::Error;
+use crate::lineage::Consumed;
 
 /// What all workers of a source share.
 #[derive(Debug)]
@@ -87,6 +88,8 @@ struct PartitionState {
     was_idle: bool,
     parked: Option<String>,
     aligned: bool,
+    /// What was consumed since it was last taken.
+    consumed: Option<Consumed>,
 }
 
 /// What a schema id means right now.
@@ -167,8 +170,9 @@ impl StreamSource {
             let count = run_length(&partition.waiting, schema_id, budget - bytes);
             let messages: Vec<Message> = partition.waiting.drain(..count).collect();
             bytes += messages.iter().map(Message::size).sum::<u64>().max(1);
-            if let Some(last) = messages.last() {
-                partition.next_offset = last.offset() + 1;
+            let (first, last) = (messages.first().map(Message::offset), messages.last().map(Message::offset));
+            if let Some(last) = last {
+                partition.next_offset = last + 1;
             }
             match (resolved, schema_id) {
                 (Some(Resolved::Ready(decoder)), Some(id)) => {
@@ -178,6 +182,13 @@ impl StreamSource {
                     refuse_all(&run, &messages, id, reason, &detail, partition.clock.watermark(), &mut self.sheets);
                 }
                 _ => take_unframed(&run, &messages, &mut self.sheets),
+            }
+            let (span, at) = (self.sheets.span.take(), first.zip(last));
+            if let Some((first, last)) = at {
+                let of = partition.consumed.get_or_insert_with(|| {
+                    Consumed::from(&partition.resume.topic, partition.resume.partition.number, first)
+                });
+                of.add(last + 1, messages.len() as u64, schema_id, span);
             }
             plan.greatest.fetch_max(partition.clock.watermark().0, Ordering::Relaxed);
         }
@@ -271,6 +282,10 @@ impl Source for StreamSource {
         self.partitions.iter().map(position).collect()
     }
 
+    fn take_consumed(&mut self) -> Vec<Consumed> {
+        self.partitions.iter_mut().filter_map(|partition| partition.consumed.take()).collect()
+    }
+
     fn at_end(&self) -> bool {
         self.partitions.iter().all(PartitionState::is_at_end)
     }
@@ -290,6 +305,7 @@ impl PartitionState {
             was_idle: false,
             parked: None,
             aligned: false,
+            consumed: None,
             resume,
         }
     }

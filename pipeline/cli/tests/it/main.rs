@@ -8,6 +8,7 @@ mod detect;
 mod disk;
 mod evaluable;
 mod idle;
+mod lineage;
 mod log;
 mod mutated;
 #[path = "../../../../schemas/tests/it/mutations.rs"]
