@@ -88,6 +88,7 @@ impl Places {
         let mut broken = rule::judge(&self.rules, events)?;
         if let Some(plan) = &self.plan {
             broken.extend(plan.judge(events)?);
+            broken.sort_by_key(|broken| broken.rule);
         }
         broken.retain(|broken| self.rules.get(broken.rule).is_some_and(|rule| !rule.mode.passes()));
         let refused_now = rows_of(events.num_rows(), broken.iter());
