@@ -348,7 +348,7 @@ impl<'a> Log<'a> {
                 }
                 Cached::Unusable(_) | Cached::Unknown { .. } => break None,
                 Cached::Pending => "it doesn't answer".to_owned(),
-                Cached::Unavailable(why) => why,
+                Cached::Unavailable(why) => why.to_string(),
             };
             if asked_at.elapsed() > ANSWER_WITHIN {
                 return Err(Error::Unreachable {
