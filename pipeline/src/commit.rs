@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use weir_operators::state::Store;
+use weir_operators::state::{Store, Writes};
 use weir_schemas::time::{Epoch, EventTime};
 use weir_sinks::OutRow;
 use weir_sinks::clickhouse::partitions;
@@ -24,6 +24,7 @@ use crate::epochs::Epochs;
 use crate::error::Error;
 use crate::gather::{Gathered, Parts};
 use crate::kept;
+use crate::lineage::{self, PipelineVersion};
 use crate::metrics::Metrics;
 use crate::outbox::{DestinationId, Outbox};
 use crate::progress::{self, Left, Watched};
@@ -84,6 +85,10 @@ pub struct Committer {
     pub positions: Positions,
     /// What alerts show of their records.
     pub samples: Samples,
+    /// What decides the results of this run.
+    pub version: PipelineVersion,
+    /// Whether `weir_versions` was told of it by this run.
+    pub has_told_version: bool,
     /// Told of every commit.
     pub on_commit: Box<dyn Fn(Epoch, Instant) + Send>,
 }
@@ -141,6 +146,7 @@ impl Committer {
         for alerts in self.samples.fill(alerts)? {
             rows.extend(self.gathered.encode_all(epoch, &alerts)?);
         }
+        rows.extend(self.lineage(&mut writes, epoch, &parts)?);
         let released: Vec<u64> = parts.iter().map(|parts| parts.bytes).collect();
         let positions: Vec<PartitionPosition> = positions.into_iter().cloned().collect();
         rows.extend(parts.into_iter().flat_map(|parts| parts.rows));
@@ -176,6 +182,31 @@ impl Committer {
         self.gathered.encode_all(epoch, &partitions::changes(&rows, epoch, self.clock.now())?)
     }
 
+    /// Rows of what the epoch took; with the run's first epoch also the version of the pipeline.
+    fn lineage(
+        &mut self,
+        writes: &mut Writes<'_>,
+        epoch: Epoch,
+        parts: &[Parts],
+    ) -> Result<Vec<(DestinationId, OutRow)>, Error> {
+        let now = self.clock.now();
+        let mut rows = Vec::new();
+        let taken: Vec<(&str, &lineage::Consumed)> = parts
+            .iter()
+            .flat_map(|parts| &parts.left)
+            .filter_map(|left| Some((self.sources.get(left.source)?.0.as_str(), left)))
+            .flat_map(|(source, left)| left.consumed.iter().map(move |consumed| (source, consumed)))
+            .collect();
+        if !taken.is_empty() {
+            rows = self.gathered.encode_all(epoch, &lineage::epochs(&taken, epoch, &self.version.id, now)?)?;
+        }
+        if !std::mem::replace(&mut self.has_told_version, true) {
+            let (first, at) = recovery::first_epoch_of(&self.store, writes, &self.version.id, (epoch, now))?;
+            rows.extend(self.gathered.encode_all(epoch, &lineage::version_row(&self.version, first, at)?)?);
+        }
+        Ok(rows)
+    }
+
     /// Where the workers left the epoch, by source.
     fn left(&self, parts: &[Parts]) -> Vec<Option<Left>> {
         let of = |(source, (_, shares)): (usize, &(String, Arc<Shares>))| {
@@ -187,11 +218,7 @@ impl Committer {
         self.sources.iter().enumerate().map(of).collect()
     }
 
-    fn write_position(
-        &self,
-        writes: &mut weir_operators::state::Writes<'_>,
-        position: &PartitionPosition,
-    ) -> Result<(), Error> {
+    fn write_position(&self, writes: &mut Writes<'_>, position: &PartitionPosition) -> Result<(), Error> {
         let before = self.positions.all().get(&(position.topic.clone(), position.partition)).cloned();
         if before.as_ref() == Some(position) {
             return Ok(());

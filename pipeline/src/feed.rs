@@ -113,6 +113,7 @@ impl Feed {
             log_watermark: self.reached,
             positions: self.source.positions(),
             retried: self.source.take_retried(),
+            consumed: self.source.take_consumed(),
         };
         self.cx.gathered.leave(self.cx.worker, self.at.epoch, left);
         self.at.epoch = self.at.epoch.next();

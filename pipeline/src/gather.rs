@@ -18,6 +18,7 @@ use weir_schemas::time::{Epoch, EventTime, Version};
 use weir_sinks::{Encode, OutRow};
 
 use crate::error::Error;
+use crate::lineage::Consumed;
 use crate::outbox::DestinationId;
 use crate::samples::wants_samples;
 use crate::source::PartitionPosition;
@@ -44,6 +45,8 @@ pub struct LeftAt {
     pub positions: Vec<PartitionPosition>,
     /// The places whose retries it took in the epoch.
     pub retried: Vec<Place>,
+    /// What the epoch took of them.
+    pub consumed: Vec<Consumed>,
 }
 
 /// What one worker gathered for one epoch.

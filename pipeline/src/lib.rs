@@ -21,6 +21,7 @@ pub mod feed;
 pub mod gather;
 pub mod http;
 pub mod kept;
+pub mod lineage;
 pub mod metrics;
 pub mod outbox;
 pub mod plan;

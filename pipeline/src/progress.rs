@@ -141,6 +141,7 @@ mod tests {
             log_watermark: EventTime(log_watermark),
             positions,
             retried: Vec::new(),
+            consumed: Vec::new(),
         };
         let reports = [report(300, 300, a), report(250, 250, b), report(i64::MAX, 240, vec![])];
         let told = |by: &str| {

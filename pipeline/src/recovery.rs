@@ -10,6 +10,7 @@
 //! run/delivered/<name>                      u64: the epoch up to which the destination acknowledged
 //! run/position/<topic>\0<partition i32>     next offset i64, watermark i64
 //! run/watermark/<source>                    i64: the watermark of its log, which the operators had been shown
+//! run/version/<version>                     first epoch u64, its time i64: a version of the pipeline that committed
 //! run/mark/<topic u16><partition i32><offset i64>   watermark i64: where a replay of that range starts
 //! ```
 //! Invariants: numbers once given are never given again; positions and marks are written with their epoch's commit only.
@@ -38,6 +39,7 @@ const DELIVERED: &str = "run/delivered/";
 const POSITION: &str = "run/position/";
 const WATERMARK: &str = "run/watermark/";
 const MARK: &str = "run/mark/";
+const VERSION: &str = "run/version/";
 
 /// How the names of sources' parts begin.
 pub const SOURCE_PART: &str = "source ";
@@ -349,6 +351,29 @@ pub fn write_topic_id(store: &Store, topic: &str, id: &str) -> Result<(), Error>
     let mut writes = store.writes();
     writes.put(Family::Meta, format!("{TOPIC_ID}{topic}").as_bytes(), id.as_bytes());
     Ok(store.write(writes, Sync::Later)?)
+}
+
+/// The first epoch that the pipeline's version `id` committed, and when; adds `now` to the commit where it is the first.
+///
+/// # Errors
+/// When the state can't be read.
+pub fn first_epoch_of(
+    store: &Store,
+    writes: &mut Writes<'_>,
+    id: &str,
+    now: (Epoch, EventTime),
+) -> Result<(Epoch, EventTime), Error> {
+    let key = format!("{VERSION}{id}");
+    if let Some(known) = store.get(Family::Meta, key.as_bytes())? {
+        let known: [u8; 16] = fixed(&known, VERSION)?;
+        let (epoch, at) = known.split_first_chunk::<8>().ok_or_else(|| foreign(VERSION, "it is too short"))?;
+        return Ok((Epoch(u64::from_be_bytes(*epoch)), EventTime(i64::from_be_bytes(fixed(at, VERSION)?))));
+    }
+    let mut value = [0; 16];
+    value[..8].copy_from_slice(&now.0.0.to_be_bytes());
+    value[8..].copy_from_slice(&now.1.0.to_be_bytes());
+    writes.put(Family::Meta, key.as_bytes(), &value);
+    Ok(now)
 }
 
 /// Writes down that a destination acknowledged everything up to `epoch`.

@@ -6,7 +6,11 @@
 //! Not here: the ledger, which one operator writes and nobody but ClickHouse reads; the accepted events,
 //! whose columns are the source's.
 
+mod lineage;
+
 use std::sync::Arc;
+
+pub use lineage::{EPOCHS, VERSIONS, epochs, versions};
 
 use crate::rows::{Table, TableKind};
 use crate::stage::Column;
@@ -356,6 +360,8 @@ mod tests {
             alerts(),
             alerts_history(),
             acknowledgements(),
+            epochs(Some(90)),
+            versions(),
         ] {
             let mut names: Vec<_> = table.columns.iter().map(|column| &column.name).collect();
             names.sort();

@@ -21,7 +21,7 @@ Exit codes:
   2  the pipeline file, its SQL or the arguments are wrong
   3  a part around Weir (broker, registry, ClickHouse) can't be used
   4  the state or the log doesn't fit
-  5  `verify` found a difference
+  5  `verify` or `explain` found a difference
 
 Colours are off where NO_COLOR is set or the output isn't a terminal.";
 
@@ -87,6 +87,9 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1e-9)]
         tolerance: f64,
     },
+    /// Explain a result: which records made it, and under which versions.
+    #[command(subcommand)]
+    Explain(super::commands::explain::Explained),
     /// Score how unusual each value of a series is, against the values before it.
     ///
     /// In: CSV with the header timestamp,value. Out: CSV with the header timestamp,anomaly_score, a row for each row, the

@@ -41,6 +41,7 @@ pub fn main(operators: OperatorRegistry) -> ExitCode {
             let options = weir_replay::verify::Options { show, tolerance, live: true };
             commands::verify::run(&file, &view, options)
         }
+        Command::Explain(explained) => commands::explain::run(&explained),
         Command::Detect(detect) => commands::detect::run(&detect),
         Command::Alerts(alerts) => commands::alerts::run(&alerts),
         Command::Plan(plan) => commands::plan::run(&plan),

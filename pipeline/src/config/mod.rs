@@ -7,6 +7,7 @@
 
 pub mod alerts;
 pub mod judge;
+pub mod lineage;
 pub mod load;
 mod plan;
 mod quality;
@@ -64,6 +65,9 @@ pub struct Pipeline {
     /// Detectors, the alert topics, owners, routes and suppressions.
     #[serde(default)]
     pub alerts: Alerts,
+    /// How long it is known what epochs took.
+    #[serde(default)]
+    pub lineage: lineage::Lineage,
     /// What `weir alerts send` sends alerts with, by name.
     #[serde(default)]
     pub senders: BTreeMap<String, Sender>,

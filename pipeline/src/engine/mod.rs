@@ -204,6 +204,8 @@ impl Core {
             watched: std::mem::take(&mut plan.watched),
             samples,
             positions,
+            version: std::mem::take(&mut plan.version),
+            has_told_version: false,
             on_commit: Box::new(move |epoch, at| post.committed(epoch, at)),
         }
     }

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::dataflow::SourceGraph;
 use crate::deliver::LaneKind;
 use crate::error::Error;
+use crate::lineage::PipelineVersion;
 use crate::progress::Watched;
 use crate::recovery::Fingerprint;
 use crate::samples::Samples;
@@ -40,6 +41,8 @@ pub struct Plan {
     pub http: Option<String>,
     /// What the state depends on.
     pub fingerprint: Fingerprint,
+    /// What decides its results, for lineage.
+    pub version: PipelineVersion,
     /// The sources.
     pub sources: Vec<SourcePlan>,
     /// Where rows go.

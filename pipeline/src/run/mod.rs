@@ -27,6 +27,7 @@ use crate::connect;
 use crate::custom::OperatorRegistry;
 use crate::engine::{Plan, Running, SourcePlan, Summary, execute};
 use crate::error::Error;
+use crate::lineage;
 use crate::progress::Watched;
 use crate::readers::{self, Readers};
 use crate::recovery;
@@ -91,6 +92,7 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
         outbox_bytes: pipeline.outbox_bytes,
         http: pipeline.http.clone(),
         fingerprint,
+        version: lineage::version_of(pipeline, &bound, &readers),
         sources,
         destinations,
         watched: watched(pipeline, &bound)?,

@@ -73,6 +73,8 @@ pub struct Sheets {
     pub judgements: JudgementSheet,
     /// How many events in time broke each rule, by the rules' indices; empty where none did.
     pub broken: Vec<u64>,
+    /// The least and the greatest event time of events in time since the span was last taken.
+    pub span: Option<(EventTime, EventTime)>,
 }
 
 impl Contract {
@@ -232,7 +234,11 @@ impl Run<'_> {
             };
             in_time.append(verdict == Verdict::InTime);
             match verdict {
-                Verdict::InTime => sheets.tallies.count(self.partition, judged.senders.tenant(row), time, CONSUMED),
+                Verdict::InTime => {
+                    sheets.span =
+                        Some(sheets.span.map_or((time, time), |(least, most)| (least.min(time), most.max(time))));
+                    sheets.tallies.count(self.partition, judged.senders.tenant(row), time, CONSUMED);
+                }
                 Verdict::TooLate => {
                     let detail = match self.floor {
                         Some(_) => "retried, but its windows are kept no more".to_owned(),

@@ -30,6 +30,7 @@ use weir_schemas::rule::Mode;
 use weir_schemas::time::{Epoch, EventTime};
 
 use crate::error::Error;
+use crate::lineage::Consumed;
 
 /// What one call of [`Source::poll`] brought.
 pub struct Polled {
@@ -115,6 +116,11 @@ pub trait Source {
 
     /// The places whose retries were polled since this was asked last, for the open epoch's commit.
     fn take_retried(&mut self) -> Vec<Place> {
+        Vec::new()
+    }
+
+    /// What was polled of each partition since this was last asked, for lineage; a source that has no log has none.
+    fn take_consumed(&mut self) -> Vec<Consumed> {
         Vec::new()
     }
 

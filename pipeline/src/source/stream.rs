@@ -25,6 +25,7 @@ use super::judgement::{Judgement, Kind};
 use super::retry::{Retries, Taken};
 use super::{PartitionPosition, PartitionStatus, Polled, Source};
 use crate::error::Error;
+use crate::lineage::Consumed;
 
 /// What all workers of a source share.
 #[derive(Debug)]
@@ -93,6 +94,8 @@ struct PartitionState {
     aligned: bool,
     /// Whether it is the retry topic's: it says nothing of time.
     is_retry: bool,
+    /// What was consumed since it was last taken.
+    consumed: Option<Consumed>,
 }
 
 /// What a schema id means right now.
@@ -179,8 +182,9 @@ impl StreamSource {
             let count = run_length(&partition.waiting, schema_id, budget - bytes);
             let messages: Vec<Message> = partition.waiting.drain(..count).collect();
             bytes += messages.iter().map(Message::size).sum::<u64>().max(1);
-            if let Some(last) = messages.last() {
-                partition.next_offset = last.offset() + 1;
+            let (first, last) = (messages.first().map(Message::offset), messages.last().map(Message::offset));
+            if let Some(last) = last {
+                partition.next_offset = last + 1;
             }
             let messages = match retries {
                 Some(retries) => self.taken.admit(retries, messages, &run, schema_id, &mut self.sheets)?,
@@ -197,6 +201,13 @@ impl StreamSource {
             }
             if !partition.is_retry {
                 plan.greatest.fetch_max(partition.clock.watermark().0, Ordering::Relaxed);
+            }
+            let (span, at) = (self.sheets.span.take(), first.zip(last));
+            if let Some((first, last)) = at {
+                let of = partition.consumed.get_or_insert_with(|| {
+                    Consumed::from(&partition.resume.topic, partition.resume.partition.number, first)
+                });
+                of.add(last + 1, count as u64, schema_id, span);
             }
         }
         Ok(bytes)
@@ -302,6 +313,10 @@ impl Source for StreamSource {
         self.taken.take_places()
     }
 
+    fn take_consumed(&mut self) -> Vec<Consumed> {
+        self.partitions.iter_mut().filter_map(|partition| partition.consumed.take()).collect()
+    }
+
     fn at_end(&self) -> bool {
         self.partitions.iter().all(PartitionState::is_at_end)
     }
@@ -324,6 +339,7 @@ impl PartitionState {
             parked: None,
             aligned: false,
             is_retry,
+            consumed: None,
             resume,
         }
     }

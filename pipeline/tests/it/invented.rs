@@ -28,6 +28,7 @@ use weir_pipeline::dataflow::SourceGraph;
 use weir_pipeline::deliver::{AWAY_FOR, LaneKind};
 use weir_pipeline::engine::{Destination, OpenSource, Plan, Prepared, Resume, SourcePlan};
 use weir_pipeline::error::Error;
+use weir_pipeline::lineage::PipelineVersion;
 use weir_pipeline::progress::Watched;
 use weir_pipeline::recovery::{Fingerprint, Part};
 use weir_pipeline::source::{PartitionPosition, PartitionStatus, Polled, Source};
@@ -544,6 +545,7 @@ impl World {
             outbox_bytes: self.outbox_bytes,
             http: self.http.clone(),
             fingerprint,
+            version: PipelineVersion::default(),
             sources: vec![self.source()],
             destinations: vec![
                 self.destination("totals", 2, true, LaneKind::Table),

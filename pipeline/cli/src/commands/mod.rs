@@ -6,6 +6,7 @@ pub(crate) mod clickhouse;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod detect;
+pub(crate) mod explain;
 pub(crate) mod init;
 pub(crate) mod plan;
 pub(crate) mod produce;

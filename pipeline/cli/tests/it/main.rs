@@ -11,6 +11,7 @@ mod evaluable;
 mod history;
 mod idle;
 mod judged;
+mod lineage;
 mod log;
 mod mutated;
 #[path = "../../../../schemas/tests/it/mutations.rs"]
