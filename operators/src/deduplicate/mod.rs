@@ -18,6 +18,7 @@
 
 mod identify;
 mod remembered;
+mod shelf;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ use weir_schemas::time::{EventTime, Span};
 
 pub use identify::{IDENTITY_COLUMNS, Identify};
 pub(crate) use identify::{Ids, place_bytes};
-pub(crate) use remembered::{Accepted, Remembered};
+pub(crate) use remembered::Remembered;
+pub(crate) use shelf::Accepted;
 
 use crate::error::Error;
 use crate::operator::{Context, Operator};
