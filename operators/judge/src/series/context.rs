@@ -15,13 +15,13 @@ const CELLS: usize = STEPS * STEPS * STEPS;
 /// Between the steps, in usual distances from the middle.
 const EDGES: [f64; STEPS - 1] = [-2.2, -1.2, -0.5, 0.0, 0.5, 1.2, 2.2];
 /// Visits that all cells together have had before anything came.
-const PRIOR: f64 = 20.0;
+const PRIOR: f64 = 30.0;
 /// Where all counts are halved.
 const FULL: u32 = 16_000;
 /// Shares by which the means of the last few values, of the last many, and of the novelty move.
 const FEW_GAIN: f64 = 0.3;
-const MANY_GAIN: f64 = 0.05;
-const NOVELTY_GAIN: f64 = 0.25;
+const MANY_GAIN: f64 = 0.062;
+const NOVELTY_GAIN: f64 = 0.167;
 /// What one value can add to those means, in usual distances from the middle.
 const FURTHEST: f64 = 6.0;
 /// About the usual novelty, so that sizes are near 1.

@@ -1,8 +1,8 @@
 //! One incident is one alarm.
 //!
 //! A value at or beyond the threshold opens an incident. While it is open, and a while after it has calmed down, what
-//! follows must be rarer than what opened it; below that it scores by its rarity, but under the threshold. What would
-//! have been an alarm of its own keeps the incident open, so that a series that is never calm isn't an alarm for ever.
+//! follows must be rarer than what opened it; below that it scores by its rarity, but under the threshold. What is
+//! rare beyond doubt renews the memory even then, so that a series that goes on being wild isn't an alarm each time.
 
 use super::bytes::{Reader, Writer};
 
@@ -13,10 +13,10 @@ pub(crate) const RARITY: f64 = 3.0;
 /// Quiet steps after which the memory of an incident has fallen to a third.
 const FADES_IN: f64 = 72.0;
 /// How much longer the memory lasts through steps that aren't quiet.
-const HELD: f64 = 5.3;
+const HELD: f64 = 5.333;
 /// The memory of the value that opens an incident, and of one that keeps it open, in times of its size.
 const OPENS: f64 = 1.5;
-const RENEWS: f64 = 0.44;
+const RENEWS: f64 = 0.444;
 /// How large the latter must be, in times of the threshold's rarity.
 const RENEWED_FROM: f64 = 1.5;
 /// The highest score below the threshold.

@@ -25,7 +25,7 @@ const SIGNS: usize = 7;
 const SURPRISE: usize = 0;
 const RUN: usize = 1;
 /// What each sign's rarity counts: surprise, run, unrest, calm, height, novelty, long run.
-const WEIGHTS: [f64; SIGNS] = [0.67, 0.83, 1.0, 0.67, 0.42, 1.35, 0.75];
+const WEIGHTS: [f64; SIGNS] = [0.667, 0.833, 1.0, 0.667, 0.417, 1.35, 0.9];
 /// Shares by which the means of the last values move.
 const RUN_GAIN: f64 = 0.12;
 const LONG_RUN_GAIN: f64 = 0.03;

@@ -81,8 +81,8 @@ fn incidents_are_found_and_peace_is_kept() {
             .filter(|((_, size), _)| SIZES[*size] == SIZES[2])
             .fold((0, 0), |sum, (_, cell)| (sum.0 + cell.0, sum.1 + cell.1));
         println!("caught {caught} of {of}, {} of {} of the largest; {wrong} false in {rows} rows", large.0, large.1);
-        assert!(caught as f64 >= 0.70 * of as f64, "{caught} of {of} incidents");
-        assert!(large.0 as f64 >= 0.83 * large.1 as f64, "{} of {} large incidents", large.0, large.1);
-        assert!(wrong as f64 <= 1.1e-3 * rows as f64, "{wrong} false alarms in {rows} rows");
+        assert!(caught as f64 >= 0.57 * of as f64, "{caught} of {of} incidents");
+        assert!(large.0 as f64 >= 0.69 * large.1 as f64, "{} of {} large incidents", large.0, large.1);
+        assert!(wrong as f64 <= 0.8e-3 * rows as f64, "{wrong} false alarms in {rows} rows");
     }
 }
