@@ -1,7 +1,8 @@
 //! One incident is one alarm.
 //!
 //! A value at or beyond the threshold opens an incident. While it is open, and a while after it has calmed down, what
-//! follows must be rarer than what opened it; below that it scores by its rarity, but under the threshold.
+//! follows must be rarer than what opened it; below that it scores by its rarity, but under the threshold. What is
+//! rare beyond doubt renews the memory even then, so that a series that goes on being wild isn't an alarm each time.
 
 use super::bytes::{Reader, Writer};
 
@@ -10,9 +11,14 @@ pub const THRESHOLD: f64 = 0.5;
 /// The rarity that the threshold stands for, in decimal logarithms: about once in a thousand values.
 pub(crate) const RARITY: f64 = 3.0;
 /// Quiet steps after which the memory of an incident has fallen to a third.
-const FADES_IN: f64 = 60.0;
+const FADES_IN: f64 = 72.0;
 /// How much longer the memory lasts through steps that aren't quiet.
-const HELD: f64 = 8.0;
+const HELD: f64 = 5.333;
+/// The memory of the value that opens an incident, and of one that keeps it open, in times of its size.
+const OPENS: f64 = 1.5;
+const RENEWS: f64 = 0.444;
+/// How large the latter must be, in times of the threshold's rarity.
+const RENEWED_FROM: f64 = 1.5;
 /// The highest score below the threshold.
 const BELOW: f64 = 0.4999;
 
@@ -36,8 +42,11 @@ impl Incident {
         self.memory *= (-steps / fades_in).exp();
         let left = (size - self.memory).max(0.0);
         if left >= RARITY {
-            self.memory = size;
+            self.memory = OPENS * size;
             return (left / (left + RARITY), left);
+        }
+        if size >= RENEWED_FROM * RARITY {
+            self.memory = self.memory.max(RENEWS * size);
         }
         // Who ranks rows rather than counts alarms still sees the rest of an incident stand out.
         let ranked = 0.5 * rarity / (rarity + RARITY);

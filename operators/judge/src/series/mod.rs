@@ -12,6 +12,7 @@
 //! sending.
 
 pub(crate) mod bytes;
+mod context;
 mod forecast;
 mod incident;
 mod level;
@@ -28,9 +29,9 @@ use signs::Signs;
 pub use incident::THRESHOLD;
 
 /// The length of [`Series::to_bytes`], in bytes.
-pub const STATE_BYTES: usize = 1_485;
+pub const STATE_BYTES: usize = 2_799;
 /// The version of the state's bytes.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Values are held in units of the first step, and no further out than this.
 const FURTHEST: f64 = 1e12;
 /// What a series is known from: values seen.

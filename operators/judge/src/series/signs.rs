@@ -1,8 +1,10 @@
 //! The signs that something is wrong with a value, each a size, and the rarity of all of them together.
 //!
 //! - *surprise*: the value against the mix of forecasters, in units of the usual error at that hour,
-//! - *run*: the mean of the last values against level and seasons, for shifts and drifts,
+//! - *run* and *long run*: the mean of the last values, few and many, against level and seasons, for shifts and drifts,
 //! - *unrest* and *calm*: the mean of the last surprises, too large or too small, for changes of variance or of habits,
+//! - *height*: the value against the middle of all values, for what never was so high or low,
+//! - *novelty*: how new it is to meet the value in its company of late ([`super::context`]),
 //! - *stillness*: the same value again and again where that never was.
 //!
 //! What a sign's size means is told by the sizes of its own past ([`crate::tails`]), but for stillness, where rows of the
@@ -12,17 +14,21 @@
 use crate::tails::{Tail, WHOLE};
 
 use super::bytes::{Reader, Writer};
+use super::context::Context;
 use super::forecast::Forecast;
 use super::incident::RARITY;
 use super::level::{Mean, within};
 use super::place::{HOURS, Place};
 use super::season::Profile;
 
-const SIGNS: usize = 4;
+const SIGNS: usize = 7;
 const SURPRISE: usize = 0;
 const RUN: usize = 1;
+/// What each sign's rarity counts: surprise, run, unrest, calm, height, novelty, long run.
+const WEIGHTS: [f64; SIGNS] = [0.667, 0.833, 1.0, 0.667, 0.417, 1.35, 0.9];
 /// Shares by which the means of the last values move.
 const RUN_GAIN: f64 = 0.12;
+const LONG_RUN_GAIN: f64 = 0.03;
 const UNREST_GAIN: f64 = 0.12;
 const CALM_GAIN: f64 = 0.04;
 /// What one surprise can add to the unrest.
@@ -62,15 +68,18 @@ pub(crate) struct Signs {
     error_by_hour: Profile<HOURS, 2>,
     /// The usual distance from the slow forecast.
     distance: Mean,
-    /// The mean of the last distances, and its usual size.
+    /// The mean of the last distances, of few and of many, and its usual size.
     run: Mean,
     run_size: Mean,
+    long_run: Mean,
+    long_run_size: Mean,
     /// The mean of the last surprises, short and longer.
     unrest: Mean,
     calm: Mean,
     /// The middle of all values, and the usual distance from it.
     middle: Mean,
     spread: Mean,
+    context: Context,
     tails: [Tail; SIGNS],
     /// How many values in a row stood far above (or, negative, below) the slow forecast.
     beyond: i32,
@@ -95,10 +104,13 @@ impl Signs {
             distance: Mean::new(),
             run: Mean::new(),
             run_size: Mean::new(),
+            long_run: Mean::new(),
+            long_run_size: Mean::new(),
             unrest: Mean::new(),
             calm: Mean::new(),
             middle: Mean::new(),
             spread: Mean::new(),
+            context: Context::new(),
             tails: std::array::from_fn(|_| Tail::new()),
             beyond: 0,
             still: 0,
@@ -118,6 +130,11 @@ impl Signs {
         1e-9 + 0.002 * self.spread.value
     }
 
+    /// How far `x` is from the middle of all values, in usual distances.
+    fn off_middle(&self, x: f64) -> f64 {
+        (x - self.middle.value) / self.spread.value.max(1e-9)
+    }
+
     fn error_at(&self, place: Place) -> f64 {
         let visits = f64::from(self.error_by_hour.visits(place.hour));
         let ratio = (self.error_by_hour.mean(place.hour) * visits + 1.0) / (visits + 1.0);
@@ -129,10 +146,20 @@ impl Signs {
         let surprise = (x - forecast.next).abs() / (self.error_at(place) * gap);
         let distance = within(x - forecast.slow, RUN_MOST * self.distance.value);
         let run = (self.run.value + RUN_GAIN * (distance - self.run.value)).abs();
+        let long_run = (self.long_run.value + LONG_RUN_GAIN * (distance - self.long_run.value)).abs();
         let clipped = surprise.min(UNREST_MOST);
         let unrest = self.unrest.value + UNREST_GAIN * (clipped - self.unrest.value);
         let calm = self.calm.value + CALM_GAIN * (clipped - self.calm.value);
-        let sizes = [surprise, run / self.run_size.value.max(self.least()), unrest, 1.0 / (calm + CALM_LEAST)];
+        let off = self.off_middle(x);
+        let sizes = [
+            surprise,
+            run / self.run_size.value.max(self.least()),
+            unrest,
+            1.0 / (calm + CALM_LEAST),
+            off.abs(),
+            self.context.novelty(off),
+            long_run / self.long_run_size.value.max(self.least()),
+        ];
         if seen < JUDGED_FROM {
             return Found { sizes, rarity: 0.0 };
         }
@@ -140,7 +167,8 @@ impl Signs {
         let season = if is_day_known { 1.0 } else { WITHOUT_DAY };
         // The sum of cubes is little more than the largest, and yet two strong signs are more than one.
         let mut cubes = self.stillness(x, seen).powi(3);
-        for ((tail, size), weight) in self.tails.iter().zip(sizes).zip([1.0, season, season, season]) {
+        for (sign, (tail, size)) in self.tails.iter().zip(sizes).enumerate() {
+            let weight = WEIGHTS[sign] * if sign == SURPRISE { 1.0 } else { season };
             cubes += (tail.rarity(size) * weight).powi(3);
         }
         // Honest about little data: what has hardly been seen can't be rare yet.
@@ -195,8 +223,11 @@ impl Signs {
         let distance = x - forecast.slow;
         let size = clipped(&self.distance, distance.abs(), SURPRISE);
         self.run.learn(within(distance, RUN_MOST * self.distance.value), RUN_GAIN);
+        self.long_run.learn(within(distance, RUN_MOST * self.distance.value), LONG_RUN_GAIN);
         self.distance.learn(size, slow_gain);
         self.run_size.learn(clipped(&self.run_size, self.run.value.abs(), RUN), slow_gain);
+        self.long_run_size.learn(clipped(&self.long_run_size, self.long_run.value.abs(), RUN), slow_gain);
+        self.context.learn(self.off_middle(x));
         let surprise = found.sizes[SURPRISE].min(UNREST_MOST);
         self.unrest.learn(surprise, UNREST_GAIN);
         self.calm.learn(surprise, CALM_GAIN);
@@ -225,6 +256,8 @@ impl Signs {
             &self.distance,
             &self.run,
             &self.run_size,
+            &self.long_run,
+            &self.long_run_size,
             &self.unrest,
             &self.calm,
             &self.middle,
@@ -234,6 +267,7 @@ impl Signs {
             mean.write(writer);
         }
         self.error_by_hour.write(writer);
+        self.context.write(writer);
         self.tails.iter().for_each(|tail| tail.write(writer));
         writer.i32(self.beyond);
         writer.u32(self.still);
@@ -248,6 +282,8 @@ impl Signs {
             &mut read.distance,
             &mut read.run,
             &mut read.run_size,
+            &mut read.long_run,
+            &mut read.long_run_size,
             &mut read.unrest,
             &mut read.calm,
             &mut read.middle,
@@ -257,6 +293,7 @@ impl Signs {
             *mean = Mean::read(reader)?;
         }
         read.error_by_hour = Profile::read(reader)?;
+        read.context = Context::read(reader)?;
         for tail in &mut read.tails {
             *tail = Tail::read(reader)?;
         }

@@ -8,9 +8,9 @@ use crate::generate::{KINDS, SIZES, make};
 use crate::scoring::{PROFILES, Row, judged, told};
 
 /// Tuned on these seeds.
-const TRAINING: std::ops::Range<u64> = 0..300;
+const TRAINING: std::ops::Range<u64> = 0..600;
 /// Never tuned on these.
-const HELD_OUT: std::ops::Range<u64> = 10_000..10_300;
+const HELD_OUT: std::ops::Range<u64> = 10_000..10_600;
 
 #[derive(Default)]
 struct Tally {
@@ -29,16 +29,18 @@ fn tally(seeds: std::ops::Range<u64>) -> Tally {
         let mut series = Series::new();
         let scores: Vec<f64> = made.rows.iter().map(|(at, value)| series.observe(*at, *value).score).collect();
         let length = made.rows.len() / 10 / made.incidents.len().max(1);
-        let end = |from: usize| (from + length).min(made.rows.len() - 1);
-        let windows: Vec<(i64, i64)> =
-            made.incidents.iter().map(|i| (made.rows[i.from].0, made.rows[end(i.from)].0)).collect();
+        // As the benchmark has it, a window's middle is where its incident begins.
+        let limits = |from: usize| (from.saturating_sub(length / 2), (from + length / 2).min(made.rows.len() - 1));
+        let times = |(from, to): (usize, usize)| (made.rows[from].0, made.rows[to].0);
+        let windows: Vec<(i64, i64)> = made.incidents.iter().map(|incident| times(limits(incident.from))).collect();
         let judged = judged(&made.rows, &scores, &windows, tally.windows);
-        for (at, incident) in made.incidents.iter().enumerate() {
+        for incident in &made.incidents {
             let kind = KINDS.iter().position(|kind| *kind == incident.kind).unwrap();
             let size = SIZES.iter().position(|size| *size == incident.size).unwrap();
-            let window = Some(tally.windows + at);
             let cell = tally.cells.entry((kind, size)).or_default();
-            cell.0 += usize::from(judged.iter().any(|row| row.window == window && row.score >= THRESHOLD));
+            // Caught is who alarms once it has begun; what came before is luck.
+            let since_it_began = &scores[incident.from..=limits(incident.from).1];
+            cell.0 += usize::from(since_it_began.iter().any(|score| *score >= THRESHOLD));
             cell.1 += 1;
         }
         let wrong = tally.wrong.entry(made.noise).or_default();
@@ -79,8 +81,8 @@ fn incidents_are_found_and_peace_is_kept() {
             .filter(|((_, size), _)| SIZES[*size] == SIZES[2])
             .fold((0, 0), |sum, (_, cell)| (sum.0 + cell.0, sum.1 + cell.1));
         println!("caught {caught} of {of}, {} of {} of the largest; {wrong} false in {rows} rows", large.0, large.1);
-        assert!(caught as f64 >= 0.70 * of as f64, "{caught} of {of} incidents");
-        assert!(large.0 as f64 >= 0.83 * large.1 as f64, "{} of {} large incidents", large.0, large.1);
-        assert!(wrong as f64 <= 1.1e-3 * rows as f64, "{wrong} false alarms in {rows} rows");
+        assert!(caught as f64 >= 0.57 * of as f64, "{caught} of {of} incidents");
+        assert!(large.0 as f64 >= 0.69 * large.1 as f64, "{} of {} large incidents", large.0, large.1);
+        assert!(wrong as f64 <= 0.8e-3 * rows as f64, "{wrong} false alarms in {rows} rows");
     }
 }

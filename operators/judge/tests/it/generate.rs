@@ -1,6 +1,11 @@
 //! Invented series with labelled incidents, the same ones for the same seed.
+//!
+//! A third are plain: a level, a season and one of ten noises. The others look like metrics of real systems
+//! ([`crate::metrics`]).
 
 use fastrand::Rng;
+
+use crate::metrics::{self, Clean, FAMILIES};
 
 /// What goes wrong in an invented series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,9 +20,11 @@ pub(crate) enum Kind {
     SeasonLost,
     Drift,
     Bursts,
+    Holiday,
+    Decay,
 }
 
-pub(crate) const KINDS: [Kind; 10] = [
+pub(crate) const KINDS: [Kind; 12] = [
     Kind::Spike,
     Kind::Dip,
     Kind::Shift,
@@ -28,6 +35,8 @@ pub(crate) const KINDS: [Kind; 10] = [
     Kind::SeasonLost,
     Kind::Drift,
     Kind::Bursts,
+    Kind::Holiday,
+    Kind::Decay,
 ];
 
 /// Sizes in standard deviations of the series' noise.
@@ -50,11 +59,11 @@ pub(crate) struct Made {
 const NOISES: [&str; 10] =
     ["normal", "laplace", "student", "ar", "wandering", "multiplied", "counts", "sparse", "bursty", "rounded"];
 
-fn normal(random: &mut Rng) -> f64 {
+pub(crate) fn normal(random: &mut Rng) -> f64 {
     (-2.0 * (1.0 - random.f64()).ln()).sqrt() * (std::f64::consts::TAU * random.f64()).cos()
 }
 
-fn poisson(random: &mut Rng, mean: f64) -> f64 {
+pub(crate) fn poisson(random: &mut Rng, mean: f64) -> f64 {
     if mean > 200.0 {
         return (mean + mean.sqrt() * normal(random)).round().max(0.0);
     }
@@ -90,9 +99,10 @@ impl Shape {
     }
 }
 
-/// A clean series and the noise's standard deviation.
-fn clean(random: &mut Rng, noise: &str, times: &[f64]) -> (Vec<f64>, f64, Vec<f64>) {
-    let sd = 1.0;
+/// A clean series with one of the plain noises.
+fn plain(random: &mut Rng, noise: &str, start: f64) -> Clean {
+    let (minutes, length) = [(5.0, 4032), (5.0, 4032), (30.0, 4000), (60.0, 2016)][random.usize(..4)];
+    let times: Vec<f64> = (0..length).map(|at| start + f64::from(at) * minutes / 1_440.0).collect();
     let shape = Shape {
         level: 60.0 + 60.0 * random.f64(),
         day: [0.0, 4.0, 15.0, 30.0][random.usize(..4)],
@@ -102,7 +112,7 @@ fn clean(random: &mut Rng, noise: &str, times: &[f64]) -> (Vec<f64>, f64, Vec<f6
         phase: random.f64(),
         start: times[0],
     };
-    let (mut ar, mut mean) = (0.0, Vec::new());
+    let (mut ar, mut means) = (0.0, Vec::new());
     let rho: f64 = [0.5, 0.8, 0.95][random.usize(..3)];
     let burst_rate = 0.002 + 0.01 * random.f64();
     let rate = 0.02 + 0.1 * random.f64();
@@ -111,7 +121,7 @@ fn clean(random: &mut Rng, noise: &str, times: &[f64]) -> (Vec<f64>, f64, Vec<f6
         .iter()
         .map(|days| {
             let base = shape.at(*days);
-            mean.push(base);
+            means.push(base);
             let z = normal(random);
             match noise {
                 "normal" => base + z,
@@ -139,15 +149,17 @@ fn clean(random: &mut Rng, noise: &str, times: &[f64]) -> (Vec<f64>, f64, Vec<f6
             }
         })
         .collect();
-    let sd = match noise {
-        "counts" => 9.0,
-        "multiplied" => 3.0,
-        "sparse" => 1.0,
-        "ar" => 2.0,
-        "bursty" => 3.0,
-        _ => sd,
-    };
-    (values, sd, mean)
+    Clean { times, values, means }
+}
+
+/// The noise's standard deviation, as the middle nine tenths of it tell.
+fn deviation(clean: &Clean) -> f64 {
+    let mut off: Vec<f64> = clean.values.iter().zip(&clean.means).map(|(value, mean)| value - mean).collect();
+    off.sort_by(f64::total_cmp);
+    let quantile = |share: f64| off[(share * (off.len() - 1) as f64) as usize];
+    let spread = (quantile(0.95) - quantile(0.05)) / 3.29;
+    let level = clean.means.iter().map(|mean| mean.abs()).sum::<f64>() / clean.means.len() as f64;
+    spread.max(0.01 * level)
 }
 
 fn strike(random: &mut Rng, values: &mut [f64], sd: f64, mean: &[f64], incident: &Incident) {
@@ -172,35 +184,61 @@ fn strike(random: &mut Rng, values: &mut [f64], sd: f64, mean: &[f64], incident:
             Kind::SeasonLost => center + offset,
             Kind::Drift => values[at] + sign * size * sd * since / steps as f64,
             Kind::Bursts => values[at] + if random.f64() < 0.2 { size * 0.6 * sd } else { 0.0 },
+            Kind::Holiday => values[at] - (size / 25.0).min(0.6) * mean[at],
+            Kind::Decay => values[at] - size * sd * (1.0 - (-3.0 * since / steps as f64).exp()),
         };
     }
+}
+
+/// Never below 0, nor above 100 where the values are shares of a hundred.
+fn bounded(values: &mut [f64], clean: &[f64]) {
+    let least = clean.iter().copied().fold(f64::INFINITY, f64::min);
+    if least >= 0.0 {
+        values.iter_mut().for_each(|value| *value = value.max(0.0));
+    }
+}
+
+/// How many rows an incident lasts.
+fn steps_of(random: &mut Rng, kind: Kind, per_day: usize, room: usize) -> usize {
+    let steps = match kind {
+        Kind::Spike | Kind::Dip => random.usize(1..4),
+        Kind::SeasonLost | Kind::Holiday => per_day,
+        Kind::Decay => per_day / 4 + random.usize(..per_day),
+        _ => random.usize(20..120),
+    };
+    steps.clamp(1, room / 2)
 }
 
 /// The series of `seed`: clean where `seed` is a multiple of five.
 pub(crate) fn make(seed: u64) -> Made {
     let mut random = Rng::with_seed(seed);
-    let noise = NOISES[random.usize(..NOISES.len())];
-    let (minutes, length) = [(5_i64, 4032_i64), (5, 4032), (30, 4000), (60, 2016)][random.usize(..4)];
-    let start = 1_700_000_000_i64 / 3600 * 3600 + random.i64(0..168) * 3600;
-    let times: Vec<f64> = (0..length).map(|at| (start + at * minutes * 60) as f64 / 86_400.0).collect();
-    let (mut values, sd, mean) = clean(&mut random, noise, &times);
+    let start = (1_700_000_000_i64 / 3600 + random.i64(0..168)) as f64 / 24.0;
+    let (noise, clean) = if random.u8(..3) == 0 {
+        let noise = NOISES[random.usize(..NOISES.len())];
+        (noise, plain(&mut random, noise, start))
+    } else {
+        let family = FAMILIES[random.usize(..FAMILIES.len())];
+        (family, metrics::clean(&mut random, family, start))
+    };
+    let sd = deviation(&clean);
+    let mut values = clean.values.clone();
+    let days = clean.times[clean.times.len() - 1] - clean.times[0];
+    let per_day = (values.len() as f64 / days) as usize;
     let mut incidents = Vec::new();
     if !seed.is_multiple_of(5) {
-        let count = random.usize(1..4);
+        let count = random.usize(1..5);
         for part in 0..count {
             let kind = KINDS[random.usize(..KINDS.len())];
-            let room = values.len() * 6 / 10 / count;
-            let from = values.len() * 35 / 100 + part * room + random.usize(..room / 3);
-            let steps = match kind {
-                Kind::Spike | Kind::Dip => random.usize(1..4),
-                Kind::SeasonLost => (1440 / minutes as usize).min(room / 2),
-                _ => random.usize(20..120),
-            };
+            let room = values.len() * 7 / 10 / count;
+            let from = values.len() * 25 / 100 + part * room + random.usize(..room / 2);
+            let steps = steps_of(&mut random, kind, per_day, room);
             let incident = Incident { kind, size: SIZES[random.usize(..SIZES.len())], from, steps };
-            strike(&mut random, &mut values, sd, &mean, &incident);
+            strike(&mut random, &mut values, sd, &clean.means, &incident);
             incidents.push(incident);
         }
+        bounded(&mut values, &clean.values);
     }
-    let rows = values.iter().enumerate().map(|(at, value)| ((start + at as i64 * minutes * 60) * 1_000_000, *value));
+    let at_us = |days: f64| (days * 86_400.0).round() as i64 * 1_000_000;
+    let rows = clean.times.iter().zip(&values).map(|(days, value)| (at_us(*days), *value));
     Made { rows: rows.collect(), incidents, noise }
 }

@@ -6,6 +6,7 @@ mod alerts;
 mod detection;
 mod generate;
 mod judging;
+mod metrics;
 mod nab;
 mod scoring;
 mod series;

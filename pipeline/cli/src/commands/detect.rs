@@ -21,7 +21,7 @@ Examples:
   tail -n +1 -f requests.csv | weir detect --csv -
   weir detect --threshold")]
 pub(crate) struct Detect {
-    /// The file, or - for standard input, of which each row is answered at once.
+    /// The file, or - for standard input; what comes through a pipe is answered as soon as it came.
     #[arg(long, value_name = "FILE", required_unless_present = "threshold")]
     csv: Option<PathBuf>,
     /// Print the score from which the product alerts: 0.5. With --csv, to standard error.
@@ -29,7 +29,7 @@ pub(crate) struct Detect {
     threshold: bool,
 }
 
-/// Rows are written when so many bytes are together, but for standard input.
+/// Rows are read and written in blocks of so many bytes, smaller ones where input comes slowly.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// No line may be longer.
 const LINE_BYTES_MOST: u64 = 4_096;
@@ -56,7 +56,7 @@ pub(crate) fn run(detect: &Detect) -> Outcome {
     };
     let output = BufWriter::with_capacity(BUFFER_BYTES, std::io::stdout().lock());
     let name = if is_standard_input { "standard input".to_owned() } else { path.display().to_string() };
-    match score(BufReader::with_capacity(BUFFER_BYTES, input), output, is_standard_input) {
+    match score(BufReader::with_capacity(BUFFER_BYTES, input), output) {
         Ok(()) => Outcome::done(),
         Err(Stop::Unwritable(error)) if error.kind() == ErrorKind::BrokenPipe => Outcome::done(),
         Err(Stop::Unwritable(error)) => {
@@ -78,8 +78,8 @@ const ROW_REMEDY: &str = "write one timestamp and one value on each line, divide
 const TIME_REMEDY: &str = "write times as 2014-04-01 00:05:00, as ISO 8601, or as seconds or milliseconds since 1970";
 const VALUE_REMEDY: &str = "write a number such as 12, -0.5 or 1e6, or nothing where a value is missing";
 
-/// Scores the rows of `input` to `output`; each is flushed when `is_live`.
-fn score(mut input: impl BufRead, mut output: impl Write, is_live: bool) -> Result<(), Stop> {
+/// Scores the rows of `input` to `output`, which is flushed before the next row has to be waited for.
+fn score(mut input: BufReader<impl Read>, mut output: impl Write) -> Result<(), Stop> {
     let refused = |line, what, remedy| Stop::Refused { line, what, remedy };
     let mut series = Series::new();
     let mut text = Vec::new();
@@ -99,14 +99,16 @@ fn score(mut input: impl BufRead, mut output: impl Write, is_live: bool) -> Resu
             Ok(_) => {}
             Err(error) => return Err(refused(number, error.to_string(), "give a file that can be read")),
         }
-        let line = text.trim_ascii();
+        // A timestamp goes out as it came in, with the spaces around it.
+        let line = text.strip_suffix(b"\n").unwrap_or(&text);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         if number == 1 {
             check_header(line).map_err(|what| refused(1, what, HEADER_REMEDY))?;
             output.write_all(b"timestamp,anomaly_score\n").map_err(Stop::Unwritable)?;
-        } else if !line.is_empty() {
-            let fields: Vec<&[u8]> = line.splitn(3, |byte| *byte == b',').collect();
-            let &[timestamp, value] = fields.as_slice() else {
-                return Err(refused(number, "the line hasn't two columns".to_owned(), ROW_REMEDY));
+        } else if !line.trim_ascii().is_empty() {
+            let mut fields = line.split(|byte| *byte == b',');
+            let (Some(timestamp), Some(value), None) = (fields.next(), fields.next(), fields.next()) else {
+                return Err(refused(number, columns_in(line), ROW_REMEDY));
             };
             let at_us = parse_time(bare(timestamp))
                 .ok_or_else(|| refused(number, shown("timestamp", timestamp), TIME_REMEDY))?;
@@ -115,7 +117,7 @@ fn score(mut input: impl BufRead, mut output: impl Write, is_live: bool) -> Resu
             output.write_all(timestamp).map_err(Stop::Unwritable)?;
             writeln!(output, ",{score:.6}").map_err(Stop::Unwritable)?;
         }
-        if is_live {
+        if !input.buffer().contains(&b'\n') {
             output.flush().map_err(Stop::Unwritable)?;
         }
     }
@@ -128,13 +130,23 @@ fn check_header(line: &[u8]) -> Result<(), String> {
     if line.split(|byte| *byte == b',').map(bare).eq([b"timestamp".as_slice(), b"value".as_slice()]) {
         return Ok(());
     }
-    let found: String = String::from_utf8_lossy(line).chars().take(60).collect();
+    let found = excerpt(line);
     Err(format!("the header is `{found}` instead of `timestamp,value`"))
 }
 
 fn shown(column: &str, field: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(field).chars().take(60).collect();
-    format!("the {column} `{text}` can't be read")
+    format!("the {column} `{}` can't be read", excerpt(field))
+}
+
+fn columns_in(line: &[u8]) -> String {
+    let count = line.split(|byte| *byte == b',').count();
+    format!("the line `{}` has {count} column{}", excerpt(line), if count == 1 { "" } else { "s" })
+}
+
+/// The beginning of `text`, harmless in a terminal.
+fn excerpt(text: &[u8]) -> String {
+    let harmless = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
+    String::from_utf8_lossy(text).chars().take(60).map(harmless).collect()
 }
 
 /// The field without spaces and quotes around it.
@@ -189,7 +201,7 @@ mod tests {
 
     fn scored(input: &str) -> Result<String, Stop> {
         let mut output = Vec::new();
-        score(input.as_bytes(), &mut output, false)?;
+        score(BufReader::new(input.as_bytes()), &mut output)?;
         Ok(String::from_utf8(output).unwrap())
     }
 
@@ -223,12 +235,53 @@ mod tests {
     #[test]
     fn timestamps_come_back_as_they_were_and_every_row_has_a_score() {
         let output = scored(
-            "\u{feff}timestamp,value\r\n2014-04-01 00:00:00,1\r\n1396310700000,\n\"2014-04-01T00:10:00Z\",NaN\n7,2e9\n",
+            "\u{feff}timestamp,value\r\n2014-04-01 00:00:00,1\r\n1396310700000,\n\"2014-04-01T00:10:00Z\",NaN\n 7 ,2e9\n",
         );
         let lines: Vec<String> = output.unwrap().lines().map(str::to_owned).collect();
         assert_eq!(lines[0], "timestamp,anomaly_score");
         let stamps: Vec<&str> = lines[1..].iter().map(|line| line.split_once(',').unwrap().0).collect();
-        assert_eq!(stamps, ["2014-04-01 00:00:00", "1396310700000", "\"2014-04-01T00:10:00Z\"", "7"]);
+        assert_eq!(stamps, ["2014-04-01 00:00:00", "1396310700000", "\"2014-04-01T00:10:00Z\"", " 7 "]);
+    }
+
+    /// A pipe that gives a row at a time, and looks whether the rows before were answered.
+    struct Pipe {
+        rows: Vec<&'static str>,
+        given: usize,
+        answered: std::rc::Rc<std::cell::Cell<usize>>,
+    }
+
+    impl Read for Pipe {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            assert_eq!(self.answered.get(), self.given, "rows given are answered before the next is asked for");
+            let Some(row) = self.rows.get(self.given) else { return Ok(0) };
+            buffer[..row.len()].copy_from_slice(row.as_bytes());
+            self.given += 1;
+            Ok(row.len())
+        }
+    }
+
+    /// Counts the lines that reach it.
+    struct Reader(std::rc::Rc<std::cell::Cell<usize>>);
+
+    impl Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.set(self.0.get() + bytes.iter().filter(|byte| **byte == b'\n').count());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_row_of_a_slow_pipe_is_answered_before_the_next() {
+        let answered = std::rc::Rc::new(std::cell::Cell::new(0));
+        let rows = vec!["timestamp,value\n", "1,2\n", "2,3\n"];
+        let input = BufReader::new(Pipe { rows, given: 0, answered: answered.clone() });
+        let output = BufWriter::with_capacity(BUFFER_BYTES, Reader(answered.clone()));
+        assert!(score(input, output).is_ok());
+        assert_eq!(answered.get(), 3);
     }
 
     #[test]
