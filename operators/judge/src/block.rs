@@ -15,6 +15,8 @@ const POOL_KEY: u8 = b'p';
 const STRAND_KEY: u8 = b's';
 const SDK_VERSION_KEY: u8 = b'v';
 const APP_VERSION_KEY: u8 = b'a';
+/// Of an app version on all platforms.
+const APP_KEY: u8 = b'x';
 
 /// Share that an indicator is expected at that was never seen on a platform which is known: of a fault, of a mix.
 const NEWCOMER: (f64, f64) = (3e-4, 1e-3);
@@ -43,11 +45,11 @@ impl Member {
     }
 }
 
-/// Several releases of one SDK or app version, judged together as far as they aren't at fault already.
+/// Several releases of one SDK version or app version of a platform, or of one app version on several platforms, judged
+/// together as far as they aren't at fault already.
 pub(crate) struct Group {
     pub(crate) scope: Scope,
     key: Vec<u8>,
-    pub(crate) platform: usize,
     pub(crate) members: Vec<usize>,
     pub(crate) strand: Strand,
 }
@@ -135,7 +137,28 @@ impl<'t> Block<'t> {
             *part = Some(version.to_owned());
             let strand = store.get(&key).and_then(|bytes| Strand::from_bytes(&bytes)).unwrap_or_default();
             let members = same.iter().map(|seat| seat.3).collect();
-            self.groups.push(Group { scope, key, platform, members, strand });
+            self.groups.push(Group { scope, key, members, strand });
+        }
+        self.load_apps(store);
+    }
+
+    /// The app versions that are on several platforms, and not everything there is.
+    fn load_apps(&mut self, store: &mut dyn Store) {
+        let releases = &self.frame.tally.releases;
+        let mut seats: Vec<(&str, usize)> =
+            self.members.iter().enumerate().map(|(at, one)| (releases[one.release].app_version.as_str(), at)).collect();
+        seats.sort_unstable();
+        for same in seats.chunk_by(|a, b| a.0 == b.0) {
+            let first = self.members[same[0].1].platform;
+            if same.iter().all(|seat| self.members[seat.1].platform == first) || same.len() == self.members.len() {
+                continue;
+            }
+            let version = same[0].0;
+            let key = key(APP_KEY, &[&self.frame.tally.tenant, self.event_type, self.field, version]);
+            let strand = store.get(&key).and_then(|bytes| Strand::from_bytes(&bytes)).unwrap_or_default();
+            let scope = Scope { app_version: Some(version.to_owned()), ..Scope::default() };
+            let members = same.iter().map(|seat| seat.1).collect();
+            self.groups.push(Group { scope, key, members, strand });
         }
     }
 

@@ -3,10 +3,10 @@
 //! Signals are linked when one fault would show as both, and linked ones are one problem:
 //! - the same senders, out of order since about the same window, or in the same field: a dropped field is null, shifts
 //!   distributions and breaks rules;
-//! - the same field (or the same family where it isn't of a field) in several releases of one platform and tenant: a fault
-//!   that later releases inherit, or one of an SDK version in several apps;
-//! - the same in one app version on several platforms, in one SDK version of several tenants, or in whole platforms at
-//!   about the same time.
+//! - the same indicator of the same field in several releases of one platform and tenant: a fault that later releases
+//!   inherit, or one of an SDK version in several apps;
+//! - the same in one app version on several platforms, in one SDK version of several tenants (which isn't what moves several
+//!   versions of a tenant), or in whole platforms at about the same time.
 //!
 //! The cause is then what all of them share. A whole platform or tenant that moved blames no release.
 
@@ -135,16 +135,21 @@ impl Links {
     }
 }
 
-/// The field, or where the signal isn't of one, its family.
+/// The type, and the field or, where the signal isn't of one, its family.
 fn subject(signal: &Signal) -> (&str, &str, u8) {
     let family = if signal.field.is_empty() { signal.indicator.family as u8 } else { 0 };
     (signal.about_type(), &signal.field, family)
 }
 
-/// The same without the type.
+/// What several senders show when they have one fault: the same family in the same field, whatever the type.
 fn matter(signal: &Signal) -> (&str, u8) {
-    let (_, field, family) = subject(signal);
-    (field, family)
+    (&signal.field, signal.indicator.family as u8)
+}
+
+/// The same of one type.
+fn typed_matter(signal: &Signal) -> (&str, &str, u8) {
+    let (field, family) = matter(signal);
+    (signal.about_type(), field, family)
 }
 
 fn link_same_senders(signals: &[Signal], links: &mut Links) {
@@ -154,7 +159,7 @@ fn link_same_senders(signals: &[Signal], links: &mut Links) {
 
 fn link_same_field(signals: &[Signal], links: &mut Links) {
     links.link_equal(signals, None, |signal| {
-        signal.scope.sdk.as_ref().map(|sdk| (&signal.tenant, sdk, subject(signal)))
+        signal.scope.sdk.as_ref().map(|sdk| (&signal.tenant, sdk, typed_matter(signal)))
     });
     // Where a whole platform moves, some of its releases, and those of others, are found out of order by themselves.
     links.link_equal(signals, Some(ONSET_WINDOWS), |signal| Some((&signal.tenant, matter(signal))));
@@ -166,9 +171,15 @@ fn link_same_field(signals: &[Signal], links: &mut Links) {
         let scope = &signal.scope;
         scope.sdk_version.as_ref().map(|version| (&signal.tenant, &scope.sdk, version))
     });
+    // What several versions of a tenant, or all, show isn't a version's matter, whatever another tenant shows.
+    let mut versions: BTreeMap<_, BTreeSet<&Option<String>>> = BTreeMap::new();
+    for signal in signals {
+        versions.entry((&signal.tenant, matter(signal))).or_default().insert(&signal.scope.sdk_version);
+    }
     links.link_equal(signals, Some(TENANTS_WINDOWS), |signal| {
         let scope = &signal.scope;
-        scope.sdk_version.as_ref().map(|version| (&scope.sdk, version, subject(signal)))
+        let of_version = versions.get(&(&signal.tenant, matter(signal))).is_some_and(|of| of.len() == 1);
+        scope.sdk_version.as_ref().filter(|_| of_version).map(|version| (&scope.sdk, version, typed_matter(signal)))
     });
 }
 
@@ -178,7 +189,7 @@ fn link_platforms_and_tenants(signals: &[Signal], links: &mut Links) {
     }
     links.link_equal(signals, Some(ONSET_WINDOWS), |signal| Some(signal).filter(whole).map(|signal| &signal.tenant));
     links.link_equal(signals, Some(ONSET_WINDOWS), |signal| {
-        Some(signal).filter(whole).map(|signal| (&signal.scope.sdk, subject(signal)))
+        Some(signal).filter(whole).map(|signal| (&signal.scope.sdk, typed_matter(signal)))
     });
 }
 
@@ -204,8 +215,9 @@ fn common_subject(members: &[&Signal]) -> (Option<String>, Option<String>) {
         (Some(text), 1) if !text.is_empty() => Some((*text).to_owned()),
         _ => None,
     };
-    let event_type = only(members.iter().map(|signal| signal.about_type()).collect());
-    // Symptoms of the whole type come with those of a field: the field is still what it is about.
+    // Symptoms of all types together come with those of one type, and those of the whole type with those of a field: the
+    // type and the field are still what it is about.
+    let event_type = only(members.iter().map(|signal| signal.about_type()).filter(|of| !of.is_empty()).collect());
     let fields = members.iter().map(|signal| signal.field.as_str()).filter(|field| !field.is_empty()).collect();
     (event_type, only(fields))
 }

@@ -61,6 +61,24 @@ pub(crate) struct Seen {
     pub(crate) variance_by_past: f64,
 }
 
+impl Seen {
+    /// Counts of several platforms as one; expectations and variances are means by trials.
+    pub(crate) fn sum<'s>(parts: impl Iterator<Item = &'s Seen> + Clone) -> Seen {
+        let trials: f64 = parts.clone().map(|part| part.trials).sum();
+        let mean = |of: fn(&Seen) -> f64| {
+            parts.clone().map(|part| of(part) * part.trials).sum::<f64>() / trials.max(f64::MIN_POSITIVE)
+        };
+        Seen {
+            hits: parts.clone().map(|part| part.hits).sum(),
+            trials,
+            expected: mean(|part| part.expected),
+            expected_by_past: mean(|part| part.expected_by_past),
+            variance: mean(|part| part.variance),
+            variance_by_past: mean(|part| part.variance_by_past),
+        }
+    }
+}
+
 impl Segment {
     pub(crate) fn is_empty(&self) -> bool {
         self.trials <= 0.0
@@ -149,11 +167,11 @@ pub(crate) fn ln_e_value(hits: f64, trials: f64, expected: f64, variance: f64) -
     let centre = logit(expected.clamp(1e-6, 1.0 - 1e-6));
     // Beta(1/2, 1/2) of Jeffreys; the beta function is pi there.
     let mut alternative = ln_beta(hits + 0.5, misses + 0.5) - std::f64::consts::PI.ln();
-    for (shift, spread) in [(1.2, 0.3), (-1.2, 0.3), (3.0, 1.5)] {
+    for (shift, spread) in [(1.2, 0.3), (-1.2, 0.3), (3.0, 1.5), (-8.0, 0.3)] {
         let (a, b) = beta_around(share_at(centre + shift), spread);
         alternative = ln_add(alternative, ln_marginal(hits, misses, a, b));
     }
-    alternative - 4.0f64.ln() - null
+    alternative - 5.0f64.ln() - null
 }
 
 /// Logarithm of how much better one reference (share, variance of its logit) explains the counts than another.

@@ -1,7 +1,7 @@
 //! The three rounds of judging one indicator in one window: each release against the others, SDK and app versions as a
 //! whole, and the platform against its own season.
 
-use crate::block::Block;
+use crate::block::{Block, Group};
 use crate::cell::{PoolCell, Trial};
 use crate::compare::{Common, Observation, common};
 use crate::evidence::Seen;
@@ -26,6 +26,18 @@ const CLIPPED_SQUARE: f64 = 0.9205;
 const TOGETHER_MIN: f64 = 0.7;
 /// Evidence from which a series doesn't tell how series in order wander.
 const WANDER_LN_E_MAX: f32 = 4.0;
+
+/// A group's counts over its platforms.
+struct Together {
+    seen: Seen,
+    /// One of the platforms, and the indicator's position in its pool.
+    platform: usize,
+    pool_at: usize,
+    users: f64,
+    /// Whether all platforms have been watched for long enough, and all have others to compare with.
+    mature: bool,
+    compared: bool,
+}
 
 /// A judged series, to be told of.
 struct Report<'a> {
@@ -142,15 +154,13 @@ impl Block<'_> {
 
     /// How a family is judged for one release. Without others nothing is blamed on a release.
     fn bar(&self, family: Family, others: Option<Common>, seen: &Observation, mature: bool) -> Bar {
-        let (shift_min, difference_min) = self.frame.settings.release.of(family);
         let judged = others.is_some() && mature;
         // A new release brings its own schema and its own new types: no fault. A known one that leaves its schema is one.
         let new = seen.offset_variance > 0.05;
         let brings = family == Family::Schema || (new && family == Family::TypeShare && seen.expected < 0.01);
         Bar {
             ln_threshold: self.frame.ln_threshold,
-            shift_min,
-            difference_min,
+            effects_min: self.frame.settings.release.of(family),
             up: judged && !brings,
             down: judged && family.is_mix() && (family != Family::Schema || (!new && seen.expected > 0.5)),
             windows_min: 1,
@@ -201,47 +211,73 @@ impl Block<'_> {
         }
         for at in 0..self.groups.len() {
             let group = &self.groups[at];
-            let platform = group.platform;
-            let Some(pool_at) = pool_at[platform] else { continue };
             let inside = |member: usize| group.members.contains(&member);
             let own: Vec<&Observation> = observations.iter().filter(|o| inside(o.member) && !o.at_fault).collect();
             if own.len() < 2 {
                 continue;
             }
-            let cell = &self.pools[platform].cells[pool_at];
-            let mature = self.pools[platform].windows >= settings.learn_windows;
-            let others = self.reference(platform, cell, observations, order, &inside);
-            let sum = summed(&own);
-            let seen = seen_by(&sum, others, cell, settings);
-            let group_rows: Vec<Option<&Row>> = own.iter().map(|o| rows[self.members[o.member].release]).collect();
-            let users =
-                own.iter().zip(&group_rows).map(|(o, row)| excess_users(*row, o, seen.expected, cell)).sum::<f64>();
-            let members: Vec<usize> = own.iter().map(|o| o.member).collect();
-            let mut bar = self.bar(indicator.family, others, &sum, mature);
             // One member alone doesn't make its whole version bad.
             let leans = |o: &&&Observation| self.members[o.member].leans(indicator);
-            if own.iter().filter(leans).count() < 2 {
+            let leaning = own.iter().filter(leans).count() >= 2;
+            let Some(together) = self.see_group(group, &own, pool_at, observations, order, rows) else { continue };
+            let group_rows: Vec<Option<&Row>> = own.iter().map(|o| rows[self.members[o.member].release]).collect();
+            let members: Vec<usize> = own.iter().map(|o| o.member).collect();
+            let sum = summed(&own);
+            let others = together.compared.then(Common::default);
+            let mut bar = self.bar(indicator.family, others, &sum, together.mature);
+            if !leaning {
                 (bar.up, bar.down) = (false, false);
             }
             let first = group_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
             let scope = group.scope.clone();
-            let told = Told { users, one_user: sum.one_user, first };
+            let told = Told { users: together.users, one_user: sum.one_user, first };
             let series = self.groups[at].strand.find(indicator, 0.0);
-            let outcome = judge(&mut series.trial, self.frame.window, &seen, &told, &bar, settings);
+            let outcome = judge(&mut series.trial, self.frame.window, &together.seen, &told, &bar, settings);
             let trial = series.trial.clone();
             self.say(Report {
                 scope,
-                platform,
-                pool_at,
+                platform: together.platform,
+                pool_at: together.pool_at,
                 trial: &trial,
                 outcome,
-                seen: &seen,
+                seen: &together.seen,
                 members: &members,
                 rows: &group_rows,
-                users,
+                users: together.users,
                 ln_threshold: bar.ln_threshold,
             });
         }
+    }
+
+    /// What a group's members show together, each platform's held against that platform's others.
+    fn see_group(
+        &self,
+        group: &Group,
+        own: &[&Observation],
+        pool_at: &[Option<usize>],
+        observations: &[Observation],
+        order: &[usize],
+        rows: &[Option<&Row>],
+    ) -> Option<Together> {
+        let settings = self.frame.settings;
+        let mut parts = Vec::with_capacity(self.platforms.len());
+        let (mut users, mut mature, mut compared) = (0.0, true, true);
+        for (platform, at) in pool_at.iter().enumerate() {
+            let part: Vec<&Observation> = own.iter().copied().filter(|o| o.platform == platform).collect();
+            let (Some(at), false) = (*at, part.is_empty()) else { continue };
+            let cell = &self.pools[platform].cells[at];
+            let inside = |member: usize| group.members.contains(&member);
+            let others = self.reference(platform, cell, observations, order, &inside);
+            let seen = seen_by(&summed(&part), others, cell, settings);
+            let excess = |o: &&Observation| excess_users(rows[self.members[o.member].release], o, seen.expected, cell);
+            users += part.iter().map(excess).sum::<f64>();
+            mature &= self.pools[platform].windows >= settings.learn_windows;
+            compared &= others.is_some();
+            parts.push((platform, at, seen));
+        }
+        let &(platform, pool_at, _) = parts.first()?;
+        let seen = Seen::sum(parts.iter().map(|part| &part.2));
+        Some(Together { seen, platform, pool_at, users, mature, compared })
     }
 
     pub(crate) fn judge_platform(
@@ -267,14 +303,12 @@ impl Block<'_> {
         let own_rows: Vec<Option<&Row>> = own.iter().map(|o| rows[self.members[o.member].release]).collect();
         let users: f64 = own.iter().zip(&own_rows).map(|(o, row)| excess_users(*row, o, o.expected, cell)).sum();
         let members: Vec<usize> = own.iter().map(|o| o.member).collect();
-        let (shift_min, difference_min) = settings.platform.of(indicator.family);
         // One release among several that moved isn't all of them.
         let together = moved_together(&own, &sum) >= TOGETHER_MIN;
         let mix = indicator.family.is_mix();
         let bar = Bar {
             ln_threshold: self.frame.ln_threshold,
-            shift_min,
-            difference_min,
+            effects_min: settings.platform.of(indicator.family),
             up: mature && together && !mix,
             down: mature && together && mix && indicator.family != Family::Schema,
             windows_min: if mix { 2 } else { 1 },

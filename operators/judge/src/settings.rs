@@ -46,14 +46,19 @@ pub struct Effects {
     pub difference_min: f64,
     pub shift_of_mix_min: f64,
     pub difference_of_mix_min: f64,
+    /// A mix that is further off than people's choices ever move it matters from a lesser share on.
+    pub far_shift_of_mix: f64,
+    pub far_difference_of_mix_min: f64,
 }
 
 impl Effects {
-    pub(crate) fn of(&self, family: Family) -> (f64, f64) {
+    /// Least shift and difference; an effect that reaches either pair matters.
+    pub(crate) fn of(&self, family: Family) -> [(f64, f64); 2] {
         if family.is_mix() {
-            (self.shift_of_mix_min, self.difference_of_mix_min)
+            let near = (self.shift_of_mix_min, self.difference_of_mix_min);
+            [near, (self.far_shift_of_mix, self.far_difference_of_mix_min)]
         } else {
-            (self.shift_min, self.difference_min)
+            [(self.shift_min, self.difference_min); 2]
         }
     }
 }
@@ -70,12 +75,16 @@ impl Default for Settings {
                 difference_min: 0.02,
                 shift_of_mix_min: 1.4,
                 difference_of_mix_min: 0.08,
+                far_shift_of_mix: 2.0,
+                far_difference_of_mix_min: 0.03,
             },
             platform: Effects {
                 shift_min: 1.2,
                 difference_min: 0.03,
                 shift_of_mix_min: 3.0,
                 difference_of_mix_min: 0.02,
+                far_shift_of_mix: 3.0,
+                far_difference_of_mix_min: 0.02,
             },
             between_min: 0.3,
             between_of_mix_min: 0.35,

@@ -71,7 +71,7 @@ pub enum Family {
     Number = 7,
     /// A value of another type than planned, as a number sent as a string; of the field's values.
     Drift = 8,
-    /// A duplicate; of the type's records.
+    /// A copy of an event that was accepted before (signal `duplicates`); hits are the copies, trials copies + accepted.
     Duplicate = 9,
     /// Later than a bucket of delay, or too late; of the type's records.
     Late = 10,
@@ -79,7 +79,9 @@ pub enum Family {
     Skew = 11,
     /// The schema id in use; of the type's records.
     Schema = 12,
-    /// Lost by the gap in sequence numbers; of the events expected by them.
+    /// Lost by the gap in sequence numbers (signal `gaps`); hits are the numbers missing, trials missing + seen. No hit has
+    /// a place or users of its own: `first`, `last` and `examples` are of events that came after a gap, `users` of the devices
+    /// with one.
     Lost = 13,
     /// The share of one event type: row's type and field are empty, the indicator's code is [`code_of`] the type's name and
     /// its label the name; of the release's events.

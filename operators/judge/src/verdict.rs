@@ -18,8 +18,8 @@ const FAULT_VARIANCE: f64 = 0.5;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bar {
     pub(crate) ln_threshold: f64,
-    pub(crate) shift_min: f64,
-    pub(crate) difference_min: f64,
+    /// Least shifts (logit), each with its least difference of shares.
+    pub(crate) effects_min: [(f64, f64); 2],
     /// Whether more, or less, than expected can be a fault.
     pub(crate) up: bool,
     pub(crate) down: bool,
@@ -103,8 +103,9 @@ fn matters(trial: &Trial, bar: &Bar, settings: &Settings) -> bool {
     let effect = trial.segment.effect();
     let direction = if effect.shift > 0.0 { bar.up } else { bar.down };
     direction
-        && effect.shift.abs() >= bar.shift_min
-        && (effect.seen - effect.expected).abs() >= bar.difference_min
+        && bar.effects_min.iter().any(|&(shift, difference)| {
+            effect.shift.abs() >= shift && (effect.seen - effect.expected).abs() >= difference
+        })
         && f64::from(trial.users) >= settings.users_min
         && f64::from(trial.users_in_window) >= settings.users_in_window_min
         && trial.windows >= bar.windows_min

@@ -112,8 +112,7 @@ fn judge_volume(
     };
     let bar = Bar {
         ln_threshold,
-        shift_min: -settings.volume_left_max.ln(),
-        difference_min: 0.0,
+        effects_min: [(-settings.volume_left_max.ln(), 0.0); 2],
         up: false,
         down: true,
         windows_min: settings.volume_windows,
