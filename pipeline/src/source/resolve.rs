@@ -7,7 +7,7 @@
 //!
 //! Not here: asking the registry, which the cache does on threads of its own, and remembering its answers.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use weir_schemas::avro::Decoder;
@@ -26,7 +26,9 @@ const RESTS: u64 = 4;
 /// Ids behind the one that is waited for that are asked for at once.
 const AHEAD_IDS: usize = 256;
 /// How often those are looked for, in milliseconds.
-const AHEAD_EVERY_MS: u64 = 100;
+const AHEAD_EVERY_MS: u64 = 20;
+/// Ids that were asked for ahead and are remembered as answered.
+const ANSWERED_MAX: usize = 16_384;
 
 /// What a schema id means right now.
 pub(super) enum Resolved {
@@ -44,6 +46,8 @@ pub(super) struct Patience {
     rests_until_ms: u64,
     /// When the ids behind the one in front were last asked for.
     asked_ahead_at_ms: Option<u64>,
+    /// Those that have an answer, so that the further ones get their turn.
+    answered: HashSet<u32>,
 }
 
 impl Patience {
@@ -127,16 +131,28 @@ impl Decoders {
     }
 
     /// Asks for ids of `waiting` that aren't known, so that each isn't waited for after the other.
-    pub(super) fn ask_ahead<'a>(&self, schemas: &SchemaCache, waiting: impl Iterator<Item = &'a Message>, now_ms: i64) {
-        let mut asked = BTreeSet::new();
+    pub(super) fn ask_ahead<'a>(
+        &self,
+        schemas: &SchemaCache,
+        waiting: impl Iterator<Item = &'a Message>,
+        patience: &mut Patience,
+        now_ms: i64,
+    ) {
+        if patience.answered.len() >= ANSWERED_MAX {
+            patience.answered.clear();
+        }
+        let mut asked = HashSet::new();
         for message in waiting {
             let Some(Ok(framed)) = message.value().map(frame) else { continue };
             let id = framed.schema_id;
-            if !self.0.contains_key(&id) && asked.insert(id) {
-                drop(schemas.get(id, millis(now_ms)));
-                if asked.len() >= AHEAD_IDS {
-                    return;
-                }
+            if self.0.contains_key(&id) || patience.answered.contains(&id) || !asked.insert(id) {
+                continue;
+            }
+            if !matches!(schemas.get(id, millis(now_ms)), Cached::Pending) {
+                patience.answered.insert(id);
+            }
+            if asked.len() >= AHEAD_IDS {
+                return;
             }
         }
     }

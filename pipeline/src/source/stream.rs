@@ -158,7 +158,8 @@ impl StreamSource {
             if let Some(Resolved::Park(why)) = resolved {
                 partition.parked = Some(why);
                 if partition.patience.asks_ahead(now_ms) {
-                    self.decoders.ask_ahead(&self.schemas, partition.waiting.iter(), now_ms);
+                    let PartitionState { waiting, patience, .. } = partition;
+                    self.decoders.ask_ahead(&self.schemas, waiting.iter(), patience, now_ms);
                 }
                 break;
             }

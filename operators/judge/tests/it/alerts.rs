@@ -228,7 +228,8 @@ fn what_senders_name_is_remembered_within_bounds_only() {
     assert!(book.to_bytes().len() <= small + 64, "{} bytes grew to {}", small, book.to_bytes().len());
     // The newest are remembered: one that comes back is the same alert.
     let mut back = window_of(201);
-    back.signals = vec![signal(&tenant_of(198), Scope::release(&releases()[0]), "amount", Family::Null, 201)];
+    let of = |window| signal(&tenant_of(window), Scope::release(&releases()[0]), "amount", Family::Null, 201);
+    back.signals = vec![of(198), Signal { state: State::Recovered, ..of(200) }];
     let changed = book.close(back, &manners, &NoFacts);
     assert!(changed.iter().any(|alert| alert.change == Change::Reopened), "{changed:?}");
 }
