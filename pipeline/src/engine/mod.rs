@@ -323,6 +323,7 @@ impl Engine {
                 is_due: opened_at.elapsed() >= self.epoch,
                 is_outbox_full: self.core.outbox.waiting_in_all().bytes >= self.outbox_bytes,
                 are_sources_ended: running.until_end && self.core.shares.iter().all(|shares| shares.are_ended()),
+                is_behind: self.core.epochs.is_behind(),
                 is_stopping: running.stop.load(Ordering::Acquire),
             };
             let decision = clock.decide(facts);

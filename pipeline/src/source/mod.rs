@@ -10,14 +10,18 @@ mod apply;
 pub mod attend;
 pub mod describe;
 pub mod fetch;
+mod hearing;
 pub mod intake;
 pub mod judge;
 pub mod judgement;
 pub mod open;
+mod partition;
 pub mod refuse;
+mod resolve;
 pub mod retry;
 pub mod stream;
 pub mod tally;
+pub mod trouble;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;

@@ -46,7 +46,8 @@ impl Start {
     }
 }
 
-/// Where every partition of `topics` is resumed, in their order. `committed` holds the positions of the state; with `until_end` the ends of now are recorded.
+/// Where every partition of `topics` is resumed, in their order. `committed` holds the positions of the state; with
+/// `until_end` the ends of now are recorded.
 ///
 /// # Errors
 /// When the broker can't be asked, a topic isn't there, or the log no longer has what the state resumes from.
