@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::expr::{Evaluation, Expr};
 use crate::plan::{Keys, Unplanned};
 use crate::prove::{self, Unproven};
+use crate::sequence::Sequencing;
 use crate::unique::Uniqueness;
 
 /// Bytes of what was found that are told, at most.
@@ -58,6 +59,8 @@ pub enum Basis {
     Plan,
     /// Other events with the same key: an operator behind the source judges.
     Unique(Box<Uniqueness>),
+    /// The events of the same device: operators behind the source see what is missing among them.
+    Sequence(Box<Sequencing>),
 }
 
 /// A value that is told of an event which breaks a rule.
@@ -86,6 +89,7 @@ impl Rule {
         match &self.basis {
             Basis::Condition(condition) => condition.visit_columns(visit),
             Basis::Unique(unique) => unique.visit_columns(visit),
+            Basis::Sequence(sequencing) => sequencing.visit_columns(visit),
             Basis::Plan => {}
         }
         for shown in &self.shown {
@@ -137,6 +141,21 @@ pub(crate) fn breakers<'a>(
             let (held, unproven) = prove::holds(condition, batch)?;
             Ok(Some((!&held, unproven)))
         }
+        Err(other) => Err(other),
+    }
+}
+
+/// The rows of `batch` that a rule with the condition `when` is about; `None` where it has none. A condition that can't be
+/// evaluated for some event isn't true for it; the others are judged one by one.
+pub(crate) fn held<'a>(
+    when: Option<&'a Expr>,
+    evaluation: &mut Evaluation<'a>,
+    batch: &RecordBatch,
+) -> Result<Option<BooleanBuffer>, Error> {
+    let Some(when) = when else { return Ok(None) };
+    match evaluation.condition(when) {
+        Ok(truth) => Ok(Some(without_nulls(truth).values().clone())),
+        Err(Error::Evaluation { .. }) => Ok(Some(prove::holds(when, batch)?.0)),
         Err(other) => Err(other),
     }
 }

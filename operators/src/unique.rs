@@ -27,12 +27,12 @@ use weir_schemas::stage::{BROKEN_RULES, broken_rule_field, system};
 use weir_schemas::time::{EventTime, Span};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use crate::combine::without_nulls;
 use crate::deduplicate::{Accepted, Ids, Remembered, kept_width, place_bytes};
 use crate::error::Error;
 use crate::expr::{Evaluation, Expr};
 use crate::operator::{Context, Operator};
 use crate::route::GROUPS;
+use crate::rule::held;
 use crate::state::StateRegistry;
 use crate::tally::{Tenants, primitive};
 
@@ -102,14 +102,7 @@ impl Operator for KeyUnique {
     fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
         let rows = batch.num_rows();
         let mut evaluation = Evaluation::new(&batch);
-        let when = match self.rule.when.as_ref().map(|when| evaluation.condition(when)) {
-            // A condition that can't be evaluated for some event isn't true for it; the others are judged one by one.
-            Some(Err(Error::Evaluation { .. })) => {
-                self.rule.when.as_ref().map(|when| crate::prove::holds(when, &batch)).transpose()?.map(|(held, _)| held)
-            }
-            Some(truth) => Some(without_nulls(truth?).values().clone()),
-            None => None,
-        };
+        let when = held(self.rule.when.as_ref(), &mut evaluation, &batch)?;
         let parts = self.rule.key.iter().map(|part| evaluation.array(part)).collect::<Result<Vec<_>, Error>>()?;
         let wrong = || ArrowError::SchemaError("a key's part is no text".to_owned());
         let parts: Vec<_> =

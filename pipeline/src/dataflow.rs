@@ -15,11 +15,13 @@
 //!
 //!  accepted ─▶ profile events ═══╗
 //!    copies ─▶ profile copies ═══╣                       (what deduplicate has seen before)
-//!   refused ─▶ profile refused ══╩═▶ judge ═▶ raise      (by tenant, then all tenants together)
+//!   refused ─▶ profile refused ══╬═▶ judge ═▶ raise      (by tenant, then all tenants together)
+//!                     sequence ══╝
 //!
 //!  ─▶ stays on the worker   ═▶ goes to the worker of the key group
 //!  Each rule of uniqueness puts key unique ═▶ unique between the source's events and identify.
-//!  Where a source has a retry topic, what came from it is left out before detect, profile and a team's own operators.
+//!  Each rule of sequences takes what was accepted, and the events that were refused, by key sequence ═▶ sequence.
+//!  Where a source has a retry topic, what came from it is left out before detect, profile, sequence and a team's own operators.
 //!  A source without an event id has `tally` in the place of identify and deduplicate.
 //!
 //!  every operator ┄┄▶ end of epoch: state and rows ┄┄▶ gathered ─▶ commit ─▶ outbox ─▶ deliver
@@ -55,6 +57,7 @@ use weir_operators::profile::{self, ProfileCopies, ProfileEvents, ProfileRefused
 use weir_operators::record::{RecordEvents, RecordRefused};
 use weir_operators::route::{BatchStream, Route};
 use weir_operators::rule::{Basis, Rule};
+use weir_operators::sequence::{KeySequence, Sequence, Tell};
 use weir_operators::tally::{GatherTallies, TallyAccepted};
 use weir_operators::unique::{KeyUnique, Unique};
 use weir_operators::view::ViewPlan;
@@ -144,9 +147,9 @@ pub struct Wiring {
 impl SourceGraph {
     /// How many operators keep something in memory.
     pub fn keepers(&self) -> usize {
-        // The ledger, deduplication, detection, judging and raising, two for each view, one for each rule of uniqueness.
-        let unique = self.rules.iter().filter(|rule| matches!(rule.basis, Basis::Unique(_))).count();
-        5 + 2 * self.views.len() + self.custom.len() + unique
+        // The ledger, deduplication, detection, judging and raising, two for each view, one for each rule over several events.
+        let several = |rule: &&Rule| matches!(rule.basis, Basis::Unique(_) | Basis::Sequence(_));
+        5 + 2 * self.views.len() + self.custom.len() + self.rules.iter().filter(several).count()
     }
 }
 
@@ -178,8 +181,10 @@ pub fn build<'scope>(
     if let Some((columns, thresholds)) = &graph.detect {
         detect(graph, *columns, thresholds, wiring, firsts.clone(), first_refused.clone())?;
     }
+    let numbered = self::firsts(graph, wiring, "refused events", from.refused_events)?.concat(firsts.clone());
+    let sequences = sequences(graph, wiring, numbered)?;
     if let Some(judging) = &graph.judge {
-        judge(graph, judging, wiring, firsts.clone(), first_refused, copies)?;
+        judge(graph, judging, wiring, firsts.clone(), first_refused, copies, sequences)?;
     }
     for (name, operator) in &graph.custom {
         custom(name, operator, graph, wiring, firsts.clone())?;
@@ -208,13 +213,49 @@ fn unique<'scope>(
         let (marked, counts, _) = two_or_three(operate(&name, one(keyed)?, by_key, host, move |registry| {
             Ok(Box::new(Unique::new(within, lateness, number, bytes, registry)?))
         })?)?;
-        let metrics = wiring.metrics.clone();
-        let count = CountBroken { source: graph.name.clone(), rule: Arc::clone(&rule.id), mode: rule.mode, metrics };
-        let name = format!("{}/count broken {}", graph.name, rule.id);
-        watch(operate(&name, counts, Route::Pipeline, host, move |_| Ok(Box::new(count)))?, wiring);
+        count_broken(graph, rule, wiring, counts)?;
         events = marked;
     }
     Ok(events)
+}
+
+/// counts ─▶ count broken
+fn count_broken(graph: &SourceGraph, rule: &Rule, wiring: &Wiring, counts: BatchStream<'_>) -> Result<(), Error> {
+    let metrics = wiring.metrics.clone();
+    let count = CountBroken { source: graph.name.clone(), rule: Arc::clone(&rule.id), mode: rule.mode, metrics };
+    let name = format!("{}/count broken {}", graph.name, rule.id);
+    watch(operate(&name, counts, Route::Pipeline, &wiring.host, move |_| Ok(Box::new(count)))?, wiring);
+    Ok(())
+}
+
+/// accepted and refused events ─▶ key sequence ═▶ sequence ─▶ count broken, for each rule of sequences. Gives cells for a judge.
+fn sequences<'scope>(
+    graph: &SourceGraph,
+    wiring: &Wiring,
+    events: BatchStream<'scope>,
+) -> Result<Option<BatchStream<'scope>>, Error> {
+    let (host, lateness, bytes) = (&wiring.host, graph.lateness, wiring.operator_bytes);
+    let mut all: Option<BatchStream<'scope>> = None;
+    for rule in &graph.rules {
+        let Basis::Sequence(sequencing) = &rule.basis else { continue };
+        let (of, key) = (sequencing.clone(), KeySequence::new((**sequencing).clone(), graph.sender));
+        let name = format!("{}/key sequence {}", graph.name, rule.id);
+        let keyed = operate(&name, events.clone(), Route::Pipeline, host, move |_| Ok(Box::new(key)))?;
+        let window = graph.judge.as_ref().map(|judging| judging.court.window);
+        let tell = Tell::new(rule.clone(), of.is_masked, graph.topics.clone(), window);
+        let by_device = Route::ByGroup { column: KeySequence::GROUP };
+        let name = format!("{}/sequence {}", graph.name, rule.id);
+        let (cells, gaps, _) = two_or_three(operate(&name, one(keyed)?, by_device, host, move |registry| {
+            Ok(Box::new(Sequence::new(&of, lateness, tell, bytes, registry)?))
+        })?)?;
+        count_broken(graph, rule, wiring, gaps)?;
+        cells.clone().probe_with(&wiring.probe);
+        all = Some(match all {
+            Some(others) => others.concat(cells),
+            None => cells,
+        });
+    }
+    Ok(all)
 }
 
 /// What comes out of deduplication.
@@ -351,7 +392,8 @@ fn detect<'scope>(
 
 /// accepted ─▶ profile events ═══╗
 ///   copies ─▶ profile copies ═══╣
-///  refused ─▶ profile refused ══╩═▶ judge ═▶ raise
+///  refused ─▶ profile refused ══╬═▶ judge ═▶ raise
+///                    sequences ═╝
 fn judge<'scope>(
     graph: &SourceGraph,
     judging: &Judging,
@@ -359,6 +401,7 @@ fn judge<'scope>(
     accepted: BatchStream<'scope>,
     refused: BatchStream<'scope>,
     copies: Option<BatchStream<'scope>>,
+    sequences: Option<BatchStream<'scope>>,
 ) -> Result<(), Error> {
     let (host, bytes) = (&wiring.host, wiring.operator_bytes);
     let Judging { senders, telling, court, names, policy } = judging.clone();
@@ -377,6 +420,9 @@ fn judge<'scope>(
             Ok(Box::new(ProfileCopies::new(layout, senders, window)))
         })?;
         cells = cells.concat(one(copied)?);
+    }
+    if let Some(sequences) = sequences {
+        cells = cells.concat(sequences);
     }
     let (by_tenant, of_judge) = (Route::ByGroup { column: profile::GROUP }, court.clone());
     let name = format!("{}/judge", graph.name);

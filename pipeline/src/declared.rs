@@ -148,12 +148,20 @@ impl Declared<'_> {
         }
     }
 
-    /// Rules that can't refuse and shall, by the pipeline file's modes.
+    /// Rules that can't do what they shall, by the pipeline file's modes.
     fn check_refusals(&self, rules: &[Rule], problems: &mut Vec<Problem>) {
-        let wrong = |rule: &&Rule| matches!(rule.basis, Basis::Unique(_)) && !rule.mode.passes();
-        for rule in rules.iter().filter(wrong) {
-            let message = format!("[quality.modes]: rule `{}` can't refuse: events judge each other there", rule.id);
-            problems.push(Problem::of_file(self.file, message, "write \"tag\" or \"observe\""));
+        for rule in rules {
+            let (message, remedy) = match &rule.basis {
+                Basis::Unique(_) if !rule.mode.passes() => {
+                    ("can't refuse: events judge each other there", "write \"tag\" or \"observe\"")
+                }
+                Basis::Sequence(_) if rule.mode != Mode::Observe => {
+                    ("can only observe: a gap is known when the event behind it is written", "write \"observe\"")
+                }
+                _ => continue,
+            };
+            let message = format!("[quality.modes]: rule `{}` {message}", rule.id);
+            problems.push(Problem::of_file(self.file, message, remedy));
         }
     }
 

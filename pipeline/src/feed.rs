@@ -65,7 +65,7 @@ pub struct FeedContext {
     pub clock: Clock,
 }
 
-/// A source's three edges.
+/// A source's four edges.
 pub struct FeedStreams<'scope> {
     /// Events in time that kept the rules.
     pub events: BatchStream<'scope>,
@@ -73,6 +73,8 @@ pub struct FeedStreams<'scope> {
     pub refused: BatchStream<'scope>,
     /// Counts for the ledger.
     pub tallies: BatchStream<'scope>,
+    /// Events in time that were refused, where the source has sequences.
+    pub refused_events: BatchStream<'scope>,
     /// Wakes the feed.
     pub activator: Activator,
 }
@@ -81,7 +83,7 @@ pub struct FeedStreams<'scope> {
 #[derive(Default)]
 struct Turn {
     /// Batches by edge, to be sent at the moment before the turn's.
-    batches: [Vec<RecordBatch>; 3],
+    batches: [Vec<RecordBatch>; 4],
     /// Whether anything came.
     has_moved: bool,
 }
@@ -145,7 +147,7 @@ impl Feed {
         self.is_idle = polled.idle;
         self.is_ended = self.source.at_end();
         self.reached = self.reached.max(polled.watermark);
-        let batches = [polled.events, polled.refused, polled.tallies];
+        let batches = [polled.events, polled.refused, polled.tallies, polled.refused_events];
         let has_moved = polled.bytes > 0 || batches.iter().flatten().any(|batch| batch.num_rows() > 0);
         Ok(Turn { batches, has_moved })
     }
@@ -194,7 +196,7 @@ pub fn feed<'scope>(
     let mut builder = OperatorBuilder::new(format!("source {}", cx.name), scope);
     let address = builder.operator_info().address;
     let activator = scope.activator_for(address);
-    let (outputs, streams): (Vec<_>, Vec<_>) = (0..3)
+    let (outputs, streams): (Vec<_>, Vec<_>) = (0..4)
         .map(|_| {
             let (output, stream) = builder.new_output::<Batch>();
             (OutputBuilder::<Moment, NoopBuilder<Batch>>::from(output), stream)
@@ -238,8 +240,10 @@ pub fn feed<'scope>(
     });
     let mut streams = streams.into_iter();
     let mut next = || streams.next();
-    match (next(), next(), next()) {
-        (Some(events), Some(refused), Some(tallies)) => FeedStreams { events, refused, tallies, activator },
-        _ => unreachable!("three outputs were made above"),
+    match (next(), next(), next(), next()) {
+        (Some(events), Some(refused), Some(tallies), Some(refused_events)) => {
+            FeedStreams { events, refused, tallies, refused_events, activator }
+        }
+        _ => unreachable!("four outputs were made above"),
     }
 }

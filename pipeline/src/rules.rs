@@ -5,6 +5,7 @@
 //!
 //! Not here: which events break them ([`weir_operators::rule`]), and what becomes of those (`source::intake`).
 
+mod sequence;
 mod unique;
 
 use std::collections::BTreeMap;
@@ -115,6 +116,9 @@ pub fn plan(
     let place = Place { file: format!("{file}, rule `{id}`"), columns, tables };
     if let Some(within) = rule.unique_within_ms {
         return unique::plan(id, rule, within, source, &place);
+    }
+    if let Some(within) = rule.sequence_within_ms {
+        return sequence::plan(id, rule, within, source, &place);
     }
     let mut problems = Vec::new();
     let mut or_none = |planned: Result<Expr, Vec<Problem>>| planned.map_err(|found| problems.extend(found)).ok();

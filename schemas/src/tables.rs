@@ -162,7 +162,8 @@ pub fn violations(retention_days: Option<u32>) -> Table {
     let few = || ColumnType::LowCardinality;
     Table {
         name: Arc::from(VIOLATIONS),
-        comment: "Rules that accepted events broke: those of mode tag".to_owned(),
+        comment: "Rules that accepted events broke: those of mode tag, and gaps in sequences at the event behind"
+            .to_owned(),
         columns: vec![
             column("kafka_time", milliseconds(), "the record's Kafka timestamp"),
             column("topic", few(), "the topic"),
@@ -176,7 +177,7 @@ pub fn violations(retention_days: Option<u32>) -> Table {
             column("sdk_version", few(), "the SDK's version"),
             column("app_version", few(), "the app's version"),
             column("field", few(), "the field's path, empty where the rule is about several"),
-            column("expected", few(), "what the rule requires"),
+            column("expected", few(), "what the rule requires; of a sequence, the numbers that are missing"),
             column(
                 "found",
                 ColumnType::String,

@@ -134,7 +134,7 @@ impl Family {
             Family::Late => "late",
             Family::Skew => "clock skew",
             Family::Schema => "schema id",
-            Family::Lost => "lost on the way",
+            Family::Lost => "lost in transit",
             Family::TypeShare => "share of the event type",
             Family::Volume => "number of events",
         }

@@ -37,8 +37,9 @@ use crate::operator::{Context, Operator};
 use crate::profile::{Cell, CellKey, Layout, read_cells};
 use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
 
-/// Tables of the operator's state; the numbers are part of the keys on disk. 0 held cells with other slots.
-const CELLS_TABLE: u16 = 3;
+/// Tables of the operator's state; the numbers are part of the keys on disk. 0 held cells with other slots, 3 cells without
+/// sequences.
+const CELLS_TABLE: u16 = 4;
 const SERIES_TABLE: u16 = 1;
 const JUDGED_TABLE: u16 = 2;
 

@@ -33,8 +33,10 @@ const BEFORE_US: i64 = 24 * 3_600_000_000;
 /// The query for an alert whose fault began at `since`, in windows of `width` microseconds.
 pub(super) fn query(names: &Names, alert: &Alert, since: i64, width: i64) -> String {
     let Some(symptom) = alert.symptoms.first() else { return steps(alert) };
-    if symptom.indicator.family == Family::Refused {
-        return refused(alert, symptom, since);
+    match symptom.indicator.family {
+        Family::Refused => return refused(alert, symptom, since),
+        Family::Lost => return gaps(alert, symptom, since, width),
+        _ => {}
     }
     let Some(events) = &names.events else { return steps(alert) };
     let of_ledger = matches!(symptom.indicator.family, Family::Duplicate);
@@ -101,6 +103,30 @@ fn condition(names: &Names, symptom: &Symptom) -> (Option<String>, String) {
 }
 
 fn refused(alert: &Alert, symptom: &Symptom, since: i64) -> String {
+    let conditions = of_senders(alert, symptom, since);
+    format!(
+        "SELECT reason, rule, field, detail, count() AS records, any(expected) AS expects, any(found) AS finds FROM {} \
+         WHERE {} GROUP BY 1, 2, 3, 4 ORDER BY records DESC",
+        tables::QUARANTINE,
+        conditions.join(" AND ")
+    )
+}
+
+/// The gaps before the fault and since, by release.
+fn gaps(alert: &Alert, symptom: &Symptom, since: i64, width: i64) -> String {
+    let mut conditions = of_senders(alert, symptom, since.saturating_sub(BEFORE_US));
+    conditions.push(format!("rule = {}", literal(symptom.label.as_bytes())));
+    format!(
+        "SELECT toStartOfInterval(event_time, INTERVAL {} SECOND) AS window, sdk, sdk_version, app_version, count() AS \
+         gaps, any(expected) AS expects, any(found) AS finds FROM {} WHERE {} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
+        width / 1_000_000,
+        tables::VIOLATIONS,
+        conditions.join(" AND ")
+    )
+}
+
+/// The conditions of the senders at fault, in tables of records.
+fn of_senders(alert: &Alert, symptom: &Symptom, since: i64) -> Vec<String> {
     let mut conditions = vec![format!("kafka_time >= {}", time(since))];
     let scope = &symptom.scope;
     let parts = [("sdk", &scope.sdk), ("sdk_version", &scope.sdk_version), ("app_version", &scope.app_version)];
@@ -111,12 +137,7 @@ fn refused(alert: &Alert, symptom: &Symptom, since: i64) -> String {
             conditions.push(format!("{name} = {}", literal(value.as_bytes())));
         }
     }
-    format!(
-        "SELECT reason, rule, field, detail, count() AS records, any(expected) AS expects, any(found) AS finds FROM {} \
-         WHERE {} GROUP BY 1, 2, 3, 4 ORDER BY records DESC",
-        tables::QUARANTINE,
-        conditions.join(" AND ")
-    )
+    conditions
 }
 
 /// Copies and records that came too late are no events: the ledger knows how many there were.

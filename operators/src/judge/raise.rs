@@ -108,7 +108,8 @@ impl Raise {
         let (affected, records) = affected(alert, counts);
         let is_refusal = strongest.is_some_and(|symptom| symptom.indicator.family == Family::Refused);
         let label = || strongest.map(|symptom| symptom.label.clone()).unwrap_or_default();
-        let rule = strongest.filter(|symptom| symptom.indicator.family == Family::Tagged).map(|_| label());
+        let of_rule = |symptom: &&Symptom| matches!(symptom.indicator.family, Family::Tagged | Family::Lost);
+        let rule = strongest.filter(of_rule).map(|_| label());
         Alert {
             window_start,
             window_end: window_start.saturating_add(width),
@@ -335,7 +336,9 @@ fn describe(symptom: &Symptom) -> String {
         Family::Duplicate => "sent before".to_owned(),
         Family::Late | Family::Skew => label.to_owned(),
         Family::Schema => format!("written with {label}"),
-        Family::Lost => "lost on the way".to_owned(),
+        Family::Lost => {
+            return format!("{seen} of {field} lost in transit by the rule {label}; {expected} expected");
+        }
     };
     format!("{what} in {seen} of {events}; {expected} expected")
 }

@@ -32,7 +32,8 @@ struct Whole {
     events: u64,
     users: Users,
     types: BTreeMap<Vec<u8>, u64>,
-    refused: Cell,
+    /// What is of no event type: refused records, and numbers of sequences.
+    untyped: Cell,
     range: Option<(Spot, Spot)>,
 }
 
@@ -78,7 +79,8 @@ impl Telling {
                 *all += events;
                 users.merge(&cell.users);
             }
-            whole.refused.merge(Cell { refused: cell.refused.clone(), ..Cell::default() });
+            let (refused, sequences) = (cell.refused.clone(), cell.sequences.clone());
+            whole.untyped.merge(Cell { refused, sequences, ..Cell::default() });
         }
         for (release, whole) in &wholes {
             let number = writing.release(release, whole);
@@ -150,20 +152,20 @@ impl Writing<'_> {
         });
     }
 
-    /// What is told of a release over all of its types: what was refused or too late, and the share of each type.
+    /// What is told of a release over all of its types: what was refused, too late or lost, and the share of each type.
     fn whole(&mut self, release: u32, whole: &Whole) {
         let Some(range) = whole.range else { return };
         let of = Common { release, event_type: 0, range };
         let is_late = |reason: u8| reason_of(reason).is_ok_and(|reason: Reason| reason.fate() != Fate::Quarantined);
         let records = |late: bool| -> u64 {
-            let some = whole.refused.refused.iter().filter(|((reason, _), _)| is_late(*reason) == late);
+            let some = whole.untyped.refused.iter().filter(|((reason, _), _)| is_late(*reason) == late);
             some.map(|(_, refusals)| refusals.records).sum()
         };
         let (late, refused) = (records(true), records(false));
         let trials = whole.events + refused;
         // A row without hits says that it was measured.
         self.row(of, 0, Family::Refused, 0, 0, 0, trials, Spots::default());
-        for ((reason, bucket), refusals) in &whole.refused.refused {
+        for ((reason, bucket), refusals) in &whole.untyped.refused {
             let Ok(named) = reason_of(*reason) else { continue };
             if is_late(*reason) {
                 continue;
@@ -177,6 +179,12 @@ impl Writing<'_> {
         }
         let label = self.text("too late for its window");
         self.row(of, 0, Family::Late, TOO_LATE, label, late, whole.events + late, Spots::default());
+        for ((rule, field), numbers) in &whole.untyped.sequences {
+            let (rule, field) = (text(rule), text(field));
+            let (code, label, field) = (code_of(&rule), self.text(&rule), self.text(&field));
+            let trials = numbers.received.saturating_add(numbers.missing);
+            self.row(of, field, Family::Lost, code, label, numbers.missing, trials, numbers.behind);
+        }
         for (event_type, events) in &whole.types {
             let name = text(event_type);
             let label = self.text(&name);

@@ -127,6 +127,27 @@ pub struct Cell {
     pub users: Users,
     /// Refused records by reason and bucket of their detail.
     pub refused: BTreeMap<(u8, u8), Refusals>,
+    /// Numbers of devices by rule and field.
+    pub sequences: BTreeMap<(Vec<u8>, Vec<u8>), Numbers>,
+}
+
+/// Numbers of devices' sequences.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// How many came.
+    pub received: u64,
+    /// How many didn't.
+    pub missing: u64,
+    /// The least places of events behind a gap.
+    pub behind: Spots,
+}
+
+impl Numbers {
+    fn merge(&mut self, other: &Numbers) {
+        self.received = self.received.saturating_add(other.received);
+        self.missing = self.missing.saturating_add(other.missing);
+        other.behind.iter().for_each(|spot| self.behind.offer(spot));
+    }
 }
 
 impl Cell {
@@ -183,6 +204,7 @@ impl Cell {
         }
         self.users.merge(&other.users);
         other.refused.into_iter().for_each(|(key, refusals)| self.add_refusals(key, refusals));
+        other.sequences.into_iter().for_each(|(key, numbers)| self.sequences.entry(key).or_default().merge(&numbers));
     }
 }
 
@@ -206,9 +228,17 @@ impl Codec for Cell {
         for ((reason, bucket), refusals) in &self.refused {
             out.extend_from_slice(&[*reason, *bucket]);
             varint(refusals.records, out);
-            varint(refusals.detail.len() as u64, out);
-            out.extend_from_slice(&refusals.detail);
+            write_text(&refusals.detail, out);
             write_spot(refusals.spot, out);
+        }
+        varint(self.sequences.len() as u64, out);
+        for ((rule, field), numbers) in &self.sequences {
+            write_text(rule, out);
+            write_text(field, out);
+            varint(numbers.received, out);
+            varint(numbers.missing, out);
+            varint(numbers.behind.iter().count() as u64, out);
+            numbers.behind.iter().for_each(|spot| write_spot(spot, out));
         }
     }
 
@@ -239,9 +269,17 @@ impl Codec for Cell {
         for _ in 0..read_varint(bytes)? {
             let &[reason, bucket] = take(bytes, 2)? else { return Err(WRONG) };
             let records = read_varint(bytes)?;
-            let length = usize::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
-            let detail = take(bytes, length)?.to_vec();
+            let detail = read_text(bytes)?.to_vec();
             cell.refused.insert((reason, bucket), Refusals { records, detail, spot: read_spot(bytes)? });
+        }
+        for _ in 0..read_varint(bytes)? {
+            let key = (read_text(bytes)?.to_vec(), read_text(bytes)?.to_vec());
+            let mut numbers =
+                Numbers { received: read_varint(bytes)?, missing: read_varint(bytes)?, behind: Spots::default() };
+            for _ in 0..read_varint(bytes)?.min(3) {
+                numbers.behind.offer(read_spot(bytes)?);
+            }
+            cell.sequences.insert(key, numbers);
         }
         Ok(cell)
     }
@@ -278,7 +316,7 @@ fn read_sparse(
     }
 }
 
-fn varint(mut value: u64, out: &mut Vec<u8>) {
+pub(crate) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -286,7 +324,7 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-fn read_varint(bytes: &mut &[u8]) -> Result<u64, CodecError> {
+pub(crate) fn read_varint(bytes: &mut &[u8]) -> Result<u64, CodecError> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let &[byte] = take(bytes, 1)? else { return Err(WRONG) };
@@ -298,13 +336,23 @@ fn read_varint(bytes: &mut &[u8]) -> Result<u64, CodecError> {
     Err(WRONG)
 }
 
-fn write_spot(spot: Spot, out: &mut Vec<u8>) {
+pub(crate) fn write_text(text: &[u8], out: &mut Vec<u8>) {
+    varint(text.len() as u64, out);
+    out.extend_from_slice(text);
+}
+
+pub(crate) fn read_text<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CodecError> {
+    let length = usize::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
+    take(bytes, length)
+}
+
+pub(crate) fn write_spot(spot: Spot, out: &mut Vec<u8>) {
     varint(u64::from(spot.0), out);
     varint(u64::from(spot.1 as u32), out);
     varint(spot.2 as u64, out);
 }
 
-fn read_spot(bytes: &mut &[u8]) -> Result<Spot, CodecError> {
+pub(crate) fn read_spot(bytes: &mut &[u8]) -> Result<Spot, CodecError> {
     let topic = u16::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
     let partition = u32::try_from(read_varint(bytes)?).map_err(|_| WRONG)? as i32;
     Ok(Spot(topic, partition, read_varint(bytes)? as i64))
@@ -334,6 +382,10 @@ mod tests {
             cell.users.add(random.u64(..));
             let detail = [b'a' + random.u8(0..5)];
             cell.refuse(random.u8(0..3), &detail, random.u64(1..9), spot);
+            let mut numbers =
+                Numbers { received: random.u64(0..99), missing: random.u64(0..9), behind: Spots::default() };
+            numbers.behind.offer(spot);
+            cell.sequences.entry((detail.to_vec(), b"seq".to_vec())).or_default().merge(&numbers);
         }
         cell
     }

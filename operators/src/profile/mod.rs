@@ -1,7 +1,8 @@
 //! Profiles accepted events and refused records, in front of the judges' exchange.
 //!
 //! What an epoch's events of a window, tenant, event type and release looked like becomes one [`Cell`]; a few cells travel
-//! instead of events. Fields are counted a column at a time.
+//! instead of events. Fields are counted a column at a time. What devices' sequences show comes as cells, too, from
+//! [`sequence`](crate::sequence).
 //!
 //! Output: the columns of [`cell_schema`]. Bound: one cell per window, tenant, event type and release of an epoch. Senders
 //! choose those, so with more than [`CELLS_MAX`] the cells leave before the epoch ends: they add up behind the exchange.
@@ -21,7 +22,8 @@ use weir_schemas::stage::{broken_rules, system};
 use weir_schemas::time::Span;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use cell::{Cell, CellKey, Refusals, Spot, Spots, TEXT_BYTES, Users};
+pub use cell::{Cell, CellKey, Numbers, Refusals, Spot, Spots, TEXT_BYTES, Users};
+pub(crate) use cell::{read_spot, read_text, read_varint, varint, write_spot, write_text};
 pub use layout::{BUCKETS, DELAYS, FieldSlots, Indicator, Kind, Layout, SCHEMAS, delay_bucket, magnitude};
 pub use observe::holds;
 
@@ -151,26 +153,33 @@ impl Open {
     fn take(&mut self) -> Result<RecordBatch, Error> {
         self.index.clear();
         let open = std::mem::take(&mut self.cells);
-        let (mut keys, mut cells, mut bytes) = (BinaryBuilder::new(), BinaryBuilder::new(), Vec::new());
-        for one in &open {
-            bytes.clear();
-            one.key.encode(&mut bytes);
-            keys.append_value(&bytes);
-            bytes.clear();
-            one.cell.encode(&mut bytes);
-            cells.append_value(&bytes);
-        }
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(UInt16Array::from_iter_values(open.iter().map(|one| key_group(&one.key.tenant)))),
-            Arc::new(Int64Array::from_iter_values(open.iter().map(|one| one.window))),
-            Arc::new(keys.finish()),
-            Arc::new(cells.finish()),
-        ];
-        Ok(RecordBatch::try_new(cell_schema(), columns)?)
+        write_cells(open.iter().map(|one| (one.window, &one.key, &one.cell)))
     }
 }
 
-fn cut(text: &[u8]) -> &[u8] {
+/// Cells as a batch with the columns of [`cell_schema`]: the window's start, the key and the cell of each.
+pub(crate) fn write_cells<'a>(
+    of: impl Iterator<Item = (i64, &'a CellKey, &'a Cell)> + Clone,
+) -> Result<RecordBatch, Error> {
+    let (mut keys, mut cells, mut bytes) = (BinaryBuilder::new(), BinaryBuilder::new(), Vec::new());
+    for (_, key, cell) in of.clone() {
+        bytes.clear();
+        key.encode(&mut bytes);
+        keys.append_value(&bytes);
+        bytes.clear();
+        cell.encode(&mut bytes);
+        cells.append_value(&bytes);
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt16Array::from_iter_values(of.clone().map(|(_, key, _)| key_group(&key.tenant)))),
+        Arc::new(Int64Array::from_iter_values(of.map(|(window, ..)| window))),
+        Arc::new(keys.finish()),
+        Arc::new(cells.finish()),
+    ];
+    Ok(RecordBatch::try_new(cell_schema(), columns)?)
+}
+
+pub(crate) fn cut(text: &[u8]) -> &[u8] {
     text.get(..TEXT_BYTES).unwrap_or(text)
 }
 

@@ -4,22 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::builder::{BinaryBuilder, ListBuilder, MapBuilder, MapFieldNames, UInt16Builder};
-use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array};
+use arrow_array::{ArrayRef, BinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array};
 use weir_judge::settings::Settings;
 use weir_operators::account::TopicNames;
 use weir_operators::detect::policy::Policy;
+use weir_operators::expr::Expr;
 use weir_operators::judge::{Court, Judge, Names, Raise, Telling};
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_operators::profile::{Layout, ProfileCopies, ProfileEvents, ProfileRefused, SenderColumns};
+use weir_operators::rule::Rule;
+use weir_operators::sequence::{KeySequence, Sequence, Tell};
 use weir_operators::state::{StateRegistry, Store, StoreOptions};
 use weir_schemas::fate::Reason;
-use weir_schemas::stage::{Column, broken_rule_field, marked_event_schema, system};
+use weir_schemas::stage::{Column, broken_rule_field, event_schema, marked_event_schema, system};
 use weir_schemas::tables;
 use weir_schemas::time::{Epoch, EventTime, Span};
 use weir_schemas::types::{ColumnType, Width};
 
 use crate::detect::{Record, refused};
 use crate::judge::{hand, rows_of};
+use crate::sequence;
 
 const WINDOW: Span = Span::from_ms(60_000);
 const WINDOWS: i64 = 60;
@@ -47,10 +51,11 @@ enum Wrong {
     Rule,
     Copies,
     Refused,
+    Lost,
 }
 
 /// A fault, the words that may name it in the alert, and the field that it is in.
-const FAULTS: [(Wrong, &[&str], &str); 15] = [
+const FAULTS: [(Wrong, &[&str], &str); 16] = [
     (Wrong::Null, &["null"], "amount"),
     (Wrong::Default, &["default value", "share of a range of numbers"], "items"),
     (Wrong::TextForNumber, &["other type than planned", "share of a value"], "country"),
@@ -66,6 +71,7 @@ const FAULTS: [(Wrong, &[&str], &str); 15] = [
     (Wrong::Rule, &["breaks a rule"], ""),
     (Wrong::Copies, &["duplicate"], ""),
     (Wrong::Refused, &["refused"], ""),
+    (Wrong::Lost, &["lost in transit"], "seq"),
 ];
 
 fn columns() -> Vec<Column> {
@@ -189,6 +195,37 @@ fn batch(events: &[&Event], first_offset: i64) -> RecordBatch {
     RecordBatch::try_new(marked_event_schema(&self::columns()), columns).unwrap()
 }
 
+/// Devices of each release; each numbers its events.
+const DEVICES: usize = 40;
+
+fn device(event: &Event) -> String {
+    format!("{}-{}", event.version, event.user.bytes().map(usize::from).sum::<usize>() % DEVICES)
+}
+
+/// The rule that the third column behind the system's counts up for each device in the second.
+fn numbered() -> Rule {
+    let column =
+        |at: usize, name: &str, column_type| Expr::Column { index: system::COUNT + at, name: name.into(), column_type };
+    let number = column(2, "seq", ColumnType::Int(Width::W64));
+    sequence::rule(column(1, "device", ColumnType::String), number, None, Span(0), None)
+}
+
+/// The columns that sequences are read from: tenant, device, number and the release.
+fn numbers(events: &[(&Event, i64)], first_offset: i64) -> RecordBatch {
+    let text = |of: &dyn Fn(&Event) -> String| -> ArrayRef {
+        Arc::new(BinaryArray::from_iter_values(events.iter().map(|(event, _)| of(event))))
+    };
+    let batch = batch(&events.iter().map(|(event, _)| *event).collect::<Vec<_>>(), first_offset);
+    let mut columns = batch.columns()[..system::COUNT].to_vec();
+    columns.extend([text(&|_| "acme".to_owned()), text(&device)]);
+    columns.push(Arc::new(Int64Array::from_iter_values(events.iter().map(|(_, number)| *number))));
+    columns.extend([text(&|_| "web".to_owned()), text(&|event| event.version.to_owned())]);
+    let texts = ["tenant", "device", "sdk", "sdk_version"].map(|name| Column::new(name, ColumnType::String));
+    let [tenant, device, sdk, sdk_version] = texts;
+    let seq = Column::new("seq", ColumnType::Int(Width::W64));
+    RecordBatch::try_new(event_schema(&[tenant, device, seq, sdk, sdk_version]), columns).unwrap()
+}
+
 /// A judging worker.
 struct Bench {
     events: ProfileEvents,
@@ -196,6 +233,12 @@ struct Bench {
     refused: ProfileRefused,
     judge: Judge,
     raise: Raise,
+    numbers: KeySequence,
+    sequence: Sequence,
+    /// The last number of each device.
+    counted: BTreeMap<String, i64>,
+    /// Which events are lost.
+    lost: fastrand::Rng,
     _store: (Arc<Store>, tempfile::TempDir),
 }
 
@@ -213,9 +256,22 @@ impl Bench {
         let topics = vec![TopicNames { source: "shop".into(), topic: "events".into() }];
         let telling = Telling { layout: layout.clone(), rules: vec!["positive".to_owned()] };
         let names = Names { has_users: true, ..Names::default() };
+        let at_release = |column: usize| Some(system::COUNT + column);
+        let sender = weir_operators::detect::SenderColumns {
+            tenant: at_release(0),
+            sdk: at_release(3),
+            sdk_version: at_release(4),
+            app_version: None,
+        };
+        let (of, tell) = (numbered(), Tell::new(numbered(), false, topics.clone(), Some(WINDOW)));
+        let of = sequence::sequencing(&of);
         Bench {
             events: ProfileEvents::new(layout.clone(), senders, WINDOW),
             copies: ProfileCopies::new(layout, senders, WINDOW),
+            sequence: Sequence::new(&of, Span(0), tell, BYTES, &mut registry("sequence")).unwrap(),
+            numbers: KeySequence::new(of, sender),
+            counted: BTreeMap::new(),
+            lost: fastrand::Rng::with_seed(29),
             refused: ProfileRefused::new(WINDOW),
             judge: Judge::new(court.clone(), telling, BYTES, &mut registry("judge")).unwrap(),
             raise: Raise::new(court, names, "shop", Policy::default(), topics, BYTES, &mut registry("raise")).unwrap(),
@@ -223,10 +279,39 @@ impl Bench {
         }
     }
 
+    /// Numbers each device's events; a fifth of the bad release's are lost then, where that is the fault.
+    fn transport(&mut self, all: Vec<Event>, window: i64, wrong: Wrong) -> (Vec<Event>, Vec<i64>) {
+        let is_lost = |event: &Event| wrong == Wrong::Lost && window >= BAD_FROM && event.version == BAD;
+        let mut arrived = Vec::new();
+        for event in all {
+            let number = self.counted.entry(device(&event)).or_default();
+            *number += 1;
+            if !(is_lost(&event) && self.lost.u8(0..10) < 2) {
+                arrived.push((event, *number));
+            }
+        }
+        arrived.into_iter().unzip()
+    }
+
+    /// The cells of what sequences show.
+    fn sequences(&mut self, numbers: &RecordBatch, end: EventTime) -> Vec<(usize, RecordBatch)> {
+        let mut effects = Effects::default();
+        self.numbers.on_batch(numbers.clone(), &mut Context::new(Epoch(1), end, &mut effects)).unwrap();
+        let keyed = std::mem::take(&mut effects.emitted);
+        // The watermark rises when the window's events are there.
+        let start = EventTime(end.0 - WINDOW.0);
+        for (_, batch) in keyed {
+            self.sequence.on_batch(batch, &mut Context::new(Epoch(1), start, &mut effects)).unwrap();
+        }
+        self.sequence.end_of_epoch(&mut Context::new(Epoch(1), end, &mut effects)).unwrap();
+        effects.emitted.into_iter().filter(|(output, _)| *output == 0).collect()
+    }
+
     /// One window as one epoch; the steps of alerts that it made.
     fn window(&mut self, window: i64, wrong: Wrong, random: &mut fastrand::Rng) -> Vec<BTreeMap<String, String>> {
         let end = EventTime((window + 1) * WINDOW.0);
         let all = events(window, wrong, random);
+        let (all, numbered) = self.transport(all, window, wrong);
         let is_bad = |event: &&Event| window >= BAD_FROM && event.version == BAD && event.user.len() % 2 == 0;
         let lost: Vec<&Event> = all.iter().filter(|event| wrong == Wrong::Refused && is_bad(event)).collect();
         let kept: Vec<&Event> = all.iter().filter(|event| wrong != Wrong::Refused || !is_bad(event)).collect();
@@ -252,6 +337,8 @@ impl Bench {
             self.refused.on_batch(refused(&records), &mut cx).unwrap();
             self.refused.end_of_epoch(&mut cx).unwrap();
         }
+        let numbered: Vec<(&Event, i64)> = all.iter().zip(numbered).collect();
+        effects.emitted.extend(self.sequences(&numbers(&numbered, window * 10_000), end));
         let effects = hand(&mut self.judge, effects, end);
         let effects = hand(&mut self.raise, effects, end);
         let history = effects.changes.into_iter().filter(|changes| *changes.table == *tables::ALERTS_HISTORY);

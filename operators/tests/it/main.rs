@@ -14,6 +14,7 @@ mod plan;
 mod profile;
 mod record;
 mod script;
+mod sequence;
 mod states;
 mod steps;
 mod tables;

@@ -61,6 +61,13 @@ pub struct Rule {
     pub unique_within_ms: Option<u64>,
     /// Several fields whose values together are.
     pub fields: Option<Vec<String>>,
+    /// The field numbers a device's events one after the other; a number that hasn't come with an event time at most so much
+    /// newer than that of the first event beyond it is missing.
+    pub sequence_within_ms: Option<u64>,
+    /// The field that names the device; absent, the source's `user`.
+    pub device: Option<String>,
+    /// The number with which a device begins anew; absent, numbers only rise.
+    pub starts_at: Option<i64>,
     /// The field's value stands in a column of a small table.
     pub in_table: Option<ReferenceTable>,
     /// What becomes of an event that breaks the rule.
@@ -100,6 +107,7 @@ impl Rule {
             ("max_clock_skew_ms", self.max_clock_skew_ms.is_some()),
             ("in_table", self.in_table.is_some()),
             ("unique_within_ms", self.unique_within_ms.is_some()),
+            ("sequence_within_ms", self.sequence_within_ms.is_some()),
         ];
         made.into_iter().filter(|(_, is_made)| *is_made).map(|(key, _)| key).collect()
     }
@@ -144,7 +152,7 @@ fn problems_of(rule: &Rule) -> Vec<(&'static str, String, String)> {
             "",
             "requires nothing".to_owned(),
             "give it `require`, or one of required, one_of, min, max, pattern, min_length, max_length, number, \
-                 max_clock_skew_ms, in_table",
+                 max_clock_skew_ms, in_table, unique_within_ms, sequence_within_ms",
         ),
         [one] => {
             let needs_field = !matches!(*one, "require" | "max_clock_skew_ms") && rule.fields.is_none();
@@ -160,6 +168,7 @@ fn problems_of(rule: &Rule) -> Vec<(&'static str, String, String)> {
         }
     }
     unique_problems(rule, &mut add);
+    sequence_problems(rule, &mut add);
     if rule.required == Some(false) {
         add("required", "requires nothing".to_owned(), "write required = true, or leave the rule out");
     }
@@ -207,6 +216,38 @@ fn unique_problems(rule: &Rule, add: &mut impl FnMut(&'static str, String, &str)
         }
         Some(fields) if fields.is_empty() => add("fields", "names no field".to_owned(), "name the fields of the key"),
         _ => {}
+    }
+}
+
+/// Further than this, a missing number would be told so late that nobody could act.
+const SEQUENCE_WITHIN_MAX_MS: u64 = 86_400_000;
+
+/// What is wrong with a rule of sequences, or with keys that belong to one.
+fn sequence_problems(rule: &Rule, add: &mut impl FnMut(&'static str, String, &str)) {
+    let Some(within) = rule.sequence_within_ms else {
+        for (key, is_there) in [("device", rule.device.is_some()), ("starts_at", rule.starts_at.is_some())] {
+            if is_there {
+                let remedy = "give it a `field` with the number and `sequence_within_ms`, or leave it out";
+                add(key, format!("has `{key}` and no `sequence_within_ms`"), remedy);
+            }
+        }
+        return;
+    };
+    if within > SEQUENCE_WITHIN_MAX_MS {
+        add("sequence_within_ms", format!("waits for {within} ms"), "take 0 ms to a day");
+    }
+    if rule.mode != Mode::Observe {
+        add(
+            "sequence_within_ms",
+            format!(
+                "can't {}: that a number is missing is known when the event behind it was written long ago",
+                if rule.mode == Mode::Tag { "mark an event" } else { "refuse" }
+            ),
+            "write mode = \"observe\"; each gap is a row of weir_violations all the same",
+        );
+    }
+    if rule.starts_at.is_some_and(|first| first < 0) {
+        add("starts_at", "begins below 0".to_owned(), "numbers count up from 0 or more");
     }
 }
 

@@ -11,6 +11,7 @@ use weir_operators::detect::{SenderColumns, Thresholds};
 use weir_operators::judge::{Court, Names, Telling};
 use weir_operators::maintain::{CLOSING_BYTES, Keeping};
 use weir_operators::profile::{self, Layout};
+use weir_operators::rule::Basis;
 use weir_schemas::place::TopicId;
 use weir_schemas::registry::{Registry, SchemaCache};
 use weir_schemas::stage::{Column, system};
@@ -301,7 +302,13 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
         &config.release.sdk_version,
         &config.release.app_version,
     ];
-    let identities: Vec<&str> = identities.into_iter().flatten().map(String::as_str).collect();
+    // How a device's numbers and names are spread says nothing of a release.
+    let of_sequences = source.contract.rules.iter().filter_map(|rule| match &rule.basis {
+        Basis::Sequence(sequencing) => Some(&sequencing.columns),
+        _ => None,
+    });
+    let identities = identities.into_iter().flatten().chain(of_sequences.flatten());
+    let identities: Vec<&str> = identities.map(String::as_str).collect();
     // Their numbers in a batch's marks: in the order of their ids, those that let events pass.
     let rules = source.contract.rules.iter().filter(|rule| rule.mode.passes()).map(|rule| rule.id.to_string());
     let rules: Vec<String> = rules.collect();

@@ -3,6 +3,7 @@
 use weir_operators::account::ledger_table;
 use weir_operators::maintain::view_table;
 use weir_operators::record::events_table;
+use weir_operators::rule::Basis;
 use weir_operators::view::Output;
 use weir_schemas::retry;
 use weir_schemas::rows::Table;
@@ -26,7 +27,7 @@ pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]
         plain.extend([retry::retried(), retry::retries()]);
     }
     let mut rules = bound.sources.iter().flat_map(|source| &source.contract.rules);
-    if rules.any(|rule| rule.mode == Mode::Tag) {
+    if rules.any(|rule| rule.mode == Mode::Tag || matches!(rule.basis, Basis::Sequence(_))) {
         plain.push(tables::violations(None));
     }
     for source in &bound.sources {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow_array::{BooleanArray, ListArray, RecordBatch, UInt16Array};
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use arrow_schema::ArrowError;
-use weir_operators::rule::{self, Broken, Found, rows_of};
+use arrow_select::filter::filter_record_batch;
+use weir_operators::rule::{self, Basis, Broken, Found, rows_of};
 use weir_schemas::fate::Reason;
 use weir_schemas::stage::broken_rule_field;
 
@@ -79,6 +80,22 @@ impl Run<'_> {
             self.refuse_in_time(judged, row, Reason::Rule, &rule.id, &cause, sheets);
         }
         Ok(BooleanArray::new(in_time.values() & &!refused.values(), None))
+    }
+
+    /// Keeps the events in time that were refused, where there are sequences: they have come, whatever became of them.
+    pub(super) fn keep_refused(
+        &self,
+        events: &RecordBatch,
+        in_time: &BooleanArray,
+        kept: &BooleanArray,
+        sheets: &mut Sheets,
+    ) -> Result<(), ArrowError> {
+        let refused = in_time.values() & &!kept.values();
+        let has_sequences = || self.contract.rules.iter().any(|rule| matches!(rule.basis, Basis::Sequence(_)));
+        if refused.count_set_bits() > 0 && has_sequences() {
+            sheets.refused_events.push(filter_record_batch(events, &BooleanArray::new(refused, None))?);
+        }
+        Ok(())
     }
 
     /// Puts the marks behind the events, where the source has rules that may be broken.

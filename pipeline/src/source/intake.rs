@@ -68,6 +68,8 @@ pub struct Sheets {
     pub events: Vec<RecordBatch>,
     /// Records that were refused.
     pub refused: RefusedSheet,
+    /// Those of them that are events in time, where the source has sequences.
+    pub refused_events: Vec<RecordBatch>,
     /// Counts.
     pub tallies: TallySheet,
     /// Judgements by the clock.
@@ -197,9 +199,10 @@ impl Run<'_> {
         let in_time = self.judge(&judged, known.as_ref(), &mut undecoded, clock, sheets);
         let events = self.with_system_columns(decoded.batch, &judged)?;
         let broken = self.broken_rules(&events)?;
-        let kept = self.apply_rules(&events, in_time, &broken, &judged, sheets)?;
+        let kept = self.apply_rules(&events, in_time.clone(), &broken, &judged, sheets)?;
         let kept = self.prove(&events, kept, &judged, sheets)?;
         let events = self.mark(events, &broken)?;
+        self.keep_refused(&events, &in_time, &kept, sheets)?;
         let events = if kept.true_count() == kept.len() { events } else { filter_record_batch(&events, &kept)? };
         if events.num_rows() > 0 {
             sheets.events.push(events);

@@ -45,6 +45,9 @@ pub struct Polled {
     pub refused: Vec<RecordBatch>,
     /// Counts for the ledger, with the columns of [`tally_schema`](weir_schemas::stage::tally_schema).
     pub tallies: Vec<RecordBatch>,
+    /// Events in time that a rule refused or a view can't be evaluated for, with the columns of `events`; only where the source
+    /// has sequences, of which they are a part.
+    pub refused_events: Vec<RecordBatch>,
     /// How many events in time broke each rule: its id, its mode and the number; none where it is zero.
     pub broken: Vec<(Arc<str>, Mode, u64)>,
     /// Rows that the source writes itself: `weir_judgements`, what only the clock could decide, and `weir_retried`.
@@ -65,6 +68,7 @@ impl Polled {
             events: Vec::new(),
             refused: Vec::new(),
             tallies: Vec::new(),
+            refused_events: Vec::new(),
             broken: Vec::new(),
             judgements: Vec::new(),
             bytes: 0,

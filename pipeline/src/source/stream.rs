@@ -304,6 +304,7 @@ impl Source for StreamSource {
             events: std::mem::take(&mut self.sheets.events),
             refused: self.sheets.refused.take()?.into_iter().collect(),
             tallies: self.sheets.tallies.take()?.into_iter().collect(),
+            refused_events: std::mem::take(&mut self.sheets.refused_events),
             judgements: self.sheets.judgements.take()?.into_iter().chain(retried).collect(),
             bytes,
             watermark: combined.watermark,

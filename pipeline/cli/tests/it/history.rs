@@ -39,6 +39,8 @@ pub(crate) enum Wrong {
     NoPurchases,
     /// A fifth of the records doesn't decode.
     Bytes,
+    /// A fifth of the events is numbered and doesn't arrive.
+    Lost,
 }
 
 /// A fault: whose, of which release, in which hours.
@@ -66,7 +68,14 @@ impl History {
     pub(crate) fn send(self, bench: &Bench, partitions: i32, faults: Faults) {
         let random = fastrand::Rng::with_seed(self.seed);
         let job = Job {
-            rows: Box::new(HistoryRows { history: self, hour: 0, waiting: Vec::new(), made: 0, random }),
+            rows: Box::new(HistoryRows {
+                history: self,
+                hour: 0,
+                waiting: Vec::new(),
+                made: 0,
+                numbers: HashMap::new(),
+                random,
+            }),
             target: Target {
                 kafka: [("bootstrap.servers".to_owned(), parts().kafka())].into(),
                 topic: bench.topic.clone(),
@@ -89,6 +98,8 @@ struct HistoryRows {
     /// The rest of the hour's events, the latest first.
     waiting: Vec<(i64, &'static str, usize)>,
     made: u64,
+    /// The last number of each device, in `props['n']` of its events.
+    numbers: HashMap<String, u64>,
     random: fastrand::Rng,
 }
 
@@ -132,8 +143,17 @@ impl HistoryRows {
         let currency = if is_odd { "EURO" } else { ["EUR", "EUR", "EUR", "USD", "GBP"][random.usize(0..5)] };
         let country = ["DE", "US", "GB", "FR"][random.usize(0..4)];
         let (sdk, sdk_version, app_version, _, _) = RELEASES[release];
+        let device = format!("{tenant}-{release}-{}", self.made % 20);
+        let number = self.numbers.entry(device.clone()).or_default();
+        *number += 1;
+        let number = number.to_string();
+        self.made += 1;
+        if wrong == Some(Wrong::Lost) && random.u8(0..5) == 0 {
+            return None;
+        }
         let text = |text: &str| Value::String(text.to_owned());
         let symbol = ["unknown", "page_view", "search", "purchase"][kind];
+        let props = [("country", country), ("device", device.as_str()), ("n", number.as_str())];
         let maybe = |is_there: bool, value: Value| match is_there {
             true => Value::Union(1, Box::new(value)),
             false => Value::Union(0, Box::new(Value::Null)),
@@ -150,7 +170,7 @@ impl HistoryRows {
             ("sdk", text(sdk)),
             ("sdk_version", text(sdk_version)),
             ("app_version", text(app_version)),
-            ("props", Value::Map(HashMap::from([("country".to_owned(), text(country))]))),
+            ("props", Value::Map(props.map(|(key, value)| (key.to_owned(), text(value))).into())),
         ];
         let sender = Release {
             tenant: tenant.to_owned(),
@@ -158,7 +178,6 @@ impl HistoryRows {
             sdk_version: sdk_version.to_owned(),
             app_version: app_version.to_owned(),
         };
-        self.made += 1;
         Some(Row {
             value: Value::Record(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
             time_ms: Some(time_ms),

@@ -15,7 +15,7 @@ pub(crate) fn bench(name: &str) -> Bench {
 }
 
 /// A tenant's steps: status, cause, last good release, fields, owner, hours since the history's start.
-fn steps(bench: &Bench, tenant: &str) -> Vec<Vec<String>> {
+pub(crate) fn steps(bench: &Bench, tenant: &str) -> Vec<Vec<String>> {
     let told = bench.ask(&format!(
         "SELECT status, concat(sdk, ' ', sdk_version), last_good_release, arrayStringConcat(fields), owner, \
          dateDiff('hour', toDateTime64('2026-01-05 00:00:00', 6, 'UTC'), window_start), indicator, detail \
@@ -26,7 +26,7 @@ fn steps(bench: &Bench, tenant: &str) -> Vec<Vec<String>> {
 
 /// One alert that opens soon after hour 216, names the release, and is over soon after hour 264.
 #[track_caller]
-fn assert_one_alert(bench: &Bench, tenant: &str, named: [&str; 4]) {
+pub(crate) fn assert_one_alert(bench: &Bench, tenant: &str, named: [&str; 4]) {
     let steps = steps(bench, tenant);
     let status: Vec<&str> = steps.iter().map(|step| step[0].as_str()).collect();
     let (Some(first), Some(last)) = (steps.first(), steps.last()) else { panic!("{tenant}: nothing was told") };

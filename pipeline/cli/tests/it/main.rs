@@ -28,6 +28,7 @@ mod retail_rules;
 mod rules;
 mod schema;
 mod secured;
+mod sequence;
 mod shop;
 mod tidy;
 mod topics;
