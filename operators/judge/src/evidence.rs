@@ -62,19 +62,25 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Counts of several platforms as one; expectations and variances are means by trials.
+    /// Counts of several platforms, or types, as one. Deviations add up as though all were off in the same direction, each
+    /// by what its own share makes of it: a type in which every event is null leaves nothing open.
     pub(crate) fn sum<'s>(parts: impl Iterator<Item = &'s Seen> + Clone) -> Seen {
         let trials: f64 = parts.clone().map(|part| part.trials).sum();
         let mean = |of: fn(&Seen) -> f64| {
             parts.clone().map(|part| of(part) * part.trials).sum::<f64>() / trials.max(f64::MIN_POSITIVE)
         };
+        let slope = |share: f64| share * (1.0 - share);
+        let (expected, expected_by_past) = (mean(|part| part.expected), mean(|part| part.expected_by_past));
+        let deviation = mean(|part| part.expected * (1.0 - part.expected) * part.variance.sqrt());
+        let by_past = mean(|part| part.expected_by_past * (1.0 - part.expected_by_past) * part.variance_by_past.sqrt());
+        let on_logit = |deviation: f64, share: f64| (deviation / slope(share).max(1e-9)).powi(2);
         Seen {
             hits: parts.clone().map(|part| part.hits).sum(),
             trials,
-            expected: mean(|part| part.expected),
-            expected_by_past: mean(|part| part.expected_by_past),
-            variance: mean(|part| part.variance),
-            variance_by_past: mean(|part| part.variance_by_past),
+            expected,
+            expected_by_past,
+            variance: on_logit(deviation, expected),
+            variance_by_past: on_logit(by_past, expected_by_past),
         }
     }
 }

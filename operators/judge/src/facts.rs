@@ -83,14 +83,15 @@ pub(crate) fn excess_users(row: Option<&Row>, seen: &Observation, expected: f64,
     (usual - seen.hits) * (2.0 * per_user - 1.0) / per_user
 }
 
-/// Part of the votes of those releases whose counts would show it that have moved at least half as far as their sum.
-pub(crate) fn moved_together(own: &[&Observation], sum: &Observation) -> f64 {
-    let (from, to) = (sum.expected, sum.hits / sum.trials);
+/// Part of the votes of those releases whose counts would show it that have moved at least half as far as their sum. Each is
+/// hits, trials and expected share.
+pub(crate) fn moved_together(own: &[(f64, f64, f64)], (hits, trials, expected): (f64, f64, f64)) -> f64 {
+    let (from, to) = (expected, hits / trials);
     let (mut votes, mut agreed, mut voters) = (0.0, 0.0, 0);
-    for one in own {
-        let vote = (one.trials * from.max(to)).min(VOTE_HITS_MAX);
-        let middle = 0.5 * (one.expected + to);
-        let moved = if to > from { one.hits > one.trials * middle } else { one.hits < one.trials * middle };
+    for &(hits, trials, expected) in own {
+        let vote = (trials * from.max(to)).min(VOTE_HITS_MAX);
+        let middle = 0.5 * (expected + to);
+        let moved = if to > from { hits > trials * middle } else { hits < trials * middle };
         votes += vote;
         if moved {
             agreed += vote;

@@ -8,9 +8,9 @@ use crate::evidence::Seen;
 use crate::facts::{
     between_min, excess_users, learn_offset, learn_per_user, moved_together, past_variance, seen_by, summed,
 };
-use crate::math::{logit, share_at};
-use crate::signal::{Scope, Signal, State};
+use crate::report::{Came, Report, Who};
 use crate::tally::{Family, Indicator, Row};
+use crate::types::Part;
 use crate::verdict::{Bar, Outcome, Told, judge};
 
 /// Effective trials of the others below which no release is compared with them.
@@ -39,22 +39,17 @@ struct Together {
     compared: bool,
 }
 
-/// A judged series, to be told of.
-struct Report<'a> {
-    scope: Scope,
+/// A series that was judged.
+struct Say<'t> {
+    who: Who<'t>,
     platform: usize,
     /// Position in the platform's pool.
     pool_at: usize,
-    trial: &'a Trial,
-    outcome: Outcome,
-    seen: &'a Seen,
-    members: &'a [usize],
-    rows: &'a [Option<&'a Row>],
-    users: f64,
-    ln_threshold: f64,
+    told: Told,
+    bar: Bar,
 }
 
-impl Block<'_> {
+impl<'t> Block<'t> {
     /// What the observations outside of some members lead these to expect, and its variance without the members' own.
     fn reference(
         &self,
@@ -130,21 +125,10 @@ impl Block<'_> {
             }
             if matches!(outcome, Outcome::Bad | Outcome::Recovered) {
                 found.push(at);
-                let trial = series.trial.clone();
-                let scope = Scope::release(&self.frame.tally.releases[member.release]);
-                self.say(Report {
-                    scope,
-                    platform: own.platform,
-                    pool_at,
-                    trial: &trial,
-                    outcome,
-                    seen: &seen,
-                    members: &[own.member],
-                    rows: &[row],
-                    users,
-                    ln_threshold: bar.ln_threshold,
-                });
             }
+            let trial = series.trial.clone();
+            let say = Say { who: Who::Release(member.release), platform: own.platform, pool_at, told, bar };
+            self.say(&say, &trial, outcome, &seen, &[own.member], &[row]);
         }
         for at in found {
             observations[at].at_fault = true;
@@ -225,34 +209,28 @@ impl Block<'_> {
             let sum = summed(&own);
             let others = together.compared.then(Common::default);
             let mut bar = self.bar(indicator.family, others, &sum, together.mature);
+            let judged = bar.up;
             if !leaning {
                 (bar.up, bar.down) = (false, false);
             }
             let first = group_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
-            let scope = group.scope.clone();
+            let who = group.who;
             let told = Told { users: together.users, one_user: sum.one_user, first };
             let series = self.groups[at].strand.find(indicator, 0.0);
             let outcome = judge(&mut series.trial, self.frame.window, &together.seen, &told, &bar, settings);
             let trial = series.trial.clone();
-            self.say(Report {
-                scope,
-                platform: together.platform,
-                pool_at: together.pool_at,
-                trial: &trial,
-                outcome,
-                seen: &together.seen,
-                members: &members,
-                rows: &group_rows,
-                users: together.users,
-                ln_threshold: bar.ln_threshold,
-            });
+            let Together { platform, pool_at, .. } = together;
+            // Over types, whether enough members lean is asked of the sums.
+            bar.up |= judged;
+            let say = Say { who, platform, pool_at, told, bar };
+            self.say(&say, &trial, outcome, &together.seen, &members, &group_rows);
         }
     }
 
     /// What a group's members show together, each platform's held against that platform's others.
     fn see_group(
         &self,
-        group: &Group,
+        group: &Group<'_>,
         own: &[&Observation],
         pool_at: &[Option<usize>],
         observations: &[Observation],
@@ -304,9 +282,10 @@ impl Block<'_> {
         let users: f64 = own.iter().zip(&own_rows).map(|(o, row)| excess_users(*row, o, o.expected, cell)).sum();
         let members: Vec<usize> = own.iter().map(|o| o.member).collect();
         // One release among several that moved isn't all of them.
-        let together = moved_together(&own, &sum) >= TOGETHER_MIN;
+        let counts: Vec<(f64, f64, f64)> = own.iter().map(|o| (o.hits, o.trials, o.expected)).collect();
+        let together = moved_together(&counts, (sum.hits, sum.trials, sum.expected)) >= TOGETHER_MIN;
         let mix = indicator.family.is_mix();
-        let bar = Bar {
+        let mut bar = Bar {
             ln_threshold: self.frame.ln_threshold,
             effects_min: settings.platform.of(indicator.family),
             up: mature && together && !mix,
@@ -323,63 +302,46 @@ impl Block<'_> {
             learn_per_user(cell, &own_rows, mature);
         }
         let trial = cell.trial.clone();
-        let scope = Scope::platform(self.platforms[platform]);
-        self.say(Report {
-            scope,
-            platform,
-            pool_at: at,
-            trial: &trial,
-            outcome,
-            seen: &seen,
-            members: &members,
-            rows: &own_rows,
-            users,
-            ln_threshold: bar.ln_threshold,
-        });
+        bar.up = mature && !mix;
+        let say = Say { who: Who::Platform(self.platforms[platform]), platform, pool_at: at, told, bar };
+        self.say(&say, &trial, outcome, &seen, &members, &own_rows);
     }
 
-    fn say(&mut self, report: Report<'_>) {
-        if !matches!(report.outcome, Outcome::Bad | Outcome::Recovered) {
+    /// Tells of a series that is out of order, and keeps what is summed over types.
+    fn say(
+        &mut self,
+        say: &Say<'t>,
+        trial: &Trial,
+        outcome: Outcome,
+        seen: &Seen,
+        members: &[usize],
+        rows: &[Option<&Row>],
+    ) {
+        let pool = &self.pools[say.platform].cells[say.pool_at];
+        let indicator = pool.indicator;
+        let told = matches!(outcome, Outcome::Bad | Outcome::Recovered);
+        if !told && indicator.family.is_mix() {
             return;
         }
-        let pool = &self.pools[report.platform].cells[report.pool_at];
-        let tally = self.frame.tally;
-        let came = || report.rows.iter().flatten().filter(|row| row.hits > 0);
-        let mut examples = [None; 3];
-        let places = came().flat_map(|row| row.examples.iter().flatten());
-        for (seat, place) in examples.iter_mut().zip(places) {
-            *seat = Some(*place);
+        let members = members.iter().map(|&member| &self.members[member]).zip(rows.iter().copied());
+        let came = Came::of(self.frame, indicator.family as usize, members);
+        let report = Report {
+            who: say.who,
+            event_type: self.event_type,
+            field: self.field,
+            indicator,
+            label: &pool.label,
+            trial,
+            outcome,
+            seen,
+            came: &came,
+            users: say.told.users,
+            ln_threshold: say.bar.ln_threshold,
+        };
+        self.signals.extend(report.signal(self.frame));
+        if !indicator.family.is_mix() {
+            let counts = say.bar.up && !told;
+            self.parts.push(Part { who: say.who, indicator, seen: *seen, told: say.told, came, counts });
         }
-        let family = pool.indicator.family as usize;
-        let releases = || report.members.iter().map(|&member| &self.members[member]);
-        let all = releases().map(|member| tally.release_users.get(member.release).copied().unwrap_or(0));
-        let seen = report.seen;
-        let fault = report.trial.fault;
-        let deviation = 1.96 * seen.variance.sqrt();
-        self.signals.push(Signal {
-            tenant: tally.tenant.clone(),
-            scope: report.scope,
-            event_type: self.event_type.to_owned(),
-            field: self.field.to_owned(),
-            indicator: pool.indicator,
-            label: pool.label.clone(),
-            state: if report.outcome == Outcome::Bad { State::Bad } else { State::Recovered },
-            since: fault.map_or(self.frame.window, |fault| fault.since),
-            window: self.frame.window,
-            ln_e: fault.map_or(0.0, |fault| f64::from(fault.ln_e)),
-            ln_threshold: report.ln_threshold,
-            share_now: seen.hits / seen.trials.max(f64::MIN_POSITIVE),
-            share_seen: fault.map_or(0.0, |fault| f64::from(fault.share)),
-            expected: seen.expected,
-            lower: share_at(logit(seen.expected) - deviation),
-            upper: share_at(logit(seen.expected) + deviation),
-            hits: came().map(|row| row.hits).sum(),
-            trials: releases().map(|member| member.trials[family]).sum(),
-            users: report.users,
-            users_all: all.map(f64::from).sum(),
-            first: report.trial.first.or_else(|| came().map(|row| row.first).min()),
-            last: came().map(|row| row.last).max(),
-            examples,
-        });
     }
 }
