@@ -28,6 +28,8 @@ pub(crate) struct Frame<'t> {
     pub(crate) window: u32,
     pub(crate) settings: &'t Settings,
     pub(crate) ln_threshold: f64,
+    /// Windows since each release of the tally was first seen.
+    pub(crate) ages: Vec<u32>,
 }
 
 /// A release in a block.

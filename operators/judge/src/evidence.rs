@@ -32,6 +32,11 @@ use crate::math::{ln_add, ln_beta, ln_marginal, logit, share_at};
 /// observations, and none is as vague as to forbid nothing.
 const PRIOR_TRIALS: (f64, f64) = (1.0, 1e6);
 
+/// How much more the evidence against the past counts: that null alone is true only where the others are wrong, beside a
+/// fault of theirs, which is the case in one window of a hundred at most. So its threshold may be lower by ln 100, which is a
+/// third of it.
+const PAST_WEIGHT: f64 = 1.45;
+
 /// The counts of a series since a start, and what was expected of them. Counts are effective ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Segment {
@@ -113,7 +118,7 @@ impl Segment {
         };
         let by_past = at(self.expected_by_past, self.spread_by_past);
         // The lesser of the two counts; from nothing on, how much less doesn't matter.
-        if by_past <= 0.0 { by_past } else { by_past.min(at(self.expected, self.spread)) }
+        if by_past <= 0.0 { by_past } else { (PAST_WEIGHT * by_past).min(at(self.expected, self.spread)) }
     }
 
     /// The segment without so many hits, as though the events of one user in each window hadn't been there.

@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use crate::tally::{Family, Row};
 
 /// What a user may count for, in usual hits per user.
-const PER_USER_MAX: f64 = 1.5;
+const PER_USER_MAX: f64 = 1.25;
 /// Hits from which a release's vote on whether all have moved grows no more.
 const VOTE_HITS_MAX: f64 = 10.0;
 /// Drift of an offset's variance per segment.
@@ -51,7 +51,7 @@ pub(crate) fn between_min(settings: &Settings, family: Family) -> f64 {
 
 /// Effective hits and trials of a release, and the hits that one user may have brought.
 ///
-/// No user counts for more than half as much again as the usual hits per user, so that one device that sends hundreds of odd events is one
+/// No user counts for more than a quarter above the usual hits per user, so that one device that sends hundreds of odd events is one
 /// device. And both counts are divided by the design effect of clusters in which all events agree, E[m^2] / E[m] of a
 /// geometric number m of hits per user: 2 x mean - 1.
 pub(crate) fn effective(row: Option<&Row>, trials: u64, pool: &PoolCell) -> (f64, f64, f64) {

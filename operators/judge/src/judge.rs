@@ -61,7 +61,8 @@ pub fn judge(tally: &Tally, store: &mut dyn Store, settings: &Settings) -> Judge
     let per_week = WEEK_US / tally.window.width_us.max(1) as f64;
     // The last window's number of series is this one's, about; the first window judges nothing.
     let threshold = ln_threshold(tenant.series.max(100), per_week, settings.false_alerts_per_week);
-    let frame = Frame { tally, window, settings, ln_threshold: threshold };
+    let ages = tally.releases.iter().map(|release| tenant.age(release)).collect();
+    let frame = Frame { tally, window, settings, ln_threshold: threshold, ages };
     let users = tally.release_users.iter().copied().map(f64::from).sum();
     let mut judged = Judged { users, ..Judged::default() };
     let mut rows: Vec<&Row> = tally.rows.iter().filter(|row| is_whole(row, tally)).collect();
@@ -115,6 +116,12 @@ impl Tenant {
             let Some((at, _)) = longest_ago else { break };
             self.releases.remove(at);
         }
+    }
+
+    /// Windows since a release was first seen.
+    fn age(&self, release: &Release) -> u32 {
+        let known = self.releases.binary_search_by(|known| known.release.cmp(release));
+        known.map_or(0, |at| self.last_window.saturating_sub(self.releases[at].first_seen))
     }
 
     fn to_bytes(&self) -> Vec<u8> {

@@ -18,6 +18,9 @@ const OTHERS_MIN: f64 = 10.0;
 /// Variance by which platforms may differ when a platform has too few releases and others stand in.
 const BETWEEN_PLATFORMS: f64 = 0.09;
 
+/// Windows after which a release has brought what it brings: schemas and types of its own.
+const NEW_WINDOWS: u32 = 48;
+
 /// Greatest variance that a known release's wandering is taken for.
 const WITHIN_MAX: f64 = 0.25;
 /// Mean of the square of a standard normal number that is clipped at 4.
@@ -104,7 +107,7 @@ impl<'t> Block<'t> {
             let seen = seen_by(&own, others, cell, settings);
             let users = excess_users(row, &own, seen.expected, cell);
             let between = f64::from(cell.between);
-            let bar = self.bar(indicator.family, others, &own, mature);
+            let bar = self.bar(indicator.family, others, &own, mature, self.is_new(own.member));
             let member = &mut self.members[own.member];
             let told = Told { users, one_user: own.one_user, first: row.map(|row| row.first) };
             let series = member.strand.find(indicator, between);
@@ -136,11 +139,14 @@ impl<'t> Block<'t> {
         self.learn_spread(indicator, pool_at, &wander);
     }
 
+    fn is_new(&self, member: usize) -> bool {
+        self.frame.ages.get(self.members[member].release).is_none_or(|&age| age < NEW_WINDOWS)
+    }
+
     /// How a family is judged for one release. Without others nothing is blamed on a release.
-    fn bar(&self, family: Family, others: Option<Common>, seen: &Observation, mature: bool) -> Bar {
+    fn bar(&self, family: Family, others: Option<Common>, seen: &Observation, mature: bool, new: bool) -> Bar {
         let judged = others.is_some() && mature;
         // A new release brings its own schema and its own new types: no fault. A known one that leaves its schema is one.
-        let new = seen.offset_variance > 0.05;
         let brings = family == Family::Schema || (new && family == Family::TypeShare && seen.expected < 0.01);
         Bar {
             ln_threshold: self.frame.ln_threshold,
@@ -208,7 +214,8 @@ impl<'t> Block<'t> {
             let members: Vec<usize> = own.iter().map(|o| o.member).collect();
             let sum = summed(&own);
             let others = together.compared.then(Common::default);
-            let mut bar = self.bar(indicator.family, others, &sum, together.mature);
+            let new = members.iter().any(|&member| self.is_new(member));
+            let mut bar = self.bar(indicator.family, others, &sum, together.mature, new);
             let judged = bar.up;
             if !leaning {
                 (bar.up, bar.down) = (false, false);
@@ -277,7 +284,9 @@ impl<'t> Block<'t> {
         let mut sum = summed(&own);
         sum.offset_variance = 0.0;
         let cell = &self.pools[platform].cells[at];
-        let seen = seen_by(&sum, None, cell, settings);
+        // There are no others: the past is the only reference.
+        let mut seen = seen_by(&sum, None, cell, settings);
+        seen.variance = seen.variance_by_past;
         let own_rows: Vec<Option<&Row>> = own.iter().map(|o| rows[self.members[o.member].release]).collect();
         let users: f64 = own.iter().zip(&own_rows).map(|(o, row)| excess_users(*row, o, o.expected, cell)).sum();
         let members: Vec<usize> = own.iter().map(|o| o.member).collect();
@@ -340,8 +349,8 @@ impl<'t> Block<'t> {
         };
         self.signals.extend(report.signal(self.frame));
         if !indicator.family.is_mix() {
-            let counts = say.bar.up && !told;
-            self.parts.push(Part { who: say.who, indicator, seen: *seen, told: say.told, came, counts });
+            let (counts, at_fault) = (say.bar.up, told);
+            self.parts.push(Part { who: say.who, indicator, seen: *seen, told: say.told, came, counts, at_fault });
         }
     }
 }

@@ -53,7 +53,7 @@ pub struct Effects {
 
 impl Effects {
     /// Least shift and difference; an effect that reaches either pair matters.
-    pub(crate) fn of(&self, family: Family) -> [(f64, f64); 2] {
+    pub fn of(&self, family: Family) -> [(f64, f64); 2] {
         if family.is_mix() {
             let near = (self.shift_of_mix_min, self.difference_of_mix_min);
             [near, (self.far_shift_of_mix, self.far_difference_of_mix_min)]

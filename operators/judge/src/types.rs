@@ -34,13 +34,16 @@ pub(crate) struct Part<'t> {
     pub(crate) seen: Seen,
     pub(crate) told: Told,
     pub(crate) came: Came,
-    /// Whether it may be judged and isn't out of order by itself.
+    /// Whether it may be judged, and whether it is out of order by itself.
     pub(crate) counts: bool,
+    pub(crate) at_fault: bool,
 }
 
 /// A series' types together.
+#[derive(Default)]
 struct Sum {
-    seen: Vec<Seen>,
+    /// Of each type, and whether that is out of order by itself.
+    seen: Vec<(Seen, bool)>,
     told: Told,
     came: Came,
 }
@@ -69,8 +72,8 @@ impl<'f, 't> Sums<'f, 't> {
             self.labels.entry(indicator).or_insert(label);
         }
         for part in parts.into_iter().filter(|part| part.counts) {
-            let sum = self.of.entry((part.indicator, part.who)).or_insert_with(Sum::default);
-            sum.seen.push(part.seen);
+            let sum = self.of.entry((part.indicator, part.who)).or_default();
+            sum.seen.push((part.seen, part.at_fault));
             sum.came.add_type(&part.came);
             sum.told.users += part.told.users;
             sum.told.one_user = sum.told.one_user.max(part.told.one_user);
@@ -91,11 +94,16 @@ impl<'f, 't> Sums<'f, 't> {
             if self.counted.contains(indicator) {
                 continue;
             }
-            let seen = Seen::sum(sum.seen.iter());
             let strand = strands.load(*who, store);
             let trial = &mut strand.find(*indicator, 0.0).trial;
+            // What is out of order by itself needn't be found once more, but belongs to what was found before.
+            let types = || sum.seen.iter().filter(|(_, at_fault)| !at_fault || trial.fault.is_some());
+            let (count, seen) = (types().count(), Seen::sum(types().map(|(seen, _)| seen)));
+            if count == 0 {
+                continue;
+            }
             let mut bar = self.bar(*indicator, *who, &seen, &releases);
-            bar.up &= sum.seen.len() >= 2;
+            bar.up &= count >= 2;
             let outcome = judge(trial, self.frame.window, &seen, &sum.told, &bar, self.frame.settings);
             judged += 1;
             let report = Report {
@@ -140,12 +148,6 @@ impl<'f, 't> Sums<'f, 't> {
         };
         let effects_min = effects.of(indicator.family);
         Bar { ln_threshold: self.frame.ln_threshold, effects_min, up, down: false, windows_min: 1 }
-    }
-}
-
-impl Default for Sum {
-    fn default() -> Sum {
-        Sum { seen: Vec::with_capacity(4), told: Told::default(), came: Came::default() }
     }
 }
 

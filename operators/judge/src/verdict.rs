@@ -8,6 +8,9 @@ use crate::tally::Place;
 /// Windows after which a segment that led nowhere is learned from.
 const SEGMENT_WINDOWS_MAX: u32 = 24 * 14;
 
+/// Evidence at which a segment ends. Where a window has few events, what speaks against "as expected" has to outweigh first
+/// that the alternative knows so little: a segment that is a little below nothing may still become something.
+const LN_CALM: f64 = -2.5;
 /// Part of the threshold that the evidence must reach without one user of each window: a device that sends odd events for
 /// hours is no fault of a release.
 const WITHOUT_ONE: f64 = 0.5;
@@ -90,7 +93,7 @@ pub(crate) fn judge(
         trial.fault = Some(fault);
         return Outcome::Bad;
     }
-    if ln_e <= 0.0 || trial.windows >= SEGMENT_WINDOWS_MAX {
+    if ln_e <= LN_CALM || trial.windows >= SEGMENT_WINDOWS_MAX {
         let segment = trial.segment;
         trial.clear();
         return Outcome::Calm(segment);
