@@ -182,6 +182,10 @@ impl Strand {
         &mut self.cells[at]
     }
 
+    pub(crate) fn is_at_fault(&self, family: Family) -> bool {
+        self.cells.iter().any(|cell| cell.indicator.family == family && cell.trial.fault.is_some())
+    }
+
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer(Vec::with_capacity(5 + self.cells.len() * Cell::BYTES));
         out.u8(STRAND_VERSION);

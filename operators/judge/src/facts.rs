@@ -16,9 +16,10 @@ const OFFSET_DRIFT: f64 = 1e-4;
 
 /// A window's counts with what the others and the past lead to expect.
 pub(crate) fn seen_by(own: &Observation, others: Option<Common>, pool: &PoolCell, settings: &Settings) -> Seen {
+    let part = if others.is_some() { settings.past_beside_others } else { 1.0 };
+    let past = past_variance_from(pool, settings, part);
     let common = others.unwrap_or_default();
     let spread = own.offset_variance + own.within;
-    let past = past_variance(pool, settings);
     let by_others = share_at(own.logit + common.shift);
     // Where all moved far, an offset needn't carry over to the new level: between the two nothing is odd.
     let raw = (common.hits + 0.5) / (common.trials + 1.0);
@@ -36,7 +37,11 @@ pub(crate) fn seen_by(own: &Observation, others: Option<Common>, pool: &PoolCell
 
 /// Variance of the logit about its season: learned, and never less than a floor, which is greater for what people choose.
 pub(crate) fn past_variance(pool: &PoolCell, settings: &Settings) -> f64 {
-    let least = if pool.indicator.family.is_mix() { settings.past_of_mix_min } else { settings.past_min };
+    past_variance_from(pool, settings, 1.0)
+}
+
+fn past_variance_from(pool: &PoolCell, settings: &Settings, part: f64) -> f64 {
+    let least = part * if pool.indicator.family.is_mix() { settings.past_of_mix_min } else { settings.past_min };
     f64::from(pool.season.variance).max(least * least)
 }
 

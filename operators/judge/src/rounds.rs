@@ -18,9 +18,6 @@ const OTHERS_MIN: f64 = 10.0;
 /// Variance by which platforms may differ when a platform has too few releases and others stand in.
 const BETWEEN_PLATFORMS: f64 = 0.09;
 
-/// Windows after which a release has brought what it brings: schemas and types of its own.
-const NEW_WINDOWS: u32 = 48;
-
 /// Greatest variance that a known release's wandering is taken for.
 const WITHIN_MAX: f64 = 0.25;
 /// Mean of the square of a standard normal number that is clipped at 4.
@@ -50,6 +47,13 @@ struct Say<'t> {
     pool_at: usize,
     told: Told,
     bar: Bar,
+}
+
+/// By how much a release wandered more than was known of it, as a variance.
+fn wandered(own: &Observation, others: &Common) -> f64 {
+    let left_over = own.shift - others.shift;
+    let known = 1.0 / own.information + own.offset_variance + others.variance + own.within;
+    known * ((left_over * left_over / known).min(4.0) - CLIPPED_SQUARE)
 }
 
 impl<'t> Block<'t> {
@@ -107,7 +111,8 @@ impl<'t> Block<'t> {
             let seen = seen_by(&own, others, cell, settings);
             let users = excess_users(row, &own, seen.expected, cell);
             let between = f64::from(cell.between);
-            let bar = self.bar(indicator.family, others, &own, mature, self.is_new(own.member));
+            let is_new = self.is_new(own.member);
+            let bar = self.bar(indicator.family, others, &own, mature, is_new);
             let member = &mut self.members[own.member];
             let told = Told { users, one_user: own.one_user, first: row.map(|row| row.first) };
             let series = member.strand.find(indicator, between);
@@ -117,13 +122,17 @@ impl<'t> Block<'t> {
                 && series.trial.ln_e < WANDER_LN_E_MAX
                 && !matches!(outcome, Outcome::Bad | Outcome::Recovered)
             {
-                let left_over = own.shift - others.shift;
-                let known = 1.0 / own.information + own.offset_variance + others.variance + own.within;
                 let sum = &mut wander[own.platform];
-                sum.0 += known * ((left_over * left_over / known).min(4.0) - CLIPPED_SQUARE);
-                sum.1 += 1.0;
+                *sum = (sum.0 + wandered(&own, &others), sum.1 + 1.0);
             }
-            if let Outcome::Calm(segment) = &outcome {
+            // What a release does from its first windows on may be a fault that is still small, and a known one's that left
+            // its schema for another isn't its habit.
+            let of_schema = indicator.family == Family::Schema;
+            let is_habit = if of_schema { !member.strand.is_at_fault(Family::Schema) } else { !is_new };
+            let series = member.strand.find(indicator, between);
+            if let Outcome::Calm(segment) = &outcome
+                && is_habit
+            {
                 learn_offset(&mut series.offset, &mut series.offset_variance, segment, own.within, between);
             }
             if matches!(outcome, Outcome::Bad | Outcome::Recovered) {
@@ -139,8 +148,10 @@ impl<'t> Block<'t> {
         self.learn_spread(indicator, pool_at, &wander);
     }
 
+    /// Whether a release hasn't been watched for long enough to say what it usually brings.
     fn is_new(&self, member: usize) -> bool {
-        self.frame.ages.get(self.members[member].release).is_none_or(|&age| age < NEW_WINDOWS)
+        let age = self.frame.ages.get(self.members[member].release).copied().unwrap_or(0);
+        age < self.frame.settings.learn_windows
     }
 
     /// How a family is judged for one release. Without others nothing is blamed on a release.
@@ -154,6 +165,7 @@ impl<'t> Block<'t> {
             up: judged && !brings,
             down: judged && family.is_mix() && (family != Family::Schema || (!new && seen.expected > 0.5)),
             windows_min: 1,
+            tells: true,
         }
     }
 
@@ -216,10 +228,7 @@ impl<'t> Block<'t> {
             let others = together.compared.then(Common::default);
             let new = members.iter().any(|&member| self.is_new(member));
             let mut bar = self.bar(indicator.family, others, &sum, together.mature, new);
-            let judged = bar.up;
-            if !leaning {
-                (bar.up, bar.down) = (false, false);
-            }
+            bar.tells = leaning;
             let first = group_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
             let who = group.who;
             let told = Told { users: together.users, one_user: sum.one_user, first };
@@ -227,8 +236,6 @@ impl<'t> Block<'t> {
             let outcome = judge(&mut series.trial, self.frame.window, &together.seen, &told, &bar, settings);
             let trial = series.trial.clone();
             let Together { platform, pool_at, .. } = together;
-            // Over types, whether enough members lean is asked of the sums.
-            bar.up |= judged;
             let say = Say { who, platform, pool_at, told, bar };
             self.say(&say, &trial, outcome, &together.seen, &members, &group_rows);
         }
@@ -300,6 +307,7 @@ impl<'t> Block<'t> {
             up: mature && together && !mix,
             down: mature && together && mix && indicator.family != Family::Schema,
             windows_min: if mix { 2 } else { 1 },
+            tells: true,
         };
         let first = own_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
         let at_us = self.frame.tally.window.start_us;

@@ -7,7 +7,8 @@ use crate::tally::Family;
 pub struct Settings {
     /// False alerts that one tenant may expect per week, over all of its series.
     pub false_alerts_per_week: f64,
-    /// Windows that a platform's field, or a tenant's volume, is watched before it is judged.
+    /// Windows that a platform's field, or a tenant's volume, is watched before it is judged, and a release before what it
+    /// brings is its habit: types, schemas, and how it differs from the others.
     pub learn_windows: u32,
     /// Users that must be affected: in one window, and summed over the windows of the evidence.
     pub users_in_window_min: f64,
@@ -25,6 +26,8 @@ pub struct Settings {
     /// Standard deviation (logit) of a platform's own season that is never taken for less.
     pub past_min: f64,
     pub past_of_mix_min: f64,
+    /// The part of it that is left where others are there to compare with, so that the past is a second opinion.
+    pub past_beside_others: f64,
     /// Part of a move of all releases by which each may follow it differently.
     pub follow_differently: f64,
     /// A drop of volume must leave less than this part of what is usual, for at least as many windows.
@@ -91,6 +94,7 @@ impl Default for Settings {
             within_min: 0.1,
             past_min: 0.35,
             past_of_mix_min: 0.45,
+            past_beside_others: 0.6,
             follow_differently: 0.3,
             volume_left_max: 0.4,
             volume_windows: 2,

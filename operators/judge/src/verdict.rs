@@ -2,6 +2,7 @@
 
 use crate::cell::{Fault, Trial};
 use crate::evidence::{Seen, Segment, is_within, ln_ratio, observe};
+use crate::math::{logit, share_at};
 use crate::settings::Settings;
 use crate::tally::Place;
 
@@ -27,6 +28,8 @@ pub(crate) struct Bar {
     pub(crate) up: bool,
     pub(crate) down: bool,
     pub(crate) windows_min: u32,
+    /// Whether this window may be the one in which it is found; if not, evidence is gathered all the same.
+    pub(crate) tells: bool,
 }
 
 /// What is told of the window's hits.
@@ -86,7 +89,7 @@ pub(crate) fn judge(
         (Some(known), Some(new)) => Some(known.min(new)),
         (known, new) => known.or(new),
     };
-    if statistic >= bar.ln_threshold && matters(trial, bar, settings) {
+    if bar.tells && statistic >= bar.ln_threshold && matters(trial, bar, settings) {
         let effect = trial.segment.effect();
         let since = trial.segment.start;
         let fault = Fault { since, ln_e: statistic as f32, share: effect.seen as f32, recovery: 0.0, windows: 0 };
@@ -118,9 +121,17 @@ fn matters(trial: &Trial, bar: &Bar, settings: &Settings) -> bool {
 /// A fault goes on until the windows speak for either reference, against the share that it had.
 fn still_bad(trial: &mut Trial, seen: &Seen, settings: &Settings) -> Outcome {
     let Some(fault) = trial.fault.as_mut() else { return Outcome::Gathering };
-    let faulty = (f64::from(fault.share), FAULT_VARIANCE);
-    let by_others = ln_ratio(seen.hits, seen.trials, (seen.expected, seen.variance), faulty);
-    let by_past = ln_ratio(seen.hits, seen.trials, (seen.expected_by_past, seen.variance_by_past), faulty);
+    let found = logit(f64::from(fault.share));
+    let now = logit((seen.hits + 0.5) / (seen.trials + 1.0));
+    // A fault is found in windows that show more of it than others. So it is held to be what this window shows, from half
+    // as far off as when it was found.
+    let against = |expected: f64, variance: f64| {
+        let half = 0.5 * (logit(expected) + found);
+        let faulty = share_at(now.clamp(half.min(found), half.max(found)));
+        ln_ratio(seen.hits, seen.trials, (expected, variance), (faulty, FAULT_VARIANCE))
+    };
+    let by_others = against(seen.expected, seen.variance);
+    let by_past = against(seen.expected_by_past, seen.variance_by_past);
     let step = by_others.max(by_past).clamp(-settings.ln_recovery, settings.ln_recovery);
     let recovery = (f64::from(fault.recovery) + step).clamp(0.0, settings.ln_recovery * 2.0);
     fault.windows = if step > 0.0 { fault.windows + 1 } else { 0 };

@@ -117,6 +117,7 @@ fn judge_volume(
         up: false,
         down: true,
         windows_min: settings.volume_windows,
+        tells: true,
     };
     let lost = (usual - events).max(0.0) / per_user;
     let outcome = judge(&mut cell.trial, frame.window, &seen, &Told { users: lost, ..Told::default() }, &bar, settings);

@@ -18,6 +18,7 @@ mod oracle;
 mod random;
 mod score;
 mod world;
+mod wrong;
 
 use self::score::{Scores, print, run, summary};
 

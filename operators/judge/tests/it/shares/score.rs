@@ -127,7 +127,8 @@ fn score(plan: &Plan, incidents: &[Incident], told: &Told, scores: &mut Scores) 
         used.extend(&mine);
         // It is told, too, where an alert that was open before (of another fault that looks alike) is told anew with it.
         let open = |(hour, alert): &&(u32, Alert)| *hour < incident.start && alert.change != Change::Resolved;
-        let before = told.revisions.iter().filter(open).flat_map(|(_, alert)| alert.symptoms.iter().map(|s| s.series()));
+        let before =
+            told.revisions.iter().filter(open).flat_map(|(_, alert)| alert.symptoms.iter().map(|s| s.series()));
         let before: BTreeSet<u64> = before.collect();
         let first = told.revisions.iter().find(|revision| {
             let is_new = matches!(revision.1.change, Change::Opened | Change::Reopened);
