@@ -2,7 +2,7 @@
 
 use crate::cell::{Pool, PoolCell, Strand, cut};
 use crate::compare::{Observation, by_shift};
-use crate::facts::{between_min, effective};
+use crate::facts::{between_usual, effective};
 use crate::math::{logit, share_at};
 use crate::report::Who;
 use crate::season::Season;
@@ -292,7 +292,7 @@ impl<'t> Block<'t> {
                     label: cut(text.map_or("", String::as_str)),
                     season: Season::never_seen(level, 0.09, windows),
                     within: (settings.within_min * settings.within_min) as f32,
-                    between: between_min(settings, indicator.family) as f32,
+                    between: between_usual(settings, indicator.family) as f32,
                     per_user: 1.0,
                     trial: Default::default(),
                 };

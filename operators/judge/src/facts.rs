@@ -19,6 +19,10 @@ pub(crate) fn seen_by(own: &Observation, others: Option<Common>, pool: &PoolCell
     let part = if others.is_some() { settings.past_beside_others } else { 1.0 };
     let past = past_variance_from(pool, settings, part);
     let common = others.unwrap_or_default();
+    // What the others don't decide is the past's to say, for as long as it goes on.
+    let undecided = 1.0 - common.known;
+    let prior = past_variance(pool, settings);
+    let lasting = common.variance - common.noise - undecided * undecided * (prior - past).max(0.0);
     let spread = own.offset_variance + own.within;
     let by_others = share_at(own.logit + common.shift);
     // Where all moved far, an offset needn't carry over to the new level: between the two nothing is odd.
@@ -30,7 +34,8 @@ pub(crate) fn seen_by(own: &Observation, others: Option<Common>, pool: &PoolCell
         trials: own.trials,
         expected: if between { share.clamp(1e-6, 1.0 - 1e-6) } else { by_others },
         expected_by_past: own.expected,
-        variance: spread + common.variance,
+        variance: spread + lasting.max(0.0) + common.noise,
+        noise: common.noise,
         variance_by_past: spread + past,
     }
 }
@@ -45,12 +50,12 @@ fn past_variance_from(pool: &PoolCell, settings: &Settings, part: f64) -> f64 {
     f64::from(pool.season.variance).max(least * least)
 }
 
-pub(crate) fn between_min(settings: &Settings, family: Family) -> f64 {
+pub(crate) fn between_usual(settings: &Settings, family: Family) -> f64 {
     if family == Family::Schema {
         // A release uses one or the other: nothing to expect of one that isn't known.
         return 9.0;
     }
-    let deviation = if family.is_mix() { settings.between_of_mix_min } else { settings.between_min };
+    let deviation = if family.is_mix() { settings.between_of_mix_usual } else { settings.between_usual };
     deviation * deviation
 }
 

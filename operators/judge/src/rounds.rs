@@ -6,7 +6,7 @@ use crate::cell::{PoolCell, Trial};
 use crate::compare::{Common, Observation, common};
 use crate::evidence::Seen;
 use crate::facts::{
-    between_min, excess_users, learn_offset, learn_per_user, moved_together, past_variance, seen_by, summed,
+    between_usual, excess_users, learn_offset, learn_per_user, moved_together, past_variance, seen_by, summed,
 };
 use crate::report::{Came, Report, Who};
 use crate::tally::{Family, Indicator, Row};
@@ -18,6 +18,8 @@ const OTHERS_MIN: f64 = 10.0;
 /// Variance by which platforms may differ when a platform has too few releases and others stand in.
 const BETWEEN_PLATFORMS: f64 = 0.09;
 
+/// Releases that the usual difference between releases counts for, where it is learned.
+const USUAL_RELEASES: f64 = 4.0;
 /// Greatest variance that a known release's wandering is taken for.
 const WITHIN_MAX: f64 = 0.25;
 /// Mean of the square of a standard normal number that is clipped at 4.
@@ -82,7 +84,7 @@ impl<'t> Block<'t> {
                 }
             };
             others = common(observations, order, prior, any);
-            others.variance += BETWEEN_PLATFORMS;
+            others.variance += BETWEEN_PLATFORMS * others.known * others.known;
         }
         let follow = self.frame.settings.follow_differently * others.shift;
         others.variance += follow * follow;
@@ -173,7 +175,7 @@ impl<'t> Block<'t> {
         let settings = self.frame.settings;
         for (platform, at) in pool_at.iter().enumerate() {
             let Some(at) = *at else { continue };
-            let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
+            let (mut sum, mut squares, mut open, mut count) = (0.0, 0.0, 0.0, 0.0);
             for member in self.members.iter_mut().filter(|member| member.platform == platform) {
                 if let Ok(found) = member.strand.cells.binary_search_by(|cell| cell.indicator.cmp(&indicator)) {
                     let cell = &member.strand.cells[found];
@@ -181,16 +183,19 @@ impl<'t> Block<'t> {
                         let offset = f64::from(cell.offset);
                         sum += offset;
                         squares += offset * offset;
+                        open += f64::from(cell.offset_variance);
                         count += 1.0;
                     }
                 }
             }
-            let least = between_min(settings, indicator.family);
+            let usual = between_usual(settings, indicator.family);
             let cell = &mut self.pools[platform].cells[at];
             if count >= 2.0 {
-                // Around their mean: what all offsets have in common is the season's.
-                let between = ((squares - sum * sum / count) / (count - 1.0)).clamp(least, 4.0 * least);
-                cell.between += ((between - f64::from(cell.between)) * 0.01) as f32;
+                // Around their mean: what all offsets have in common is the season's. Few releases say little of how they
+                // differ, so that as many again as usual stand beside them.
+                let around = squares - sum * sum / count + open * (count - 1.0) / count;
+                let between = (around + USUAL_RELEASES * usual) / (count - 1.0 + USUAL_RELEASES);
+                cell.between += ((between.min(4.0 * usual) - f64::from(cell.between)) * 0.01) as f32;
             }
             if wander[platform].1 > 0.0 {
                 let within = f64::from(cell.within) + 0.02 * (wander[platform].0 / wander[platform].1);

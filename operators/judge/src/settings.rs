@@ -17,10 +17,10 @@ pub struct Settings {
     pub release: Effects,
     /// The same for what moves in all releases of a platform at once.
     pub platform: Effects,
-    /// Standard deviation (logit) by which a new release may differ from the others without a fault, at least; what was
-    /// learned goes beyond it. For faults and for what moves with people's choices.
-    pub between_min: f64,
-    pub between_of_mix_min: f64,
+    /// Standard deviation (logit) by which releases differ without a fault, as long as no more is known of them: of faults and
+    /// of what moves with people's choices.
+    pub between_usual: f64,
+    pub between_of_mix_usual: f64,
     /// Standard deviation (logit) by which a known release's difference may wander, at least.
     pub within_min: f64,
     /// Standard deviation (logit) of a platform's own season that is never taken for less.
@@ -71,7 +71,7 @@ impl Default for Settings {
         Settings {
             false_alerts_per_week: 0.5,
             learn_windows: 72,
-            users_in_window_min: 3.0,
+            users_in_window_min: 1.5,
             users_min: 10.0,
             release: Effects {
                 shift_min: 0.6,
@@ -89,8 +89,8 @@ impl Default for Settings {
                 far_shift_of_mix: 3.0,
                 far_difference_of_mix_min: 0.02,
             },
-            between_min: 0.3,
-            between_of_mix_min: 0.35,
+            between_usual: 0.25,
+            between_of_mix_usual: 0.35,
             within_min: 0.1,
             past_min: 0.35,
             past_of_mix_min: 0.45,

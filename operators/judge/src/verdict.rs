@@ -2,7 +2,6 @@
 
 use crate::cell::{Fault, Trial};
 use crate::evidence::{Seen, Segment, is_within, ln_ratio, observe};
-use crate::math::{logit, share_at};
 use crate::settings::Settings;
 use crate::tally::Place;
 
@@ -121,13 +120,12 @@ fn matters(trial: &Trial, bar: &Bar, settings: &Settings) -> bool {
 /// A fault goes on until the windows speak for either reference, against the share that it had.
 fn still_bad(trial: &mut Trial, seen: &Seen, settings: &Settings) -> Outcome {
     let Some(fault) = trial.fault.as_mut() else { return Outcome::Gathering };
-    let found = logit(f64::from(fault.share));
-    let now = logit((seen.hits + 0.5) / (seen.trials + 1.0));
+    let (found, now) = (f64::from(fault.share), (seen.hits + 0.5) / (seen.trials + 1.0));
     // A fault is found in windows that show more of it than others. So it is held to be what this window shows, from half
     // as far off as when it was found.
     let against = |expected: f64, variance: f64| {
-        let half = 0.5 * (logit(expected) + found);
-        let faulty = share_at(now.clamp(half.min(found), half.max(found)));
+        let half = 0.5 * (expected + found);
+        let faulty = now.clamp(half.min(found), half.max(found));
         ln_ratio(seen.hits, seen.trials, (expected, variance), (faulty, FAULT_VARIANCE))
     };
     let by_others = against(seen.expected, seen.variance);

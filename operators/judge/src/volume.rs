@@ -109,6 +109,7 @@ fn judge_volume(
         expected: 0.5,
         expected_by_past: 0.5,
         variance,
+        noise: 0.0,
         variance_by_past: variance,
     };
     let bar = Bar {
