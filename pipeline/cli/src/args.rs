@@ -90,6 +90,15 @@ pub(crate) enum Command {
     /// Explain a result: which records made it, and under which versions.
     #[command(subcommand)]
     Explain(super::commands::explain::Explained),
+    /// Say what a pipeline reads and writes, and which field reaches which column, without running it.
+    #[command(after_help = "Examples:\n  weir lineage shop/pipeline.toml\n  weir lineage shop/pipeline.toml --json")]
+    Lineage {
+        /// The pipeline file.
+        file: PathBuf,
+        /// Print OpenLineage events about the jobs, one a line.
+        #[arg(long)]
+        json: bool,
+    },
     /// Score how unusual each value of a series is, against the values before it.
     ///
     /// In: CSV with the header timestamp,value. Out: CSV with the header timestamp,anomaly_score, a row for each row, the

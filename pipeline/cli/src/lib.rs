@@ -44,6 +44,7 @@ pub fn main(operators: OperatorRegistry) -> ExitCode {
             commands::verify::run(&file, &view, options)
         }
         Command::Explain(explained) => commands::explain::run(&explained),
+        Command::Lineage { file, json } => commands::lineage::run(&file, json, &operators),
         Command::Detect(detect) => commands::detect::run(&detect),
         Command::Alerts(alerts) => commands::alerts::run(&alerts),
         Command::Plan(plan) => commands::plan::run(&plan),

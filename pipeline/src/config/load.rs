@@ -254,6 +254,9 @@ fn make_absolute(pipeline: &mut Pipeline, folder: &Path) {
     for file in [&mut pipeline.registry.ca_file, &mut pipeline.clickhouse.ca_file].into_iter().flatten() {
         *file = folder.join(&*file);
     }
+    if let Some(file) = &mut pipeline.lineage.file {
+        *file = folder.join(&*file);
+    }
     for source in pipeline.sources.values_mut() {
         if let Some(file) = &mut source.schema_file {
             *file = folder.join(&*file);

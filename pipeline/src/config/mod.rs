@@ -65,7 +65,7 @@ pub struct Pipeline {
     /// Detectors, the alert topics, owners, routes and suppressions.
     #[serde(default)]
     pub alerts: Alerts,
-    /// How long it is known what epochs took.
+    /// How long it is known what epochs took, and who is told of lineage.
     #[serde(default)]
     pub lineage: lineage::Lineage,
     /// What `weir alerts send` sends alerts with, by name.

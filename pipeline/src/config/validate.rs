@@ -22,7 +22,7 @@ pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem>
     super::plan::validate(source, pipeline, &mut problems);
     super::alerts::validate(source, pipeline, &mut problems);
     topics::check(source, pipeline, &mut problems);
-    super::lineage::validate(source, &pipeline.lineage, &mut problems);
+    super::lineage::validate(source, pipeline, &mut problems);
     problems
 }
 

@@ -38,6 +38,7 @@ use crate::epochs::{self, Decision, Epochs, Facts, Why};
 use crate::error::Error;
 use crate::gather::{Gathered, Route};
 use crate::http::{self, Pages};
+use crate::lineage::openlineage::{Emitter, Ended};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::recovery::{self, Recovered};
@@ -64,7 +65,14 @@ pub fn execute(plan: Plan, running: &Running) -> Result<Summary, Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::Worker { detail: format!("threads for delivery: {error}") })?;
-    let result = Engine::start(plan, running, &runtime).and_then(|engine| engine.run(running, &runtime));
+    let result = Engine::start(plan, running, &runtime).and_then(|mut engine| {
+        let emitter = engine.emitter.take();
+        let result = engine.run(running, &runtime);
+        if let Some(emitter) = emitter {
+            emitter.end(Ended::of(&result, running.until_end, running.stop.load(Ordering::Acquire)));
+        }
+        result
+    });
     // Reads of the outbox that a failure interrupted must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -102,6 +110,7 @@ struct Engine {
     workers: timely::communication::WorkerGuards<()>,
     lanes: JoinSet<Result<(), Error>>,
     attendants: Attendants,
+    emitter: Option<Emitter>,
 }
 
 /// What the threads share.
@@ -269,7 +278,8 @@ impl Engine {
             runtime.spawn(http::serve(listener, pages.clone()));
         }
         let (epoch, outbox_bytes) = (plan.epoch, plan.outbox_bytes);
-        Ok(Engine { first, epoch, outbox_bytes, core, pages, committer, workers, lanes: tasks, attendants })
+        let emitter = plan.emission.map(|emission| emission.start(&core.metrics, core.clock.clone()));
+        Ok(Engine { first, epoch, outbox_bytes, core, pages, committer, workers, lanes: tasks, attendants, emitter })
     }
 
     /// Opens epochs until the last one is committed, then sees everybody off.

@@ -16,6 +16,7 @@ use crate::dataflow::SourceGraph;
 use crate::deliver::LaneKind;
 use crate::error::Error;
 use crate::lineage::PipelineVersion;
+use crate::lineage::openlineage::Emission;
 use crate::progress::Watched;
 use crate::recovery::Fingerprint;
 use crate::samples::Samples;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub watched: Vec<Watched>,
     /// What alerts show of their records.
     pub samples: Samples,
+    /// What is told of the run to receivers of lineage, if there are any.
+    pub emission: Option<Emission>,
 }
 
 /// A source, and what follows it.

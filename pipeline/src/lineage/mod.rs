@@ -11,6 +11,7 @@
 //! Not here: the watermark's marks, which a replay starts from (`recovery`).
 
 pub mod explain;
+pub mod openlineage;
 mod versions;
 
 use std::sync::Arc;

@@ -11,6 +11,7 @@
 //! Not here: whether a fix has been made. What is still wrong is refused again, at its place in the retry topic.
 
 mod audit;
+mod decoded;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use weir_sinks::kafka::{TAIL_MESSAGES, TopicSettings, TopicSink};
 use weir_sinks::{Deliver, Delivery};
 
 pub use audit::{Audit, Status};
+pub use decoded::decode;
 
 use crate::config::Pipeline;
 use crate::connect;

@@ -91,7 +91,7 @@ impl Message {
     }
 
     /// Lets the timestamp of the record that was refused count, for a retried one.
-    pub(super) fn set_timestamp_ms(&mut self, kafka_time_ms: i64) {
+    pub(crate) fn set_timestamp_ms(&mut self, kafka_time_ms: i64) {
         self.kafka_time_ms = Some(kafka_time_ms);
     }
 

@@ -461,7 +461,7 @@ fn text(column: Option<&ArrayRef>, row: usize) -> &[u8] {
 }
 
 /// The event times in microseconds, and which are known.
-fn event_times(column: &ArrayRef) -> Result<(Vec<EventTime>, Option<NullBuffer>), ArrowError> {
+pub(crate) fn event_times(column: &ArrayRef) -> Result<(Vec<EventTime>, Option<NullBuffer>), ArrowError> {
     use arrow_array::types::{
         TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
     };

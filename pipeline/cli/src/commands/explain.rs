@@ -20,6 +20,8 @@ pub(crate) enum Explained {
     /// Say which records made a row of a view: their offsets, schemas and releases, what was left out and why, which versions
     /// of SQL, rules and code were in force; and count them once more.
     ///
+    /// A row that isn't there is explained, too, where every dimension is given: HAVING leaves it out, or it was removed.
+    ///
     /// Reads the stretches of the log that can hold the row's records, and nothing else. Exit code 5 when the value that comes
     /// out isn't the stored one.
     #[command(after_help = "Examples:\n  \
@@ -109,7 +111,11 @@ fn print(report: &Report) {
         (_, true) => "closed, late events may still correct it",
         _ => "open: provisional",
     };
-    say!("  {state}; revision {}, written by epoch {}\n", report.revision, report.epoch);
+    if report.is_there {
+        say!("  {state}; revision {}, written by epoch {}\n", report.revision, report.epoch);
+    } else {
+        say!("  {} {}\n", paint::bold("there is no such row:"), report.absence);
+    }
     let mut table = paint::table(&["measure", "stored", "recomputed", ""]);
     for measure in &report.measures {
         let verdict = match measure.is_equal {
@@ -117,8 +123,11 @@ fn print(report: &Report) {
             Some(false) => paint::bad("DIFFERENT"),
             None => paint::dim("not recomputed"),
         };
-        let recomputed = measure.is_equal.map_or(String::new(), |_| or_null(&measure.recomputed));
-        table.add_row([measure.name.clone(), or_null(&measure.stored), recomputed, verdict]);
+        let is_recomputed = measure.is_equal.is_some() || measure.recomputed.is_some();
+        let recomputed = if is_recomputed { or_null(&measure.recomputed) } else { String::new() };
+        let stored = if report.is_there { or_null(&measure.stored) } else { "no row".to_owned() };
+        let verdict = if report.is_there { verdict } else { String::new() };
+        table.add_row([measure.name.clone(), stored, recomputed, verdict]);
     }
     say!("{table}\nrecomputed from {}\n", report.recomputed_from);
     print_places(report);
@@ -179,6 +188,15 @@ fn print_left(report: &Report) {
     report.left_out.iter().for_each(|of| add(&mut table, of));
     table.add_row(["further copies".to_owned(), String::new(), paint::count(report.copies)]);
     say!("{table}\nwhich copy counted is known by {}\n", report.copies_known_by);
+    if !report.retried.is_empty() {
+        say!(
+            "{}",
+            paint::bold("refused at first, and retried since (each counts, or not, at its place in the retry topic):")
+        );
+        let mut table = paint::table(&["why it was refused", "rule", "records"]);
+        report.retried.iter().for_each(|of| add(&mut table, of));
+        say!("{table}\n");
+    }
     if !report.undecodable.is_empty() {
         say!("{}", paint::bold("without an event, in the same stretches:"));
         let mut table = paint::table(&["why", "rule", "records"]);

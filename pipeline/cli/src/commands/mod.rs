@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod detect;
 pub(crate) mod explain;
 pub(crate) mod init;
+pub(crate) mod lineage;
 pub(crate) mod plan;
 pub(crate) mod produce;
 pub(crate) mod quarantine;

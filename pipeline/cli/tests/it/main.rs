@@ -16,6 +16,7 @@ mod log;
 mod mutated;
 #[path = "../../../../schemas/tests/it/mutations.rs"]
 mod mutations;
+mod openlineage;
 mod parked;
 mod plan;
 mod program;
