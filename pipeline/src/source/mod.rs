@@ -14,6 +14,7 @@ pub mod intake;
 pub mod judge;
 pub mod judgement;
 pub mod open;
+pub mod pace;
 pub mod refuse;
 pub mod retry;
 pub mod stream;
