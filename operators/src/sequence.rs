@@ -17,7 +17,8 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 pub mod column {
     /// The tenant's key group, `key_group(tenant)` (`UInt16`), as in a profile's cells.
     pub const GROUP: usize = 0;
-    /// The window's start in microseconds (`Int64`): windows are as wide as the operator was told (a judge's, where there is one).
+    /// The window's start in microseconds (`Int64`): windows are as wide as the operator was told (a judge's, where
+    /// there is one).
     pub const WINDOW: usize = 1;
     /// The rule's id (`Binary`).
     pub const RULE: usize = 2;

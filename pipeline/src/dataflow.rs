@@ -70,6 +70,7 @@ use crate::custom::{AddGroup, CustomOperator};
 use crate::error::Error;
 use crate::feed::{FeedContext, feed};
 use crate::metrics::Metrics;
+use crate::progress::maintaining;
 use crate::source::Source;
 
 /// Bytes that all operators of a process may keep in memory, roughly; each gets the same share.
@@ -329,7 +330,7 @@ fn view(plan: &Arc<ViewPlan>, keeping: Keeping, wiring: &Wiring, accepted: Batch
     let combined =
         operate(&name, accepted, Route::Pipeline, host, move |_| Ok(Box::new(Combine::new(of_plan, bytes)?)))?;
     let (of_plan, keeping) = (plan.clone(), Keeping { memory_bytes: bytes, ..keeping });
-    let name = format!("{}/maintain", plan.name);
+    let name = maintaining(&plan.name);
     let by_key = Route::ByGroup { column: combine::GROUP };
     let maintained = operate(&name, one(combined)?, by_key, host, move |registry| {
         Ok(Box::new(Maintain::new(of_plan, keeping, registry)?))

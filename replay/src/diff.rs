@@ -226,8 +226,11 @@ mod tests {
             starts: (0, 1),
         };
         let types = ["DateTime", "String", "UInt64", "Float64"];
-        let types: Vec<Described> =
-            columns.iter().zip(types).map(|(name, of)| Described { name: name.clone(), r#type: of.to_owned() }).collect();
+        let types: Vec<Described> = columns
+            .iter()
+            .zip(types)
+            .map(|(name, of)| Described { name: name.clone(), r#type: of.to_owned() })
+            .collect();
         let told = Told { question: &question, types: &types, options: Options { examples: 1, tolerance: 1e-9 } };
         let measure = |name: &str| MeasureDiff { name: name.to_owned(), ..MeasureDiff::default() };
         let mut diff = ViewDiff { measures: vec![measure("orders"), measure("revenue")], ..ViewDiff::default() };

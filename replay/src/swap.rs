@@ -61,7 +61,11 @@ impl Swap<'_> {
     pub async fn swap(&self, view: &str, range: Range) -> Result<(), SwapError> {
         let (live, replay) = (self.table(self.live, view)?, self.table(self.replay, view)?);
         if let Some(detail) = difference(live, replay) {
-            return Err(refused(view, detail, "give the changed view a name of its own: it can't stand in for this one"));
+            return Err(refused(
+                view,
+                detail,
+                "give the changed view a name of its own: it can't stand in for this one",
+            ));
         }
         let final_through = self.final_through(view).await?;
         if final_through < range.to {
@@ -86,7 +90,11 @@ impl Swap<'_> {
         let live = self.table(self.live, view)?;
         let active = swaps::active(self.client).await?;
         let Some(of) = active.iter().find(|of| of.view == view && of.run == self.run) else {
-            return Err(refused(view, format!("`{}` isn't in its place", self.run), "`weir replay list` tells what is"));
+            return Err(refused(
+                view,
+                format!("`{}` isn't in its place", self.run),
+                "`weir replay list` tells what is",
+            ));
         };
         self.act(live, Range { from: EventTime(of.from), to: EventTime(of.to) }, false).await
     }
@@ -103,8 +111,9 @@ impl Swap<'_> {
         let database = self.client.database();
         self.client.execute(&swaps::record(database, &act)).await?;
         let active = swaps::active(self.client).await?;
-        let view = reader::create_view(database, live, &active)
-            .map_err(|error| refused(&of.view, error.to_string(), "start the pipeline once, which says what is wrong"))?;
+        let view = reader::create_view(database, live, &active).map_err(|error| {
+            refused(&of.view, error.to_string(), "start the pipeline once, which says what is wrong")
+        })?;
         self.client.execute(&view).await?;
         Ok(())
     }
@@ -112,7 +121,11 @@ impl Swap<'_> {
     fn table<'b>(&self, layout: &'b Layout, view: &str) -> Result<&'b ViewTable, SwapError> {
         layout.views.iter().find(|of| *of.table.name == *view).ok_or_else(|| {
             let names: Vec<&str> = self.replay.views.iter().map(|of| &*of.table.name).collect();
-            refused(view, "there is no such view on both sides".to_owned(), &format!("name one of {}", names.join(", ")))
+            refused(
+                view,
+                "there is no such view on both sides".to_owned(),
+                &format!("name one of {}", names.join(", ")),
+            )
         })
     }
 

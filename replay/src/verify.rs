@@ -1,9 +1,10 @@
 //! Verify: a view's own SQL, run by ClickHouse over the accepted events, against the rows that Weir kept live.
 //!
 //! Both sides are read in the same order and compared cell by cell as they stream, so that memory stays flat. Only
-//! closed windows are compared, since open ones are provisional, and only those of which nothing has expired: ClickHouse
-//! lets go of events and rows after the days that the pipeline file gives them, in its own time. While a pipeline runs, a correction may have reached the
-//! events and not yet the view; a difference counts when it is still there after a pause.
+//! closed windows are compared, since open ones are provisional, and only those of which nothing has expired:
+//! ClickHouse lets go of events and rows after the days that the pipeline file gives them, in its own time. While a
+//! pipeline runs, a correction may have reached the events and not yet the view; a difference counts when it is still
+//! there after a pause.
 //!
 //! Float64 is compared within a relative tolerance, since ClickHouse's own sums depend on the order of rows; all else
 //! exactly, as the text that ClickHouse prints.

@@ -109,10 +109,14 @@ pub(crate) enum Command {
     /// Run a stretch of history through the pipeline once more, beside the live one: tables, state and ledger of its own.
     Replay(Box<super::commands::replay::Replay>),
     /// Say what a replay's rows would change of the live ones. Exit code 5 when something differs.
-    #[command(after_help = "Examples:\n  weir diff shop/pipeline.toml fixed_prices\n  weir diff shop/pipeline.toml fixed_prices --view revenue_by_minute --examples 50")]
+    #[command(
+        after_help = "Examples:\n  weir diff shop/pipeline.toml fixed_prices\n  weir diff shop/pipeline.toml fixed_prices --view revenue_by_minute --examples 50"
+    )]
     Diff(super::commands::diff::Diff),
     /// Put a replay's rows in the place of live ones, for their readers; --undo takes them out again.
-    #[command(after_help = "Examples:\n  weir swap shop/pipeline.toml fixed_prices --why \"prices were in cents\"\n  weir swap shop/pipeline.toml fixed_prices --undo")]
+    #[command(
+        after_help = "Examples:\n  weir swap shop/pipeline.toml fixed_prices --why \"prices were in cents\"\n  weir swap shop/pipeline.toml fixed_prices --undo"
+    )]
     Swap(super::commands::swap::Swap),
     /// Write records to Kafka as Avro: from CSV, JSON lines or a generator.
     Produce(Box<super::commands::produce::Produce>),

@@ -11,12 +11,14 @@
 
 mod args;
 mod commands;
+mod out;
 mod paint;
 mod prepare;
 mod screen;
 
 use std::process::ExitCode;
 
+use crate::out::complain;
 use clap::Parser;
 use weir_pipeline::error::Error;
 use weir_pipeline::problem::Problem;
@@ -120,7 +122,7 @@ impl Outcome {
 
     fn tell(self) -> ExitCode {
         if let Some(message) = self.message {
-            eprintln!("{message}");
+            complain!("{message}");
         }
         ExitCode::from(self.code)
     }

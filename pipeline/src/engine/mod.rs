@@ -23,7 +23,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use plan::{Destination, OpenSource, Plan, PrepareSource, Prepared, Reporter, Resume, Running, SourcePlan, Summary};
+pub use plan::{
+    Destination, OpenSource, Plan, PrepareSource, Prepared, Reporter, Resume, Running, SourcePlan, Summary,
+};
 use timely::WorkerConfig;
 use tokio::task::JoinSet;
 use weir_operators::account::TopicNames;
@@ -327,6 +329,7 @@ impl Engine {
                 is_due: opened_at.elapsed() >= self.epoch,
                 is_outbox_full: self.core.outbox.waiting_in_all().bytes >= self.outbox_bytes,
                 are_sources_ended: running.until_end && self.core.shares.iter().all(|shares| shares.are_ended()),
+                is_behind: self.core.epochs.is_behind(),
                 is_stopping: running.stop.load(Ordering::Acquire),
             };
             let decision = clock.decide(facts);

@@ -47,7 +47,8 @@ impl Start {
     }
 }
 
-/// Where every partition of `topics` is resumed, in their order. `committed` holds the positions of the state; with `until_end` the ends of now are recorded.
+/// Where every partition of `topics` is resumed, in their order. `committed` holds the positions of the state; with
+/// `until_end` the ends of now are recorded.
 ///
 /// # Errors
 /// When the broker can't be asked, a topic isn't there, or the log no longer has what the state resumes from.
@@ -92,11 +93,7 @@ pub fn open(
 ///
 /// # Errors
 /// [`Error::Log`] when the log doesn't have all of it any more.
-pub fn narrow(
-    resumes: Vec<Resume>,
-    committed: &[PartitionPosition],
-    slice: &Slice,
-) -> Result<Vec<Resume>, Error> {
+pub fn narrow(resumes: Vec<Resume>, committed: &[PartitionPosition], slice: &Slice) -> Result<Vec<Resume>, Error> {
     let mut narrowed = Vec::new();
     for resume in resumes {
         let Some(stretch) = slice.of(&resume.topic, resume.partition.number) else { continue };

@@ -66,7 +66,11 @@ impl Rerun<'_> {
     ///
     /// # Errors
     /// What [`run`] says, and a record that can't be written.
-    pub fn run(&self, record: &mut Record, on_reporter: impl Fn(Reporter) + Send + Sync + 'static) -> Result<Ended, Error> {
+    pub fn run(
+        &self,
+        record: &mut Record,
+        on_reporter: impl Fn(Reporter) + Send + Sync + 'static,
+    ) -> Result<Ended, Error> {
         let _held = self.store.hold(&record.run)?;
         if record.status == Status::Complete {
             return Ok(Ended::Complete);

@@ -363,7 +363,8 @@ mod tests {
             let mut view = revenue();
             change(&mut view);
             let base = BaseTable::of(&view.table).map(drop);
-            let error = base.and_then(|()| create_view("weir", &view, &[]).map(drop)).expect_err("is refused").to_string();
+            let error =
+                base.and_then(|()| create_view("weir", &view, &[]).map(drop)).expect_err("is refused").to_string();
             assert!(error.starts_with("table revenue_by_minute: ") && error.contains(expected), "{error}");
         };
         refused(|view| view.table.columns[3].name = "_version".to_owned(), "column _version is Weir's own");

@@ -1,9 +1,10 @@
 //! From the tables that are there to those that are needed: create, add a column, keep rows longer; refuse
 //! everything else by name, with what a person can do.
 //!
-//! Deciding is apart from doing: [`changes`] compares and returns statements, [`Layout::apply`] asks and runs them. Applied twice, the
-//! second time changes nothing. What is there beyond need is left alone when ClickHouse fills it by itself (a column
-//! that a person added with a default, or materialized), and refused otherwise: inserts would fill it silently.
+//! Deciding is apart from doing: [`changes`] compares and returns statements, [`Layout::apply`] asks and runs them.
+//! Applied twice, the second time changes nothing. What is there beyond need is left alone when ClickHouse fills it by
+//! itself (a column that a person added with a default, or materialized), and refused otherwise: inserts would fill it
+//! silently.
 //!
 //! Not here: comments and codecs of existing columns, which may differ without harm.
 

@@ -114,10 +114,8 @@ mod tests {
         let (a, b) = (swapped("a", 0, 10), swapped("b", 5, 15));
         let swaps = [&a, &b];
         let time = |micros: i64| format!("fromUnixTimestamp64Micro({micros}, 'UTC')");
-        let (of_a, of_b) = (
-            format!("(w >= {} AND w < {})", time(0), time(10)),
-            format!("(w >= {} AND w < {})", time(5), time(15)),
-        );
+        let (of_a, of_b) =
+            (format!("(w >= {} AND w < {})", time(0), time(10)), format!("(w >= {} AND w < {})", time(5), time(15)));
         assert_eq!(condition(&swaps, None, "w"), format!("NOT {of_a} AND NOT {of_b}"));
         assert_eq!(condition(&swaps, Some(0), "w"), format!("{of_a} AND NOT {of_b}"));
         assert_eq!(condition(&swaps, Some(1), "w"), of_b);

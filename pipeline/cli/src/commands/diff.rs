@@ -10,6 +10,7 @@ use weir_replay::rerun::range::{Range, shown};
 use weir_replay::rerun::record::Status;
 
 use super::replay::{found, opened};
+use crate::out::{printable, say};
 use crate::prepare::prepare;
 use crate::{Outcome, paint, runtime};
 
@@ -60,7 +61,7 @@ fn compare(arguments: &Diff) -> Result<Outcome, Outcome> {
     let range = Range { from: record.slice.from, to: record.slice.to };
     let options = Options { examples: arguments.examples, tolerance: arguments.tolerance };
     let runtime = runtime()?;
-    println!("{}  {} to {}\n", paint::bold(&record.run), shown(range.from), shown(range.to));
+    say!("{}  {} to {}\n", paint::bold(&record.run), shown(range.from), shown(range.to));
     let (mut diffs, mut new) = (Vec::new(), Vec::new());
     let is_wanted = |name: &&String| arguments.view.is_empty() || arguments.view.contains(name);
     for name in record.views.iter().filter(is_wanted) {
@@ -80,7 +81,10 @@ fn compare(arguments: &Diff) -> Result<Outcome, Outcome> {
             replay_plan: &replay_plan,
         };
         diffs.push(runtime.block_on(sides.compare(range, options)).map_err(|error| {
-            Outcome::unreachable(error.to_string(), "check `[clickhouse]`, and that both sides have this view's columns")
+            Outcome::unreachable(
+                error.to_string(),
+                "check `[clickhouse]`, and that both sides have this view's columns",
+            )
         })?);
     }
     print(&diffs, &new);
@@ -88,24 +92,23 @@ fn compare(arguments: &Diff) -> Result<Outcome, Outcome> {
 }
 
 fn print(diffs: &[ViewDiff], new: &[String]) {
-    let mut table =
-        paint::table(&["view", "rows live", "rows replayed", "added", "removed", "changed", "verdict"]);
+    let mut table = paint::table(&["view", "rows live", "rows replayed", "added", "removed", "changed", "verdict"]);
     for diff in diffs {
         let verdict = if diff.is_equal() { paint::good("equal") } else { paint::bad("DIFFERENT") };
         let counts = [diff.live_rows, diff.replay_rows, diff.added, diff.removed, diff.changed].map(paint::count);
         table.add_row([vec![diff.view.clone()], counts.to_vec(), vec![verdict]].concat());
     }
-    println!("{table}");
+    say!("{table}");
     for name in new {
-        println!("{name} is new: the live pipeline has no such view");
+        say!("{name} is new: the live pipeline has no such view");
     }
     diffs.iter().filter(|diff| !diff.is_equal() || !diff.one_sided.is_empty()).for_each(print_view);
 }
 
 fn print_view(diff: &ViewDiff) {
-    println!("\n{}", paint::bold(&diff.view));
+    say!("\n{}", paint::bold(&diff.view));
     for (name, is_replay) in &diff.one_sided {
-        println!("  column {name} is there {} only", if *is_replay { "in the replay" } else { "live" });
+        say!("  column {name} is there {} only", if *is_replay { "in the replay" } else { "live" });
     }
     let mut table = paint::table(&["measure", "cells changed", "sum live", "sum replayed", "difference"]);
     let number = |sum: Option<f64>| sum.map_or("-".to_owned(), |sum| format!("{sum:.2}"));
@@ -119,32 +122,32 @@ fn print_view(diff: &ViewDiff) {
             number(difference),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     for (dimension, values) in &diff.dimensions {
         let mut by_count: Vec<(&String, &u64)> = values.iter().collect();
         by_count.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
         let shown: Vec<String> = by_count
             .iter()
             .take(VALUES_SHOWN)
-            .map(|(value, count)| format!("{} {}", paint::printable(value), paint::count(**count)))
+            .map(|(value, count)| format!("{} {}", printable(value), paint::count(**count)))
             .collect();
         let more = by_count.len().saturating_sub(VALUES_SHOWN);
         let more = if more > 0 { format!(", and {more} values more") } else { String::new() };
-        println!("  rows by {dimension}: {}{more}", shown.join(", "));
+        say!("  rows by {dimension}: {}{more}", shown.join(", "));
     }
     diff.examples.iter().for_each(print_example);
 }
 
 fn print_example(example: &Example) {
-    let key = paint::printable(&example.key);
+    let key = printable(&example.key);
     match example.is_in {
-        (true, false) => println!("  {} {key}", paint::bad("removed")),
-        (false, true) => println!("  {} {key}", paint::good("added")),
+        (true, false) => say!("  {} {key}", paint::bad("removed")),
+        (false, true) => say!("  {} {key}", paint::good("added")),
         _ => {
             let cell = |(name, live, replay): &(String, serde_json::Value, serde_json::Value)| {
-                paint::printable(&format!("{name} {live} → {replay}"))
+                printable(&format!("{name} {live} → {replay}"))
             };
-            println!("  changed {key}  {}", example.cells.iter().map(cell).collect::<Vec<_>>().join(", "));
+            say!("  changed {key}  {}", example.cells.iter().map(cell).collect::<Vec<_>>().join(", "));
         }
     }
 }

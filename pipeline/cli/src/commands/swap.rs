@@ -12,6 +12,7 @@ use weir_schemas::time::EventTime;
 use weir_sinks::clickhouse::swaps;
 
 use super::replay::{found, opened};
+use crate::out::say;
 use crate::prepare::prepare;
 use crate::{OperatorRegistry, Outcome, paint, runtime};
 
@@ -83,13 +84,13 @@ fn act(arguments: &Swap, operators: &OperatorRegistry) -> Result<Outcome, Outcom
     for name in wanted(arguments, &record, &in_place)? {
         if arguments.undo {
             runtime.block_on(swapping.undo(&name)).map_err(failed)?;
-            println!("{} {name}: readers see the live rows again", paint::good("undone"));
+            say!("{} {name}: readers see the live rows again", paint::good("undone"));
             continue;
         }
         let range = range_of(arguments, &record, &of_replay, &name)?;
         runtime.block_on(swapping.swap(&name, range)).map_err(failed)?;
         let (from, to) = (shown(range.from), shown(range.to));
-        println!("{} {name}: readers see the replay's rows from {from} to {to}", paint::good("swapped"));
+        say!("{} {name}: readers see the replay's rows from {from} to {to}", paint::good("swapped"));
     }
     Ok(Outcome::done())
 }

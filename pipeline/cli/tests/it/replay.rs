@@ -37,7 +37,8 @@ fn lived(name: &str) -> Bench {
 
 /// Everything that readers see of the live side, and how far its logs are.
 fn live(bench: &Bench) -> String {
-    let tables = ["by_minute", "weir_ledger", "weir_quarantine", "weir_alerts_history", "weir_progress", "weir_partitions"];
+    let tables =
+        ["by_minute", "weir_ledger", "weir_quarantine", "weir_alerts_history", "weir_progress", "weir_partitions"];
     let sums = tables.map(|table| bench.ask(&format!("SELECT count(), sum(cityHash64(*)) FROM {table}")));
     format!("{sums:?} {:?}", crate::alerts::messages(&format!("{}-alerts", bench.topic)).len())
 }
@@ -95,7 +96,10 @@ fn a_killed_replay_goes_on_and_ends_equal() {
     let ledger = format!("{}.weir_ledger", replay_of(&bench, "slow"));
     let mut running = bench.start(&begin);
     for kill in 0..3_u64 {
-        let there = format!("SELECT count() FROM system.tables WHERE database = '{}' AND name = 'weir_ledger'", replay_of(&bench, "slow"));
+        let there = format!(
+            "SELECT count() FROM system.tables WHERE database = '{}' AND name = 'weir_ledger'",
+            replay_of(&bench, "slow")
+        );
         wait_until("a part is read", || {
             bench.ask(&there) == "1"
                 && bench.ask(&format!("SELECT sum(consumed) > {} FROM {ledger}", 4_000 + kill * 12_000)) == "1"
@@ -115,9 +119,7 @@ fn a_killed_replay_goes_on_and_ends_equal() {
     // One that is cancelled ends, and is dropped.
     let begin = ["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--run", "unwanted", "--rate", "1000"];
     let mut running = bench.start(&begin);
-    wait_until("it runs", || {
-        bench.weir(&["replay", "list", "pipeline.toml"]).fine().out.contains("running")
-    });
+    wait_until("it runs", || bench.weir(&["replay", "list", "pipeline.toml"]).fine().out.contains("running"));
     bench.weir(&["replay", "drop", "pipeline.toml", "unwanted"]).refused(4, &["run by another process", "cancel"]);
     bench.weir(&["replay", "cancel", "pipeline.toml", "unwanted"]).fine();
     assert_eq!(running.wait().unwrap().code(), Some(0));
@@ -157,11 +159,13 @@ fn a_changed_view_and_rule_differ_as_sql_says_and_are_swapped_in_and_out() {
     };
     let removed = count("next.there = 0");
     let differs = "abs(live.revenue - next.revenue) > 1e-9 * abs(live.revenue)";
-    let changed =
-        count(&format!("live.there = 1 AND next.there = 1 AND (live.events != next.events OR live.users != next.users OR {differs})"));
+    let changed = count(&format!(
+        "live.there = 1 AND next.there = 1 AND (live.events != next.events OR live.users != next.users OR {differs})"
+    ));
     assert!(removed.parse::<u64>().unwrap() > 10 && changed.parse::<u64>().unwrap() > 10, "{removed} {changed}");
     let line = said.out.lines().find(|line| line.trim_start().starts_with("by_minute")).unwrap();
-    let cells: Vec<String> = line.split("  ").map(|cell| cell.trim().replace(' ', "")).filter(|cell| !cell.is_empty()).collect();
+    let cells: Vec<String> =
+        line.split("  ").map(|cell| cell.trim().replace(' ', "")).filter(|cell| !cell.is_empty()).collect();
     assert_eq!(cells[3..6], ["0".to_owned(), removed, changed], "{}", said.out);
 
     swapped_in_and_out(&bench, &replayed);

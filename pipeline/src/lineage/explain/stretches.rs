@@ -227,9 +227,9 @@ impl<'a> Log<'a> {
             let mut has_moved = false;
             for (index, stretches) in round.iter().enumerate().filter(|(index, _)| open[*index]).collect::<Vec<_>>() {
                 let fetched = fetcher.fetch(index);
-                if let Some(failure) = fetched.failure {
+                if let Some(trouble) = fetched.trouble.filter(|trouble| !trouble.passes()) {
                     let place = format!("{}/{}", stretches[0].topic, stretches[0].partition);
-                    return Err(unreachable_broker(brokers, format!("{place} can't be read: {failure}")));
+                    return Err(unreachable_broker(brokers, format!("{place} can't be read: {}", trouble.detail)));
                 }
                 has_moved |= !fetched.messages.is_empty() || fetched.end_offset.is_some();
                 let next = stretches.last().map_or(0, |last| last.next);

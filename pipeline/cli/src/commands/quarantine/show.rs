@@ -9,6 +9,7 @@ use weir_schemas::tables::QUARANTINE;
 use weir_sinks::clickhouse::literal;
 
 use super::{Desk, print_json, text};
+use crate::out::say;
 use crate::{Outcome, paint};
 
 /// Bytes that a line shows, and of a value in all.
@@ -74,24 +75,24 @@ pub(super) fn run(file: &Path, place: &str, as_json: bool) -> Result<Outcome, Ou
     for column in COLUMNS {
         let value = text(&row, column);
         if !value.is_empty() {
-            table.add_row([column.to_owned(), value.escape_debug().to_string()]);
+            table.add_row([column.to_owned(), value]);
         }
     }
-    println!("{table}");
+    say!("{table}");
     if is_sensitive {
-        println!("\n{}", paint::dim("key, value and headers: masked, as the source has sensitive fields"));
+        say!("\n{}", paint::dim("key, value and headers: masked, as the source has sensitive fields"));
         return Ok(Outcome::done());
     }
     for part in ["key", "value"] {
         match row.get(part).and_then(|value| value.as_str()).and_then(from_hex) {
-            None => println!("\n{part}: null"),
-            Some(bytes) => println!("\n{part}, {} bytes\n{}", bytes.len(), dump(&bytes)),
+            None => say!("\n{part}: null"),
+            Some(bytes) => say!("\n{part}, {} bytes\n{}", bytes.len(), dump(&bytes)),
         }
     }
     let bytes = from_hex(&text(&row, "headers")).unwrap_or_default();
     for (name, value) in headers::iter(&bytes) {
         let value = value.map_or("null".to_owned(), |value| value.escape_ascii().to_string());
-        println!("header {}: {value}", name.escape_ascii());
+        say!("header {}: {value}", name.escape_ascii());
     }
     Ok(Outcome::done())
 }

@@ -8,6 +8,7 @@ use weir_replay::rerun::record::{Record, Status, Store};
 use weir_sinks::clickhouse::swaps::{self, Swapped};
 
 use super::{One, found, opened};
+use crate::out::say;
 use crate::{Outcome, paint, runtime};
 
 fn state_of(store: &Store, record: &Record) -> &'static str {
@@ -39,12 +40,12 @@ pub(super) fn list(file: &Path, json: bool) -> Result<Outcome, Outcome> {
                 "to": shown(record.slice.to), "views": record.views, "database": record.database, "swapped_in": views,
                 "offsets": record.slice.offsets(), "with": record.with,
             });
-            println!("{line}");
+            say!("{line}");
         }
         return Ok(Outcome::done());
     }
     if records.is_empty() {
-        println!("no replays; `weir replay FILE --from ... --to ...` makes one");
+        say!("no replays; `weir replay FILE --from ... --to ...` makes one");
         return Ok(Outcome::done());
     }
     let mut table = paint::table(&["replay", "state", "from", "to", "offsets", "views", "swapped in"]);
@@ -60,24 +61,24 @@ pub(super) fn list(file: &Path, json: bool) -> Result<Outcome, Outcome> {
             of_run.join(", "),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(Outcome::done())
 }
 
 pub(super) fn show(one: &One) -> Result<Outcome, Outcome> {
     let (_, store) = opened(&one.file)?;
     let record = found(&store, &one.run)?;
-    println!("{}  {}", paint::bold(&record.run), state_of(&store, &record));
-    println!("  event times  {} to {}", shown(record.slice.from), shown(record.slice.to));
-    println!("  pipeline     {}", record.with.display());
-    println!("  rows         in the database {}", record.database);
-    println!("  views        {}\n", record.views.iter().cloned().collect::<Vec<_>>().join(", "));
+    say!("{}  {}", paint::bold(&record.run), state_of(&store, &record));
+    say!("  event times  {} to {}", shown(record.slice.from), shown(record.slice.to));
+    say!("  pipeline     {}", record.with.display());
+    say!("  rows         in the database {}", record.database);
+    say!("  views        {}\n", record.views.iter().cloned().collect::<Vec<_>>().join(", "));
     let mut table = paint::table(&["partition", "first offset", "next offset", "offsets"]);
     for of in &record.slice.stretches {
         let partition = format!("{}/{}", of.topic, of.partition);
         table.add_row([partition, of.first.to_string(), of.next.to_string(), paint::count(of.offsets())]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(Outcome::done())
 }
 
@@ -92,7 +93,7 @@ pub(super) fn cancel(one: &One) -> Result<Outcome, Outcome> {
         record.status = Status::Cancelled;
         store.write(&record).map_err(|error| Outcome::of_error(&error))?;
     }
-    println!("cancelled {}; `weir replay drop` removes what it has written", one.run);
+    say!("cancelled {}; `weir replay drop` removes what it has written", one.run);
     Ok(Outcome::done())
 }
 
@@ -114,6 +115,6 @@ pub(super) fn drop_run(one: &One) -> Result<Outcome, Outcome> {
         .map_err(|error| Outcome::unreachable(format!("clickhouse: {error}"), "check `[clickhouse]`"))?;
     drop(held);
     store.remove(&one.run).map_err(|error| Outcome::of_error(&error))?;
-    println!("dropped {}: the database {} and its state", one.run, record.database);
+    say!("dropped {}: the database {} and its state", one.run, record.database);
     Ok(Outcome::done())
 }

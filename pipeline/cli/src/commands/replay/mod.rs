@@ -117,7 +117,9 @@ pub(crate) fn run(replay: &Replay, operators: &OperatorRegistry) -> Outcome {
         (Some(Manage::Cancel(one)), _) => manage::cancel(one),
         (Some(Manage::Drop(one)), _) => manage::drop_run(one),
         (None, Some(start)) => start::run(start, operators),
-        (None, None) => Err(Outcome::refused("nothing is named to replay", "give a pipeline file; --help has examples")),
+        (None, None) => {
+            Err(Outcome::refused("nothing is named to replay", "give a pipeline file; --help has examples"))
+        }
     };
     done.unwrap_or_else(|outcome| outcome)
 }

@@ -25,6 +25,7 @@ use weir_sinks::clickhouse::{Client, literal};
 use super::{Start, opened};
 use crate::commands::run::{log, stop_on_signal};
 use crate::commands::status::fetch;
+use crate::out::say;
 use crate::prepare::prepare;
 use crate::{OperatorRegistry, Outcome, paint, runtime};
 
@@ -92,7 +93,10 @@ fn plan(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
     let bound = &prepared.bound;
     if let Some(unknown) = start.view.iter().find(|name| !other.views.contains_key(*name)) {
         let known: Vec<&str> = other.views.keys().map(String::as_str).collect();
-        return Err(Outcome::refused(format!("there is no view `{unknown}`"), format!("name one of {}", known.join(", "))));
+        return Err(Outcome::refused(
+            format!("there is no view `{unknown}`"),
+            format!("name one of {}", known.join(", ")),
+        ));
     }
     let is_wanted = |view: &&BoundView| start.view.is_empty() || start.view.contains(&view.plan.name);
     let views: Vec<&BoundView> = bound.views.iter().filter(is_wanted).collect();
@@ -112,7 +116,10 @@ fn plan(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
         }
     };
     if asked.from >= asked.to {
-        return Err(Outcome::refused("--to is not after --from", "name the first event time, then the one after the last"));
+        return Err(Outcome::refused(
+            "--to is not after --from",
+            "name the first event time, then the one after the last",
+        ));
     }
     let range = asked.widened(&views).map_err(|error| Outcome::told(1, error.to_string(), "tell us"))?;
     if let Some(end) = final_through.filter(|end| *end < range.to) {
@@ -152,12 +159,12 @@ async fn final_through(client: &Client, views: &[&BoundView]) -> Option<EventTim
 impl Planned {
     fn print(&self, start: &Start) {
         let (from, to) = self.range.shown();
-        println!("{}  {from} to {to}", paint::bold("event times"));
+        say!("{}  {from} to {to}", paint::bold("event times"));
         if self.range != self.asked {
             let (from, to) = self.asked.shown();
-            println!("  widened to whole windows from {from} to {to}");
+            say!("  widened to whole windows from {from} to {to}");
         }
-        println!("{}  {}\n", paint::bold("views"), self.views.iter().cloned().collect::<Vec<_>>().join(", "));
+        say!("{}  {}\n", paint::bold("views"), self.views.iter().cloned().collect::<Vec<_>>().join(", "));
         let mut table = paint::table(&["partition", "first offset", "next offset", "offsets", ""]);
         for of in &self.survey.slice.stretches {
             let key = (of.topic.clone(), of.partition);
@@ -171,21 +178,22 @@ impl Planned {
                 note.to_owned(),
             ]);
         }
-        println!("{table}");
+        say!("{table}");
         let offsets = self.survey.slice.offsets();
         let time = start.rate.map(|rate| {
             let seconds = Duration::from_secs(offsets / u64::from(rate.max(1)));
             format!(", {} at {}/s", indicatif::HumanDuration(seconds), paint::count(u64::from(rate)))
         });
-        println!("{} offsets{}", paint::count(offsets), time.unwrap_or_default());
+        say!("{} offsets{}", paint::count(offsets), time.unwrap_or_default());
         let (resolved, missing): (Vec<_>, Vec<_>) = self.survey.schemas.iter().partition(|(_, said)| said.is_none());
-        let ids = |of: &[(&u32, &Option<String>)]| of.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>().join(", ");
-        println!("schemas {} resolve", if resolved.is_empty() { "(none known)".to_owned() } else { ids(&resolved) });
+        let ids =
+            |of: &[(&u32, &Option<String>)]| of.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>().join(", ");
+        say!("schemas {} resolve", if resolved.is_empty() { "(none known)".to_owned() } else { ids(&resolved) });
         for (id, said) in missing {
-            println!("{} {id}: {}", paint::bad("schema"), said.as_deref().unwrap_or_default());
+            say!("{} {id}: {}", paint::bad("schema"), said.as_deref().unwrap_or_default());
         }
         for of in &self.survey.forgotten {
-            println!(
+            say!(
                 "{} {}/{}: offsets {} to {} are gone from the log",
                 paint::bad("gap"),
                 of.topic,
@@ -194,7 +202,7 @@ impl Planned {
                 of.next - 1
             );
         }
-        println!();
+        say!();
     }
 
     fn record(self, start: &Start, live: &Pipeline) -> Result<Record, Outcome> {
@@ -268,24 +276,23 @@ fn carry_out(
             drawn.draw();
         }
     });
-    let rerun =
-        Rerun { file: &record.with.clone(), pipeline: &pipeline, operators, store, pace, stop: stop.clone() };
+    let rerun = Rerun { file: &record.with.clone(), pipeline: &pipeline, operators, store, pace, stop: stop.clone() };
     let told = bar.clone();
     let ended = rerun.run(record, move |reporter| told.follow(reporter));
     bar.bar.finish_and_clear();
     runtime.shutdown_background();
     match ended.map_err(|error| Outcome::of_error(&error))? {
         Ended::Complete => {
-            println!("{} {} in the database {}", paint::good("complete"), record.run, record.database);
-            println!("  weir diff {} {}", start.file.display(), record.run);
+            say!("{} {} in the database {}", paint::good("complete"), record.run, record.database);
+            say!("  weir diff {} {}", start.file.display(), record.run);
             Ok(Outcome::done())
         }
         Ended::Stopped => {
-            println!("stopped; weir replay {} --run {} goes on", start.file.display(), record.run);
+            say!("stopped; weir replay {} --run {} goes on", start.file.display(), record.run);
             Ok(Outcome::done())
         }
         Ended::Cancelled => {
-            println!("cancelled; `weir replay drop` removes what it has written");
+            say!("cancelled; `weir replay drop` removes what it has written");
             Ok(Outcome::done())
         }
     }
@@ -316,7 +323,9 @@ struct Bar {
 impl Bar {
     fn of(record: &Record) -> Bar {
         let bar = ProgressBar::new(record.slice.offsets());
-        let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {pos} of {len} offsets  {per_sec}  {eta} left  {msg}");
+        let style = ProgressStyle::with_template(
+            "{bar:40} {percent:>3} %  {pos} of {len} offsets  {per_sec}  {eta} left  {msg}",
+        );
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let first = record.slice.stretches.iter().map(|of| ((of.topic.clone(), of.partition), of.first));
         Bar { bar, first: first.collect(), reporter: Mutex::default() }
@@ -343,4 +352,3 @@ impl Bar {
         }
     }
 }
-
