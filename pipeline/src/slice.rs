@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use weir_schemas::time::EventTime;
 
 /// What of the log a run reads, instead of all that its state hasn't.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slice {
     /// The stretches; a partition that has none isn't read.
     pub stretches: Vec<Stretch>,

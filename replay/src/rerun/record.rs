@@ -196,6 +196,8 @@ fn failed(path: &Path, error: &dyn std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use weir_schemas::time::EventTime;
+
     use super::*;
 
     fn record(run: &str, created_at_ms: i64) -> Record {
@@ -203,7 +205,7 @@ mod tests {
             run: run.to_owned(),
             file: PathBuf::from("pipeline.toml"),
             with: PathBuf::from("pipeline.toml"),
-            slice: Slice::default(),
+            slice: Slice { stretches: Vec::new(), from: EventTime(0), to: EventTime(1) },
             views: BTreeSet::from(["revenue".to_owned()]),
             schema_versions: BTreeMap::new(),
             database: format!("weir_replay_{run}"),

@@ -36,7 +36,7 @@ use super::range::Range;
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a replay would read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Survey {
     /// The stretches that the log still has.
     pub slice: Slice,
@@ -103,7 +103,8 @@ impl Surveyor<'_> {
             .create_with_context(Complaints::default())
             .map_err(|error| unreachable_broker(brokers, error))?;
         let slice = Slice { from: range.from, to: range.to, stretches: Vec::new() };
-        let mut survey = Survey { slice, ..Survey::default() };
+        let mut survey =
+            Survey { slice, forgotten: Vec::new(), by_log_time: Vec::new(), schemas: BTreeMap::new(), records: 0 };
         let is_known = self.has_table(&tables::epochs(None)).await?;
         for (name, source) in self.live.sources.iter().filter(|(name, _)| sources.contains(name.as_str())) {
             let known = if is_known { self.known(name, source, range).await? } else { BTreeMap::new() };
