@@ -23,7 +23,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use plan::{Destination, OpenSource, Plan, PrepareSource, Prepared, Resume, Running, SourcePlan, Summary};
+pub use plan::{
+    Destination, OpenSource, Plan, PrepareSource, Prepared, Reporter, Resume, Running, SourcePlan, Summary,
+};
 use timely::WorkerConfig;
 use tokio::task::JoinSet;
 use weir_operators::account::TopicNames;
@@ -256,6 +258,10 @@ impl Engine {
         let (sources, attended) = core.sources(std::mem::take(&mut plan.sources), &recovered)?;
         let positions = Positions::new(recovered.positions.clone());
         let pages = Arc::new(core.pages(&plan, names.clone(), &lanes));
+        if let Some(watch) = &running.watch {
+            let pages = pages.clone();
+            watch(Arc::new(move || (pages.status)()));
+        }
         let workforce = Arc::new(core.workforce(&plan, sources, &recovered));
         let committer = core.committer(&mut plan, names, recovered, positions.clone());
         let attendants = Attendants::start(attended, &positions, &core)?;

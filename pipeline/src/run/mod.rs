@@ -80,7 +80,7 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
             topics: config.all_topics(),
             retry_topic: config.retry_topic.clone(),
             prepare: opener(pipeline, config, source, schemas.clone(), news, running)?,
-            graph: graph_of(pipeline, config, source, &bound, &custom),
+            graph: graph_of(pipeline, config, source, &bound, &custom, running.slice.as_deref()),
         });
     }
     let plan = Plan {

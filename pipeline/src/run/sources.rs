@@ -34,11 +34,13 @@ use crate::problem::Problem;
 use crate::readers::{self, KeptReader};
 use crate::recovery;
 use crate::samples::{Sampled, Samples};
+use crate::slice::Slice;
 use crate::source::Source;
 use crate::source::attend::{Attendant, Forget, News};
 use crate::source::describe::Topic;
 use crate::source::fetch::{Assigned, Fetcher, consumer_config};
 use crate::source::open::{self, Start, unreachable_broker};
+use crate::source::pace::Paced;
 use crate::source::retry::Retries;
 use crate::source::stream::{self, Paces, StreamSource};
 
@@ -88,6 +90,7 @@ pub(super) fn opener(
     let base = connect::kafka(pipeline);
     let group = format!("weir-{}-{}", pipeline.name, source.name);
     let (brokers, until_end, clock) = (pipeline.kafka.brokers.clone(), running.until_end, running.clock.clone());
+    let (slice, pace) = (running.slice.clone(), running.pace.clone());
     let start = Start::parse(&config.start).ok_or_else(|| {
         Error::Config(vec![Problem::of_file(
             "the pipeline file",
@@ -129,6 +132,9 @@ pub(super) fn opener(
         let mut resumes = open::open(&consumer, &brokers, &own, &committed, start, until_end)?;
         // What was retried before the first start counts, wherever the source itself begins.
         resumes.extend(open::open(&consumer, &brokers, &retry, &committed, Start::Earliest, until_end)?);
+        if let Some(slice) = &slice {
+            resumes = open::narrow(resumes, &committed, slice)?;
+        }
         for of in &resumes {
             let (topic, number) = (of.partition.topic.0, of.partition.number);
             recovery::forget_marks(&resume.store, topic, number, of.log_begins_at)?;
@@ -160,7 +166,10 @@ pub(super) fn opener(
             let config = consumer_config(&base, &group, queue_bytes);
             let fetcher = Fetcher::new(&config, &assigned).map_err(|error| unreachable_broker(&brokers, error))?;
             let source = StreamSource::new(plan.clone(), schemas.clone(), fetcher, share, clock.now_ms());
-            Ok(Box::new(source) as Box<dyn Source>)
+            Ok(match &pace {
+                Some(pace) => Box::new(Paced::new(Box::new(source), pace.clone())) as Box<dyn Source>,
+                None => Box::new(source),
+            })
         });
         Ok(Prepared { open, attend: Some(Box::new(attend)) })
     }))
@@ -209,6 +218,7 @@ pub(super) fn graph_of(
     source: &BoundSource,
     bound: &Bound,
     custom: &[Described],
+    slice: Option<&Slice>,
 ) -> Box<dyn FnOnce(Vec<TopicNames>) -> SourceGraph> {
     let index = |field: &Option<String>| field.as_deref().and_then(|field| column_of(&source.columns, field));
     let allowed_lateness = span(config.allowed_lateness_ms);
@@ -235,6 +245,7 @@ pub(super) fn graph_of(
         tenant,
         id: index(&config.event_id),
         lateness: allowed_lateness,
+        within: slice.map(|slice| (slice.from, slice.to)),
         deduplicate: index(&config.event_id).map(|id| {
             let horizon = span(config.dedup_horizon_ms);
             (id, Deduplication { tenant, allowed_lateness, horizon, retained, memory_bytes: 0 })

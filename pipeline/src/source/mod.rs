@@ -15,6 +15,7 @@ pub mod intake;
 pub mod judge;
 pub mod judgement;
 pub mod open;
+pub mod pace;
 mod partition;
 pub mod refuse;
 mod resolve;

@@ -603,6 +603,7 @@ impl World {
                 tenant: None,
                 id: None,
                 lateness: Span(0),
+                within: None,
                 deduplicate: Some((
                     ID,
                     Deduplication {

@@ -16,6 +16,7 @@ use weir_schemas::tables;
 use super::client::Client;
 use super::ddl::{BaseTable, MARK, column_definition};
 use super::reader::{self, ViewTable};
+use super::swaps::{self, Swapped};
 use super::{identifier, literal};
 use crate::error::Error;
 
@@ -72,7 +73,7 @@ impl Layout {
         for table in self.all_tables() {
             statements.push(BaseTable::of(table)?.create(database));
         }
-        statements.extend(self.readers(database)?);
+        statements.extend(self.readers(database, &[])?);
         Ok(statements)
     }
 
@@ -84,9 +85,11 @@ impl Layout {
     pub async fn apply(&self, client: &Client) -> Result<Vec<String>, Error> {
         client.create_database().await?;
         let statements = self.needed(client).await?;
-        let readers = self.readers(client.database())?;
-        for statement in statements.iter().chain(&readers) {
+        for statement in &statements {
             client.execute(statement).await?;
+        }
+        for reader in self.readers(client.database(), &swaps::active(client).await?)? {
+            client.execute(&reader).await?;
         }
         Ok(statements)
     }
@@ -111,13 +114,13 @@ impl Layout {
         self.tables.iter().chain(self.views.iter().map(|view| &view.table))
     }
 
-    fn readers(&self, database: &str) -> Result<Vec<String>, Error> {
+    fn readers(&self, database: &str, swaps: &[Swapped]) -> Result<Vec<String>, Error> {
         let has_acknowledgements = self.tables.iter().any(|table| *table.name == *tables::ACKNOWLEDGEMENTS);
         let plain = self.tables.iter().map(|table| {
             let is_joined = *table.name == *tables::ALERTS && has_acknowledgements;
             Ok(if is_joined { reader::create_alerts(database) } else { reader::create_plain(database, table) })
         });
-        plain.chain(self.views.iter().map(|view| reader::create_view(database, view))).collect()
+        plain.chain(self.views.iter().map(|view| reader::create_view(database, view, swaps))).collect()
     }
 }
 

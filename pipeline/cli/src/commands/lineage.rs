@@ -9,6 +9,7 @@ use weir_pipeline::lineage::openlineage::columns::{Columns, Fields};
 use weir_pipeline::lineage::openlineage::{Graph, static_events};
 use weir_pipeline::{connect, readers, run};
 
+use crate::out::say;
 use crate::{OperatorRegistry, Outcome, paint, runtime};
 
 /// Prints the graph, or its events a line each.

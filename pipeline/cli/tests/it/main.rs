@@ -23,6 +23,7 @@ mod program;
 mod quarantine;
 mod receivers;
 mod refusals;
+mod replay;
 mod resumed;
 mod retail;
 mod retail_rules;
