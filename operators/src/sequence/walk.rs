@@ -57,10 +57,10 @@ pub(super) struct Gap {
     pub(super) missing: u64,
 }
 
-/// Walks over `points`, which rise and are each there once, and says what each is. `further` gives the points beyond them, in
+/// Walks over `points`, which rise and are each there once, and says what each is; `known` is how far the walk is, if it has begun. `further` gives the points beyond them, in
 /// order, as far as a missing number may stand; it is asked once at most.
 pub(super) fn walk<E>(
-    device: &mut Option<Device>,
+    known: &mut Option<Device>,
     points: &[Point],
     numbering: Numbering,
     mut further: impl FnMut() -> Result<Vec<Point>, E>,
@@ -68,13 +68,10 @@ pub(super) fn walk<E>(
     let mut steps = Vec::with_capacity(points.len());
     let mut beyond: Option<Vec<Point>> = None;
     for (at, &point) in points.iter().enumerate() {
-        let device = match device {
-            Some(device) => device,
-            none => {
-                none.insert(Device { next: point.1.saturating_add(1), ahead: Vec::new(), day: i64::MIN });
-                steps.push(Step::Came);
-                continue;
-            }
+        let Some(device) = known.as_mut() else {
+            *known = Some(Device { next: point.1.saturating_add(1), ahead: Vec::new(), day: i64::MIN });
+            steps.push(Step::Came);
+            continue;
         };
         let step = match device.meet(point, numbering) {
             Some(step) => step,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, UInt64Type};
-use arrow_array::{Array, RecordBatch};
+use arrow_array::RecordBatch;
 use weir_operators::account::TopicNames;
 use weir_operators::detect::SenderColumns;
 use weir_operators::expr::{Comparison, Expr, Function, Scalar};
@@ -165,7 +165,9 @@ fn recomputed(all: &[Event], within: i64, starts_at: Option<i64>, settled: i64) 
                     for wanted in expected..own {
                         let is_it = |later: &&&&Event| number(later) == wanted && !filled.contains(&(later.at, wanted));
                         match later.iter().find(is_it).map(|later| later.at) {
-                            Some(found) => drop(filled.insert((found, wanted))),
+                            Some(found) => {
+                                filled.insert((found, wanted));
+                            }
                             None => missing.push(wanted),
                         }
                     }
@@ -202,11 +204,11 @@ fn in_words(numbers: &[i64]) -> String {
     words.join(", ")
 }
 
-/// An event of a device that counts up with time: a number about every two seconds, some of them out of order; odd devices begin
+/// An event of a device that counts up with time: a number about every four seconds, some of them out of order; odd devices begin
 /// anew at 1 after 40 numbers; one number in 300 is from another world.
 fn event(random: &mut Random, at: i64, offset: i64) -> Event {
-    let user = random.below(12);
-    let ticks = at / (2 * SECOND) + random.between(-2, 3);
+    let user = random.below(3);
+    let ticks = at / (4 * SECOND) + random.between(-2, 3);
     let number = if user % 2 == 1 { ticks % 40 + 1 } else { ticks };
     let number = if random.once_in(300) { number + random.between(-9, 40_000) } else { number };
     Event {
@@ -284,7 +286,7 @@ fn every_gap_is_told_as_a_recomputation_from_all_events_finds_it() {
         let found = run(seed);
         (gaps, received) = (gaps + found.0, received + found.1);
     }
-    assert!(gaps > 5_000 && received > 3 * gaps as u64, "{gaps} gaps, {received} numbers: the runs show too little");
+    assert!(gaps > 2_000 && received > 2 * gaps as u64, "{gaps} gaps, {received} numbers: the runs show too little");
 }
 
 /// An event of one device.
