@@ -61,7 +61,12 @@ fn default_every_ms() -> u64 {
 pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>) {
     let lineage = &pipeline.lineage;
     let mut wrong = |key: &str, message: String, remedy: &str| {
-        problems.push(source.problem(&["lineage", key], message, remedy));
+        let mut problem = source.problem(&["lineage", key], message, remedy);
+        if key == "url" {
+            // The address may hold a secret by mistake, so its line isn't told.
+            problem.line = None;
+        }
+        problems.push(problem);
     };
     if !(1..=10_000).contains(&lineage.keep_epochs_days) {
         let message = format!("`lineage.keep_epochs_days` is {}", lineage.keep_epochs_days);
@@ -74,7 +79,6 @@ pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline, problems: &mut 
     if lineage.namespace.trim().is_empty() {
         wrong("namespace", "`lineage.namespace` is empty".to_owned(), "name it, such as weir, or leave it out");
     }
-    // The address may hold a secret by mistake: it is never told.
     if let Some(url) = &lineage.url {
         let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         if rest.is_none_or(|rest| rest.trim_start_matches('/').is_empty()) {

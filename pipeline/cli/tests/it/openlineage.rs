@@ -51,13 +51,18 @@ fn a_run_tells_what_reads_and_writes_what() {
             receiver.port
         ),
     );
-    bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
+    let done = bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
     let events = lines(&bench);
     let taken: Vec<Request> = receiver.taken();
     assert!(taken.iter().all(|of| of.path == "/api/v1/lineage" && of.authorization == format!("Bearer {TOKEN}")));
     let bodies: Vec<Value> = taken.iter().map(|of| serde_json::from_str(&of.body).unwrap()).collect();
     assert_eq!(bodies, events, "the receiver was told what stands in the file");
-    assert_eq!(messages(&bench), events, "and so was the topic");
+    let messages = messages(&bench);
+    let steps = |of: &[Value]| -> Vec<String> {
+        of.iter().map(|event| format!("{} {}", event["job"]["name"], event["eventType"])).collect()
+    };
+    assert_eq!(steps(&messages), steps(&events), "and so was the topic; the log says\n{}", done.err);
+    assert!(messages == events, "the same events");
 
     let all = serde_json::to_string(&events).unwrap();
     assert!(!all.contains(TOKEN) && !all.contains("password"), "a secret");

@@ -114,7 +114,8 @@ impl Topic {
         config.set("acks", "all").set("enable.idempotence", "true").set("partitioner", "murmur2_random");
         config
             .set("message.timeout.ms", ANSWER_WITHIN.as_millis().to_string())
-            .set("queue.buffering.max.messages", "100");
+            .set("queue.buffering.max.messages", "100")
+            .set("linger.ms", "0");
         config.create_with_context(self.fate.clone()).map_err(|error| not_yet(error.to_string()))
     }
 }

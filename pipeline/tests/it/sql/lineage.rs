@@ -52,8 +52,8 @@ fn values_are_direct_and_what_decides_is_indirect() {
             revenue ← d10: DIRECT AGGREGATION sumIf(d10, (s = 'purchase'))
             revenue ← s: INDIRECT CONDITIONAL (s = 'purchase')
             most ← f64: INDIRECT CONDITIONAL (f64 > 1)
-            most ← i8: DIRECT AGGREGATION max(if((f64 > 1), i8, u8))
-            most ← u8: DIRECT AGGREGATION max(if((f64 > 1), i8, u8))
+            most ← i8: DIRECT AGGREGATION max(multiIf((f64 > 1), i8, u8))
+            most ← u8: DIRECT AGGREGATION max(multiIf((f64 > 1), i8, u8))
             (every row) ← lc: INDIRECT GROUP_BY lc
             (every row) ← props: INDIRECT GROUP_BY props['country']
             (every row) ← s: INDIRECT FILTER WHERE (s != 'heartbeat')
@@ -94,13 +94,13 @@ fn having_filters_by_the_fields_behind_its_columns() {
             name ← ns: INDIRECT CONDITIONAL coalesce(ns, s)
             name ← ns: DIRECT TRANSFORMATION coalesce(ns, s)
             name ← s: DIRECT TRANSFORMATION coalesce(ns, s)
-            is_unnamed ← ns: DIRECT TRANSFORMATION masks (ns IS NULL)
+            is_unnamed ← ns: DIRECT TRANSFORMATION masks isNull(ns)
             total ← flag: INDIRECT CONDITIONAL flag
             total ← i8: DIRECT AGGREGATION sumIf(i8, flag)
             (every row) ← flag: INDIRECT FILTER HAVING ((total > 3) AND (name != ''))
             (every row) ← i8: INDIRECT FILTER HAVING ((total > 3) AND (name != ''))
             (every row) ← ns: INDIRECT GROUP_BY coalesce(ns, s)
-            (every row) ← ns: INDIRECT GROUP_BY (ns IS NULL)
+            (every row) ← ns: INDIRECT GROUP_BY isNull(ns)
             (every row) ← ns: INDIRECT FILTER HAVING ((total > 3) AND (name != ''))
             (every row) ← s: INDIRECT GROUP_BY coalesce(ns, s)
             (every row) ← s: INDIRECT FILTER HAVING ((total > 3) AND (name != ''))
