@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, UInt64Type};
-use arrow_array::RecordBatch;
 use weir_operators::account::TopicNames;
 use weir_operators::detect::SenderColumns;
 use weir_operators::expr::{Comparison, Expr, Function, Scalar};

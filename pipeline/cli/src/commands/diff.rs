@@ -145,7 +145,7 @@ fn print_example(example: &Example) {
         (false, true) => say!("  {} {key}", paint::good("added")),
         _ => {
             let cell = |(name, live, replay): &(String, serde_json::Value, serde_json::Value)| {
-                printable(&format!("{name} {live} → {replay}"))
+                printable(&format!("{name} {live} → {replay}")).into_owned()
             };
             say!("  changed {key}  {}", example.cells.iter().map(cell).collect::<Vec<_>>().join(", "));
         }

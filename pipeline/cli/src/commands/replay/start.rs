@@ -202,7 +202,7 @@ impl Planned {
                 of.next - 1
             );
         }
-        say!();
+        say!("");
     }
 
     fn record(self, start: &Start, live: &Pipeline) -> Result<Record, Outcome> {
