@@ -19,7 +19,7 @@ use weir_operators::combine::Combine;
 use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
 use weir_operators::detect::SenderColumns;
 use weir_operators::expr::{Comparison, Expr, Function as Calculation, Scalar};
-use weir_operators::maintain::{Keeping, Maintain};
+use weir_operators::maintain::{CLOSING_BYTES, Keeping, Maintain};
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_operators::plan::{Claims, Plan, Scope};
 use weir_operators::rule::{self, Basis, Rule};
@@ -302,7 +302,13 @@ fn main() {
     let batches = asked.unwrap_or(1_000_000).div_ceil(BATCH);
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
-    let keeping = Keeping { provisional: true, allowed_lateness: Span(0), retained: Span(0), memory_bytes: 256 << 20 };
+    let keeping = Keeping {
+        provisional: true,
+        allowed_lateness: Span(0),
+        retained: Span(0),
+        memory_bytes: 256 << 20,
+        closing_bytes: CLOSING_BYTES,
+    };
     let mut combine = Timed::new("combine", &store, |_| Box::new(Combine::new(plan(), 64 << 20).unwrap()));
     let mut maintain =
         Timed::new("maintain", &store, |registry| Box::new(Maintain::new(plan(), keeping, registry).unwrap()));

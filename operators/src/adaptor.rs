@@ -58,6 +58,13 @@ pub enum Part {
     },
     /// Rows of a table on their way out, in the order in which the operator wrote them.
     Rows(Changes),
+    /// An operator has more to do than the epoch should hold, and goes on in the next one.
+    Behind {
+        /// The operator's name.
+        operator: Arc<str>,
+        /// Up to where it has done what was due.
+        through: EventTime,
+    },
 }
 
 /// The first failure of a process's operators. Clones share it.
@@ -242,6 +249,10 @@ impl Adaptor {
             }
             for changes in ended.rows {
                 self.host.sink.add(self.host.worker, open, Part::Rows(changes));
+            }
+            if let Some(through) = ended.behind {
+                let part = Part::Behind { operator: self.name.clone(), through };
+                self.host.sink.add(self.host.worker, open, part);
             }
             if frontier.is_none() && self.stash.is_empty() {
                 self.held.clear();

@@ -31,6 +31,8 @@ pub(crate) struct Driver {
 pub(crate) struct Ended {
     pub(crate) state: Vec<Arc<FrozenChanges>>,
     pub(crate) rows: Vec<Changes>,
+    /// Up to where what was due is done, where that isn't everything.
+    pub(crate) behind: Option<EventTime>,
 }
 
 /// Takes what an operator emits: the output's number and the batch.
@@ -95,7 +97,7 @@ impl Driver {
         let state = self.registry.freeze(self.open)?;
         self.open = self.open.next();
         self.log_watermark = self.log_watermark();
-        Ok(Ended { state, rows: std::mem::take(&mut self.rows) })
+        Ok(Ended { state, rows: std::mem::take(&mut self.rows), behind: self.effects.take_behind() })
     }
 
     /// How far the log has come. Within the epoch that ends a run the workers come to its end one after the other, and

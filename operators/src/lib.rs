@@ -38,3 +38,4 @@ pub mod view;
 pub mod violations;
 pub mod wanted;
 pub mod window;
+pub mod within;

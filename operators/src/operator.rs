@@ -64,6 +64,13 @@ pub struct Context<'a> {
     effects: &'a mut Effects,
 }
 
+impl Effects {
+    /// Up to where what was due is done, where that isn't everything; asked once an epoch.
+    pub(crate) fn take_behind(&mut self) -> Option<EventTime> {
+        self.behind.take()
+    }
+}
+
 /// What an operator did in one call; the adaptor and the test script carry it out.
 #[derive(Default)]
 pub struct Effects {
@@ -73,6 +80,8 @@ pub struct Effects {
     pub changes: Vec<Changes>,
     /// Timers to set (`true`) and to cancel (`false`), in order.
     pub timers: Vec<(Timer, bool)>,
+    /// Up to where what is due by the watermark is done, where some of it is left for the next epoch.
+    pub behind: Option<EventTime>,
 }
 
 impl<'a> Context<'a> {
@@ -124,6 +133,12 @@ impl<'a> Context<'a> {
         if changes.rows.num_rows() > 0 {
             self.effects.changes.push(changes);
         }
+    }
+
+    /// Tells at the end of an epoch that more was due than one epoch should hold: all of it is done up to `through`, and the
+    /// rest is in the epochs that follow. What readers are told of completeness goes no further, and a run doesn't end.
+    pub fn leave_for_later(&mut self, through: EventTime) {
+        self.effects.behind = Some(through);
     }
 
     /// Asks for a call when the watermark reaches `timer.at`; setting the same timer twice is one timer.

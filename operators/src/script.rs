@@ -102,6 +102,9 @@ impl Script {
             render_batch(output, &format!("emitted on {number}"), &batch, None);
         })?;
         ended.rows.iter().for_each(|changes| render_changes(output, changes));
+        if let Some(through) = ended.behind {
+            output.push_str(&format!("left for later, done up to {} s\n", through.0 / 1_000_000));
+        }
         self.ended.push((moment, ended));
         if self.commits_at_once { self.commit() } else { Ok(()) }
     }

@@ -140,7 +140,8 @@ impl Committer {
         for position in &positions {
             self.write_position(&mut writes, position)?;
         }
-        let told = progress::rows(&self.watched, &left, epoch, self.clock.now())?;
+        let behind: Vec<(Arc<str>, EventTime)> = parts.iter().flat_map(|parts| parts.behind.clone()).collect();
+        let told = progress::rows(&self.watched, &left, &behind, epoch, self.clock.now())?;
         let mut rows = self.gathered.encode_all(epoch, &told)?;
         rows.extend(self.partitions(epoch, &positions)?);
         for alerts in self.samples.fill(alerts)? {
@@ -159,6 +160,7 @@ impl Committer {
         self.outbox.committed(epoch, rows);
         self.positions.all().extend(positions.into_iter().map(|of| ((of.topic.clone(), of.partition), of)));
         self.metrics.committed(took.as_secs_f64());
+        self.epochs.tell_behind(!behind.is_empty());
         self.epochs.commit(epoch, &released);
         (self.on_commit)(epoch, Instant::now());
         tracing::debug!(epoch = epoch.0, rows = row_count, bytes, took_ms = took.as_millis() as u64, "committed");

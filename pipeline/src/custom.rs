@@ -1,8 +1,9 @@
 //! A team's own operators: registered by name in a `main` of their own, used by name in the pipeline file.
 //!
 //! Such an operator sees a source's accepted events: a batch of the columns of
-//! [`event_schema`](weir_schemas::stage::event_schema), and with a key the rows' key group behind them (`_group`, `UInt16`), which is the
-//! group under which the operator's tables keep them. It writes rows of the tables that it declares.
+//! [`event_schema`](weir_schemas::stage::event_schema), and with a key the rows' key group behind them (`_group`,
+//! `UInt16`), which is the group under which the operator's tables keep them. It writes rows of the tables that it
+//! declares.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -23,6 +23,7 @@
 //!  Each rule of sequences takes what was accepted, and the events that were refused, by key sequence ═▶ sequence.
 //!  Where a source has a retry topic, what came from it is left out before detect, profile, sequence and a team's own operators.
 //!  A source without an event id has `tally` in the place of identify and deduplicate.
+//!  A run for a slice of the log (a replay) lets only events within its times go on from accepted.
 //!
 //!  every operator ┄┄▶ end of epoch: state and rows ┄┄▶ gathered ─▶ commit ─▶ outbox ─▶ deliver
 //! ```
@@ -62,15 +63,17 @@ use weir_operators::tally::{GatherTallies, TallyAccepted};
 use weir_operators::unique::{KeyUnique, Unique};
 use weir_operators::view::ViewPlan;
 use weir_operators::violations::RecordViolations;
+use weir_operators::within::Within;
 use weir_schemas::rows::Table;
 use weir_schemas::rule::Mode;
-use weir_schemas::time::Span;
+use weir_schemas::time::{EventTime, Span};
 
 use crate::count::{Count, CountBroken};
 use crate::custom::{AddGroup, CustomOperator};
 use crate::error::Error;
 use crate::feed::{FeedContext, feed};
 use crate::metrics::Metrics;
+use crate::progress::maintaining;
 use crate::source::Source;
 
 /// Bytes that all operators of a process may keep in memory, roughly; each gets the same share.
@@ -96,6 +99,8 @@ pub struct SourceGraph {
     pub id: Option<usize>,
     /// The allowed lateness.
     pub lateness: Span,
+    /// The event times that a run is for, from the first to before the second; absent, all.
+    pub within: Option<(EventTime, EventTime)>,
     /// Index of the event id in a batch of events, and how copies are told; absent, nothing is deduplicated.
     pub deduplicate: Option<(usize, Deduplication)>,
     /// The table that accepted events are written to.
@@ -170,6 +175,7 @@ pub fn build<'scope>(
     let events = unique(graph, wiring, from.events)?;
     let Accepted { accepted, tallies, copies } = accept(graph, wiring, events)?;
     keep_books(graph, wiring, from.tallies.concat(tallies))?;
+    let accepted = within(graph, wiring, accepted)?;
     record(graph, wiring, accepted.clone(), from.refused.clone())?;
     let firsts = firsts(graph, wiring, "accepted", accepted.clone())?;
     let first_refused = self::firsts(graph, wiring, "refused", from.refused)?;
@@ -292,6 +298,17 @@ fn accept<'scope>(
     })?)
 }
 
+/// Without what a run for a slice of the log reads beside it, to know copies and stragglers.
+fn within<'scope>(
+    graph: &SourceGraph,
+    wiring: &Wiring,
+    accepted: BatchStream<'scope>,
+) -> Result<BatchStream<'scope>, Error> {
+    let Some((from, to)) = graph.within else { return Ok(accepted) };
+    let name = format!("{}/within", graph.name);
+    one(operate(&name, accepted, Route::Pipeline, &wiring.host, move |_| Ok(Box::new(Within::new(from, to))))?)
+}
+
 /// Without what came from the retry topic: its windows were judged long ago, and a team's operators count on lateness.
 fn firsts<'scope>(
     graph: &SourceGraph,
@@ -354,7 +371,7 @@ fn view(plan: &Arc<ViewPlan>, keeping: Keeping, wiring: &Wiring, accepted: Batch
     let combined =
         operate(&name, accepted, Route::Pipeline, host, move |_| Ok(Box::new(Combine::new(of_plan, bytes)?)))?;
     let (of_plan, keeping) = (plan.clone(), Keeping { memory_bytes: bytes, ..keeping });
-    let name = format!("{}/maintain", plan.name);
+    let name = maintaining(&plan.name);
     let by_key = Route::ByGroup { column: combine::GROUP };
     let maintained = operate(&name, one(combined)?, by_key, host, move |registry| {
         Ok(Box::new(Maintain::new(of_plan, keeping, registry)?))

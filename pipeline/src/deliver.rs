@@ -279,6 +279,9 @@ impl Lane {
             let delivery = Delivery { epoch: piece.epoch, rows: &piece.rows };
             match self.sink.deliver(delivery).await {
                 Ok(()) => {
+                    let rows = piece.rows.iter().map(|row| u64::from(row.rows)).sum();
+                    let bytes = piece.rows.iter().map(|row| row.payload.len() as u64).sum();
+                    post.metrics.took(&self.name, rows, bytes);
                     post.failures.succeeded(at);
                     return Ok(has_failed && began.elapsed() >= AWAY_FOR);
                 }

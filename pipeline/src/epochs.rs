@@ -10,7 +10,7 @@
 //!   ever except a full outbox, which delivery empties.
 //! - `committed` only rises, and only after the commit is on disk.
 //!
-//! Not here: the timer that ticks (`run`), what a commit writes (`commit`).
+//! Not here: the timer that ticks (`engine`), what a commit writes (`commit`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -30,6 +30,8 @@ pub struct Facts {
     /// Every source of every worker is at the end that `--until-end` recorded, and its watermark has gone to the end of
     /// time within the open epoch or before.
     pub are_sources_ended: bool,
+    /// The newest committed epoch left some of what was due in it to the next: windows close in slices.
+    pub is_behind: bool,
     /// Somebody asked to stop.
     pub is_stopping: bool,
 }
@@ -79,7 +81,19 @@ impl Clock {
     /// Decides on `facts`. A decision other than `Wait` and `Finished` has to be carried out.
     pub fn decide(&mut self, facts: Facts) -> Decision {
         if let Some(last) = self.last {
-            return if facts.committed >= last { Decision::Finished } else { Decision::Wait(Why::Commit) };
+            if facts.committed < last {
+                return Decision::Wait(Why::Commit);
+            }
+            // A run to the end closes everything first, an epoch at a time; one that is stopped goes on when it is started.
+            if !facts.is_behind || facts.is_stopping {
+                return Decision::Finished;
+            }
+            if facts.is_outbox_full {
+                return Decision::Wait(Why::Outbox);
+            }
+            self.last = Some(self.open);
+            self.open = self.open.next();
+            return Decision::Close(self.open);
         }
         if facts.committed.next() < self.open {
             return Decision::Wait(Why::Commit);
@@ -109,6 +123,8 @@ pub struct Epochs {
     committed: AtomicU64,
     /// Nothing is read any more.
     closed: AtomicBool,
+    /// The newest committed epoch left some of its work to the next.
+    behind: AtomicBool,
     /// Workers leave their loop.
     halted: AtomicBool,
     workers: Vec<WorkerProgress>,
@@ -129,6 +145,7 @@ impl Epochs {
             open: AtomicU64::new(committed.next().0),
             committed: AtomicU64::new(committed.0),
             closed: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
             halted: AtomicBool::new(false),
             workers: (0..workers)
                 .map(|_| WorkerProgress { passed: AtomicU64::new(committed.0), in_flight_bytes: AtomicU64::new(0) })
@@ -173,6 +190,16 @@ impl Epochs {
         }
         self.committed.store(epoch.0, Ordering::Release);
         self.bell.ring();
+    }
+
+    /// Whether the newest committed epoch left some of its work to the next.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire)
+    }
+
+    /// Tells whether the epoch that is committed next leaves some of its work; to be told before its commit is.
+    pub fn tell_behind(&self, is_behind: bool) {
+        self.behind.store(is_behind, Ordering::Release);
     }
 
     /// Sends the workers home.
@@ -275,8 +302,23 @@ mod tests {
             is_due: true,
             is_outbox_full: false,
             are_sources_ended: false,
+            is_behind: false,
             is_stopping: false,
         }
+    }
+
+    #[test]
+    fn a_run_to_the_end_goes_on_until_everything_is_closed_and_a_stop_does_not_wait_for_it() {
+        let mut clock = Clock::after(Epoch(0));
+        let ended = |committed| Facts { are_sources_ended: true, is_behind: true, ..facts(committed) };
+        assert_eq!(clock.decide(ended(0)), Decision::Close(Epoch(2)));
+        assert_eq!(clock.decide(ended(0)), Decision::Wait(Why::Commit));
+        assert_eq!(clock.decide(ended(1)), Decision::Close(Epoch(3)));
+        assert_eq!(clock.decide(Facts { is_outbox_full: true, ..ended(2) }), Decision::Wait(Why::Outbox));
+        assert_eq!(clock.decide(ended(2)), Decision::Close(Epoch(4)));
+        let mut stopped = Clock { open: clock.open, last: clock.last };
+        assert_eq!(stopped.decide(Facts { is_stopping: true, ..ended(3) }), Decision::Finished);
+        assert_eq!(clock.decide(Facts { is_behind: false, ..ended(3) }), Decision::Finished);
     }
 
     #[test]
@@ -348,6 +390,7 @@ mod tests {
                             is_due: next(2) == 0,
                             is_outbox_full: outbox > 2,
                             are_sources_ended: false,
+                            is_behind: false,
                             is_stopping: stopping,
                         };
                         match clock.decide(facts) {

@@ -112,6 +112,25 @@ impl Error {
         }
     }
 
+    /// What happened, without any detail: what a part said may hold an address, a login or an event's value.
+    pub fn summary(&self) -> &'static str {
+        match self {
+            Error::Config(_) => "W001: the pipeline file, its SQL or its schemas are wrong",
+            Error::Unreachable { .. } => "W002: a part outside Weir can't be used",
+            Error::Log { .. } => "W003: the log no longer holds what the state resumes from",
+            Error::State { .. } => "W004: the state folder doesn't fit",
+            Error::Changed { .. } => "W005: the pipeline file and its state differ",
+            Error::Disk { .. } => "W006: the state's disk failed or is full",
+            Error::Delivery { .. } => "W007: a destination refuses what it will refuse again",
+            Error::Sink(_) => "W008: a sink can't go on",
+            Error::Operator(_) => "W009: an operator can't be built",
+            Error::Worker { .. } => "W010: a thread ended, which is a bug",
+            Error::Http { .. } => "W011: the HTTP address can't be served",
+            Error::Arrow(_) => "W012: a batch lacks its columns, which is a bug",
+            Error::Stopped(_) => "W013: an operator can't go on",
+        }
+    }
+
     /// Whether the same start may succeed later without anybody changing the pipeline.
     pub fn may_retry(&self) -> bool {
         matches!(self, Error::Unreachable { .. } | Error::Disk { .. })

@@ -58,6 +58,8 @@ pub struct Parts {
     pub rows: Vec<(DestinationId, OutRow)>,
     /// Rows of alerts, without their samples.
     pub alerts: Vec<Changes>,
+    /// Operators that go on in the next epoch with what was due in this one, and up to where it is done.
+    pub behind: Vec<(Arc<str>, EventTime)>,
     /// Where its sources were when the epoch ended.
     pub left: Vec<LeftAt>,
     /// Bytes that its sources fetched in the epoch.
@@ -156,6 +158,9 @@ impl EpochSink for Gathered {
         match part {
             Part::State { changes, .. } => self.with(worker, epoch, |parts| parts.state.push(changes)),
             Part::Rows(changes) => self.add_rows(worker, epoch, &changes),
+            Part::Behind { operator, through } => {
+                self.with(worker, epoch, |parts| parts.behind.push((operator, through)));
+            }
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod rules;
 pub mod run;
 pub mod samples;
 pub mod shares;
+pub mod slice;
 pub mod source;
 pub mod sql;
 pub mod status;

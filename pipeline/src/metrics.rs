@@ -38,6 +38,9 @@ pub struct Metrics {
     by_fate: Family<Labels, Counter>,
     rules_broken: Family<Labels, Counter>,
     consumed_bytes: Family<Labels, Counter>,
+    delivered_rows: Family<Labels, Counter>,
+    delivered_bytes: Family<Labels, Counter>,
+    lineage_events: Family<Labels, Counter>,
     operator_cpu: Family<Labels, Counter<f64, AtomicU64>>,
     efforts: Arc<Efforts>,
     imbalances: Counter,
@@ -56,6 +59,9 @@ impl Default for Metrics {
             by_fate: Family::default(),
             rules_broken: Family::default(),
             consumed_bytes: Family::default(),
+            delivered_rows: Family::default(),
+            delivered_bytes: Family::default(),
+            lineage_events: Family::default(),
             operator_cpu: Family::default(),
             efforts: Arc::new(Efforts::new(thread_cpu_ns)),
             imbalances: Counter::default(),
@@ -81,6 +87,9 @@ impl Metrics {
             Metric::RecordsByFate => self.registry.register(name, help, self.by_fate.clone()),
             Metric::RulesBroken => self.registry.register(name, help, self.rules_broken.clone()),
             Metric::BytesConsumed => self.registry.register(name, help, self.consumed_bytes.clone()),
+            Metric::RowsDelivered => self.registry.register(name, help, self.delivered_rows.clone()),
+            Metric::BytesDelivered => self.registry.register(name, help, self.delivered_bytes.clone()),
+            Metric::LineageEvents => self.registry.register(name, help, self.lineage_events.clone()),
             Metric::OperatorCpu => self.registry.register(name, help, self.operator_cpu.clone()),
             Metric::LedgerImbalances => self.registry.register(name, help, self.imbalances.clone()),
             Metric::CommitSeconds => self.registry.register(name, help, self.commit_seconds.clone()),
@@ -138,6 +147,25 @@ impl Metrics {
     /// Notes how long an epoch took from its commit to its last acknowledgement.
     pub fn delivered(&self, seconds: f64) {
         self.delivery_seconds.observe(seconds);
+    }
+
+    /// Counts what `destination` has taken.
+    pub fn took(&self, destination: &str, rows: u64, bytes: u64) {
+        let labels = vec![("destination", destination.to_owned())];
+        self.delivered_rows.get_or_create(&labels).inc_by(rows);
+        self.delivered_bytes.get_or_create(&labels).inc_by(bytes);
+    }
+
+    /// Rows and bytes that `destination` has taken.
+    pub fn written(&self, destination: &str) -> (u64, u64) {
+        let labels = vec![("destination", destination.to_owned())];
+        (self.delivered_rows.get_or_create(&labels).get(), self.delivered_bytes.get_or_create(&labels).get())
+    }
+
+    /// Counts OpenLineage events of which a target has taken, or hasn't.
+    pub fn lineage(&self, target: &str, outcome: &str, events: u64) {
+        let labels = vec![("target", target.to_owned()), ("outcome", outcome.to_owned())];
+        self.lineage_events.get_or_create(&labels).inc_by(events);
     }
 
     /// Where the ledger counts what does not balance.
@@ -229,6 +257,10 @@ mod tests {
         metrics.fetched("events", 70);
         metrics.efforts().of("events/source").spend(|| ());
         metrics.rule_broken("events", "paid", Mode::Tag, 4);
+        metrics.took("by_minute", 5, 600);
+        metrics.took("by_minute", 2, 100);
+        assert_eq!((metrics.written("by_minute"), metrics.written("other")), ((7, 700), (0, 0)));
+        metrics.lineage("http", "dropped", 3);
         let partition = PartitionStatus {
             topic: "orders".to_owned(),
             partition: 3,
@@ -258,6 +290,8 @@ mod tests {
         assert!(text.contains("weir_ledger_imbalances_total 1"), "{text}");
         let broken = "weir_rule_broken_total{source=\"events\",rule=\"paid\",mode=\"tag\"} 4";
         assert!(text.contains(broken), "{text}");
+        assert!(text.contains("weir_delivered_rows_total{destination=\"by_minute\"} 7"), "{text}");
+        assert!(text.contains("weir_lineage_events_total{target=\"http\",outcome=\"dropped\"} 3"), "{text}");
         assert!(text.contains("weir_consumed_bytes_total{source=\"events\"} 70"), "{text}");
     }
 }

@@ -10,9 +10,11 @@
 //!
 //! Invariants:
 //! - Rows enter with the epoch's commit or not at all.
-//! - Where only the newest row of a key counts, at most one undelivered row per key is kept; an index in memory,
-//!   rebuilt at start, finds the one that a newer row replaces. A reading sees the rows as they stood when it began,
+//! - Where only the newest row of a key counts, at most one undelivered row per key is kept; an index in memory by the
+//!   keys' hashes, rebuilt at start, finds the one that a newer row replaces. Two keys of one hash cost no row: of
+//!   both what is undelivered is sent, though it be twice. A reading sees the rows as they stood when it began,
 //!   so that "delivered up to e" always means: of every key the newest row of the epochs up to e.
+//! - What a row takes in the index counts among the bytes that wait, so that their bound bounds the memory, too.
 //! - Delivered epochs stay for [`KEPT_FOR`] or until they take as much as undelivered rows may, the newest first, so
 //!   that a server that lost what it had acknowledged can be told again.
 //!
@@ -25,6 +27,7 @@ use std::time::{Duration, Instant};
 use weir_operators::state::{Family, Store, Sync, Writes};
 use weir_schemas::time::Epoch;
 use weir_sinks::OutRow;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Error;
 
@@ -35,12 +38,16 @@ pub const KEPT_FOR: Duration = Duration::from_secs(600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationId(pub u16);
 
+/// Bytes of memory that an undelivered row takes where only the newest of a key counts: an entry of the index at the least
+/// load of its table.
+pub const INDEX_BYTES: u64 = 80;
+
 /// Rows that wait, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// Rows.
     pub rows: u64,
-    /// Bytes of keys and payloads.
+    /// Bytes of keys and payloads, and of the index in memory.
     pub bytes: u64,
 }
 
@@ -56,8 +63,8 @@ pub struct Outbox {
 struct Lane {
     newest_only: bool,
     delivered: Epoch,
-    /// Where the undelivered row of a key stands; empty where every row counts.
-    index: HashMap<Vec<u8>, Placed>,
+    /// Where the undelivered row of a key stands, by the key's hash; empty where every row counts.
+    index: HashMap<u64, Placed>,
     /// Undelivered rows by epoch.
     waiting: BTreeMap<Epoch, Waiting>,
     /// Delivered epochs that are still kept.
@@ -97,7 +104,7 @@ impl Outbox {
         let mut value = Vec::new();
         for (destination, row) in rows {
             if let Some(lane) = self.lane(*destination)
-                && let Some(older) = lane.index.get(&row.key)
+                && let Some(older) = lane.index.get(&xxh3_64(&row.key))
                 && older.epoch < epoch
             {
                 writes.delete(Family::Outbox, &key_of(*destination, older.epoch, &row.key));
@@ -113,8 +120,8 @@ impl Outbox {
     pub fn committed(&self, epoch: Epoch, rows: Vec<(DestinationId, OutRow)>) {
         for (destination, row) in rows {
             let Some(mut lane) = self.lane(destination) else { continue };
-            let placed = Placed { epoch, rows: row.rows, bytes: (row.key.len() + row.payload.len()) as u64 };
-            lane.add(row.key, placed);
+            let placed = lane.placed(epoch, &row);
+            lane.add(&row.key, placed);
         }
     }
 
@@ -218,20 +225,26 @@ impl Lane {
                 foreign = true;
                 return false;
             };
-            let bytes = (row.key.len() + row.payload.len()) as u64;
             if epoch <= delivered {
+                let bytes = (row.key.len() + row.payload.len()) as u64;
                 lane.kept.entry(epoch).or_insert(Kept { delivered_at: now, bytes: 0 }).bytes += bytes;
             } else {
-                lane.add(row.key, Placed { epoch, rows: row.rows, bytes });
+                let placed = lane.placed(epoch, &row);
+                lane.add(&row.key, placed);
             }
             true
         })?;
         if foreign { Err(foreign_entry()) } else { Ok(lane) }
     }
 
-    fn add(&mut self, key: Vec<u8>, placed: Placed) {
+    fn placed(&self, epoch: Epoch, row: &OutRow) -> Placed {
+        let in_memory = if self.newest_only { INDEX_BYTES } else { 0 };
+        Placed { epoch, rows: row.rows, bytes: (row.key.len() + row.payload.len()) as u64 + in_memory }
+    }
+
+    fn add(&mut self, key: &[u8], placed: Placed) {
         if self.newest_only
-            && let Some(older) = self.index.insert(key, placed)
+            && let Some(older) = self.index.insert(xxh3_64(key), placed)
             && let Some(waiting) = self.waiting.get_mut(&older.epoch)
         {
             waiting.rows = waiting.rows.saturating_sub(u64::from(older.rows));
@@ -255,6 +268,10 @@ impl Lane {
         }
         self.delivered = to;
         self.index.retain(|_, placed| placed.epoch > to);
+        // What an outage let it grow to isn't kept for the next one.
+        if self.index.capacity() > 8 * self.index.len().max(1_024) {
+            self.index.shrink_to(2 * self.index.len());
+        }
         let later = self.waiting.split_off(&to.next());
         for (epoch, waiting) in std::mem::replace(&mut self.waiting, later) {
             if waiting.bytes > 0 {

@@ -7,6 +7,7 @@
 //! partition is doing and the end of its log are what its worker said last.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use weir_operators::window::Windows;
 use weir_schemas::rows::Changes;
@@ -30,6 +31,11 @@ pub struct Watched {
     pub windows: Windows,
     /// How long after its close a window is still corrected.
     pub allowed_lateness: Span,
+}
+
+/// The name of the operator that keeps a view.
+pub fn maintaining(view: &str) -> String {
+    format!("{view}/maintain")
 }
 
 /// Where the workers were when they left an epoch, for one source.
@@ -63,22 +69,27 @@ pub fn combine<'a>(
     left.map(|left| Left { held_back_by: held_back_by.unwrap_or_default(), ..left })
 }
 
-/// The rows that tell how far the views are after `epoch`; a view of whose source nothing is known yet has none.
+/// The rows that tell how far the views are after `epoch`; a view of whose source nothing is known yet has none. `behind` are
+/// the operators that close windows in the next epochs that the watermark has passed in this one.
 ///
 /// # Errors
 /// None in practice: the columns are those of the table.
 pub fn rows(
     watched: &[Watched],
     left: &[Option<Left>],
+    behind: &[(Arc<str>, EventTime)],
     epoch: Epoch,
     committed_at: EventTime,
 ) -> Result<Changes, weir_sinks::Error> {
     let row = |watched: &Watched| {
         let left = left.get(watched.source)?.as_ref().filter(|left| left.watermark > EventTime::MIN)?;
+        let operator = maintaining(&watched.view);
+        let closed = behind.iter().filter(|(name, _)| **name == *operator).map(|(_, through)| *through);
+        let closed = closed.min().unwrap_or(EventTime::MAX);
         Some(Progress {
             view: watched.view.clone(),
-            complete_through: watched.windows.complete_through(left.watermark),
-            final_through: watched.windows.final_through(left.log_watermark, watched.allowed_lateness),
+            complete_through: watched.windows.complete_through(left.watermark).min(closed),
+            final_through: watched.windows.final_through(left.log_watermark, watched.allowed_lateness).min(closed),
             epoch,
             held_back_by: left.held_back_by.clone(),
             committed_at,
@@ -201,10 +212,18 @@ mod tests {
         };
         let all = [watched("open", 0), watched("ended", 1), watched("unknown", 2), watched("silent", 3)];
         let at = [left(10 * MINUTE + 7), left(i64::MAX), left(i64::MIN), None];
-        let told = rows(&all, &at, Epoch(7), EventTime(5)).expect("rows").rows;
+        let told = rows(&all, &at, &[], Epoch(7), EventTime(5)).expect("rows").rows;
         let micros = |column: usize| told.column(column).as_primitive::<TimestampMicrosecondType>().values().to_vec();
         assert_eq!(told.column(0).as_binary::<i32>().iter().flatten().collect::<Vec<_>>(), [&b"open"[..], b"ended"]);
         assert_eq!(micros(1), [10 * MINUTE, LATEST.0]);
         assert_eq!(micros(2), [8 * MINUTE, 8 * MINUTE]);
+
+        // A view that closes in slices is complete as far as its slowest worker has come.
+        let slow = |view: &str, minute| (Arc::from(maintaining(view)), EventTime(minute * MINUTE));
+        let behind = [slow("ended", 9), slow("ended", 7), slow("other", 1)];
+        let told = rows(&all, &at, &behind, Epoch(7), EventTime(5)).expect("rows").rows;
+        let micros = |column: usize| told.column(column).as_primitive::<TimestampMicrosecondType>().values().to_vec();
+        assert_eq!(micros(1), [10 * MINUTE, 7 * MINUTE]);
+        assert_eq!(micros(2), [8 * MINUTE, 7 * MINUTE]);
     }
 }

@@ -1,6 +1,10 @@
-//! Invented time, failure and input: local parts, made-up events, and the comparison of what Weir keeps with what
-//! ClickHouse computes.
+//! Invented time, failure and input: local parts, made-up events, the comparison of what Weir keeps with what ClickHouse
+//! computes, and history that is run again.
 
+pub mod compare;
+pub mod diff;
 pub mod parts;
 pub mod produce;
+pub mod rerun;
+pub mod swap;
 pub mod verify;

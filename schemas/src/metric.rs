@@ -45,6 +45,9 @@ metrics! {
     CommittedEpoch, "weir_committed_epoch", Gauge, "The newest committed epoch.";
     DeliveredEpoch, "weir_delivered_epoch", Gauge, "The newest epoch whose rows were all acknowledged.";
     InFlightBytes, "weir_in_flight_bytes", Gauge, "Bytes fetched and not yet committed.";
+    RowsDelivered, "weir_delivered_rows_total", Counter, "Rows that a destination has taken, by destination; what is sent twice counts twice.";
+    BytesDelivered, "weir_delivered_bytes_total", Counter, "Bytes of those rows, by destination.";
+    LineageEvents, "weir_lineage_events_total", Counter, "OpenLineage events by target and outcome: taken or dropped.";
     OutboxRows, "weir_outbox_rows", Gauge, "Committed rows that wait for delivery.";
     CommitSeconds, "weir_commit_seconds", Histogram, "Time to write one epoch's commit.";
     DeliverySeconds, "weir_delivery_seconds", Histogram, "Time from an epoch's commit to its last acknowledgement.";

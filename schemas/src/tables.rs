@@ -7,10 +7,12 @@
 //! whose columns are the source's.
 
 mod lineage;
+mod swaps;
 
 use std::sync::Arc;
 
 pub use lineage::{EPOCHS, VERSIONS, epochs, versions};
+pub use swaps::{SWAPS, swaps};
 
 use crate::rows::{Table, TableKind};
 use crate::stage::Column;

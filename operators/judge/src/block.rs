@@ -2,13 +2,15 @@
 
 use crate::cell::{Pool, PoolCell, Strand, cut};
 use crate::compare::{Observation, by_shift};
-use crate::facts::{between_min, effective};
+use crate::facts::{between_usual, effective};
 use crate::math::{logit, share_at};
+use crate::report::Who;
 use crate::season::Season;
 use crate::settings::Settings;
-use crate::signal::{Scope, Signal};
+use crate::signal::Signal;
 use crate::store::{Store, key};
 use crate::tally::{Indicator, Release, Row, Tally};
+use crate::types::Part;
 
 /// Kinds of keys; never used anew.
 const POOL_KEY: u8 = b'p';
@@ -26,6 +28,8 @@ pub(crate) struct Frame<'t> {
     pub(crate) window: u32,
     pub(crate) settings: &'t Settings,
     pub(crate) ln_threshold: f64,
+    /// Windows since each release of the tally was first seen.
+    pub(crate) ages: Vec<u32>,
 }
 
 /// A release in a block.
@@ -47,8 +51,8 @@ impl Member {
 
 /// Several releases of one SDK version or app version of a platform, or of one app version on several platforms, judged
 /// together as far as they aren't at fault already.
-pub(crate) struct Group {
-    pub(crate) scope: Scope,
+pub(crate) struct Group<'t> {
+    pub(crate) who: Who<'t>,
     key: Vec<u8>,
     pub(crate) members: Vec<usize>,
     pub(crate) strand: Strand,
@@ -62,8 +66,11 @@ pub(crate) struct Block<'t> {
     pub(crate) platforms: Vec<&'t str>,
     pub(crate) pools: Vec<Pool>,
     pub(crate) members: Vec<Member>,
-    pub(crate) groups: Vec<Group>,
+    pub(crate) groups: Vec<Group<'t>>,
     pub(crate) signals: Vec<Signal>,
+    /// What is summed over types, and the labels of its indicators.
+    pub(crate) parts: Vec<Part<'t>>,
+    pub(crate) labels: Vec<(Indicator, String)>,
     pub(crate) series: u64,
     pub(crate) skipped: u64,
 }
@@ -83,6 +90,8 @@ impl<'t> Block<'t> {
             members: Vec::new(),
             groups: Vec::new(),
             signals: Vec::new(),
+            parts: Vec::new(),
+            labels: Vec::new(),
             series: 0,
             skipped: 0,
         };
@@ -116,8 +125,9 @@ impl<'t> Block<'t> {
     }
 
     fn load_groups(&mut self, store: &mut dyn Store) {
-        let releases = &self.frame.tally.releases;
-        let mut seats: Vec<(usize, u8, &str, usize)> = Vec::with_capacity(2 * self.members.len());
+        let tally = self.frame.tally;
+        let releases = &tally.releases;
+        let mut seats: Vec<(usize, u8, &'t str, usize)> = Vec::with_capacity(2 * self.members.len());
         for (at, member) in self.members.iter().enumerate() {
             let release = &releases[member.release];
             seats.push((member.platform, SDK_VERSION_KEY, &release.sdk_version, at));
@@ -132,20 +142,22 @@ impl<'t> Block<'t> {
             }
             let sdk = self.platforms[platform];
             let key = key(kind, &[&self.frame.tally.tenant, self.event_type, self.field, sdk, version]);
-            let mut scope = Scope::platform(sdk);
-            let part = if kind == SDK_VERSION_KEY { &mut scope.sdk_version } else { &mut scope.app_version };
-            *part = Some(version.to_owned());
+            let who = match kind {
+                SDK_VERSION_KEY => Who::SdkVersion { sdk, version },
+                _ => Who::AppVersion { sdk, version },
+            };
             let strand = store.get(&key).and_then(|bytes| Strand::from_bytes(&bytes)).unwrap_or_default();
             let members = same.iter().map(|seat| seat.3).collect();
-            self.groups.push(Group { scope, key, members, strand });
+            self.groups.push(Group { who, key, members, strand });
         }
         self.load_apps(store);
     }
 
     /// The app versions that are on several platforms, and not everything there is.
     fn load_apps(&mut self, store: &mut dyn Store) {
-        let releases = &self.frame.tally.releases;
-        let mut seats: Vec<(&str, usize)> =
+        let tally = self.frame.tally;
+        let releases = &tally.releases;
+        let mut seats: Vec<(&'t str, usize)> =
             self.members.iter().enumerate().map(|(at, one)| (releases[one.release].app_version.as_str(), at)).collect();
         seats.sort_unstable();
         for same in seats.chunk_by(|a, b| a.0 == b.0) {
@@ -156,9 +168,9 @@ impl<'t> Block<'t> {
             let version = same[0].0;
             let key = key(APP_KEY, &[&self.frame.tally.tenant, self.event_type, self.field, version]);
             let strand = store.get(&key).and_then(|bytes| Strand::from_bytes(&bytes)).unwrap_or_default();
-            let scope = Scope { app_version: Some(version.to_owned()), ..Scope::default() };
+            let who = Who::App(version);
             let members = same.iter().map(|seat| seat.1).collect();
-            self.groups.push(Group { scope, key, members, strand });
+            self.groups.push(Group { who, key, members, strand });
         }
     }
 
@@ -228,6 +240,11 @@ impl<'t> Block<'t> {
             return;
         }
         self.series += observations.len() as u64 + pool_at.len() as u64;
+        if !indicator.family.is_mix() {
+            let known = pool_at.iter().enumerate().find_map(|(platform, at)| at.map(|at| (platform, at)));
+            let label = known.map_or_else(String::new, |(platform, at)| self.pools[platform].cells[at].label.clone());
+            self.labels.push((indicator, label));
+        }
         let order = by_shift(&observations);
         self.judge_releases(indicator, &pool_at, &mut observations, &order, rows);
         self.judge_groups(indicator, &pool_at, &observations, &order, rows);
@@ -267,13 +284,15 @@ impl<'t> Block<'t> {
             Err(at) => {
                 let newcomer = if indicator.family.is_mix() { NEWCOMER.1 } else { NEWCOMER.0 };
                 let share = if mature { newcomer } else { (hits as f64 + 0.5) / (trials as f64 + 1.0) };
+                let level = logit(share.clamp(1e-5, 1.0 - 1e-5));
+                let windows = if mature { settings.learn_windows } else { 0 };
                 let text = label.and_then(|label| self.frame.tally.texts.get(label as usize));
                 let cell = PoolCell {
                     indicator,
                     label: cut(text.map_or("", String::as_str)),
-                    season: Season::new(logit(share.clamp(1e-5, 1.0 - 1e-5)), 0.09),
+                    season: Season::never_seen(level, 0.09, windows),
                     within: (settings.within_min * settings.within_min) as f32,
-                    between: between_min(settings, indicator.family) as f32,
+                    between: between_usual(settings, indicator.family) as f32,
                     per_user: 1.0,
                     trial: Default::default(),
                 };

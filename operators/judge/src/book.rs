@@ -10,7 +10,8 @@
 //! A revision is made only of what a person cares about: opened, resolved, reopened, another class of severity, another
 //! cause or first bad release, more tenants, users or share changed by a factor, and otherwise every so many windows.
 //!
-//! Bound: `symptoms_max` live symptoms (further ones are counted), alerts that are open or remembered.
+//! Bound: `symptoms_max` live symptoms (further ones are counted), alerts that are open and the newest `remembered_max` that
+//! are remembered, releases and users of tenants with live symptoms.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +39,8 @@ pub struct Manners {
     /// Windows for which a resolved alert is remembered.
     pub remember_windows: u32,
     pub symptoms_max: usize,
+    /// Resolved alerts that are remembered at most: the oldest is forgotten first.
+    pub remembered_max: usize,
 }
 
 impl Default for Manners {
@@ -49,6 +52,7 @@ impl Default for Manners {
             update_every_windows: 24,
             remember_windows: 24 * 14,
             symptoms_max: 10_000,
+            remembered_max: 2_000,
         }
     }
 }
@@ -114,7 +118,28 @@ impl Book {
         }
         self.held
             .retain(|held| held.alert.status == Status::Open || held.resolved_in + manners.remember_windows >= window);
+        self.forget_beyond(manners.remembered_max);
+        // A tenant whose symptoms are still to come brings its releases and users with them.
+        let live: BTreeSet<&String> = self.live.values().map(|signal| &signal.tenant).collect();
+        self.releases.retain(|tenant, _| live.contains(tenant));
+        self.users.retain(|tenant, _| live.contains(tenant));
         changed
+    }
+
+    /// Forgets the resolved alerts beyond the newest `most`.
+    fn forget_beyond(&mut self, most: usize) {
+        let resolved = |held: &Held| held.alert.status != Status::Open;
+        let mut ends: Vec<u32> = self.held.iter().filter(|held| resolved(held)).map(|held| held.resolved_in).collect();
+        let Some(mut beyond) = ends.len().checked_sub(most).filter(|beyond| *beyond > 0) else { return };
+        ends.sort_unstable();
+        let last = ends[beyond - 1];
+        // Those before `last` go for certain; of those that were resolved in it, as many as have to.
+        beyond -= ends.partition_point(|end| *end < last);
+        self.held.retain(|held| {
+            let goes = resolved(held) && (held.resolved_in < last || (held.resolved_in == last && beyond > 0));
+            beyond -= usize::from(goes && held.resolved_in == last);
+            !goes
+        });
     }
 
     /// Renews the live symptoms; returns those that ended by silence.

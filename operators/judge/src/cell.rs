@@ -8,8 +8,8 @@ use crate::season::Season;
 use crate::store::{Reader, Writer};
 use crate::tally::{Family, Indicator, Place};
 
-const STRAND_VERSION: u8 = 1;
-const POOL_VERSION: u8 = 1;
+const STRAND_VERSION: u8 = 2;
+const POOL_VERSION: u8 = 2;
 /// Bytes of a label that are kept.
 const LABEL_BYTES: usize = 96;
 
@@ -42,7 +42,7 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    pub(crate) const BYTES: usize = 28 + 20 + 15 + 21 + 4;
+    pub(crate) const BYTES: usize = 32 + 20 + 15 + 21 + 4;
 
     /// Starts gathering anew.
     pub(crate) fn clear(&mut self) {
@@ -53,7 +53,7 @@ impl Trial {
         let segment = &self.segment;
         out.u32(segment.start);
         let sums = [segment.hits, segment.trials, segment.expected, segment.expected_by_past];
-        sums.into_iter().chain([segment.spread, segment.spread_by_past]).for_each(|sum| out.f32(sum));
+        sums.into_iter().chain([segment.spread, segment.spread_by_past, segment.noise]).for_each(|sum| out.f32(sum));
         out.f32(self.users);
         out.f32(self.users_in_window);
         out.f32(self.one_user);
@@ -83,6 +83,7 @@ impl Trial {
             expected_by_past: from.f32()?,
             spread: from.f32()?,
             spread_by_past: from.f32()?,
+            noise: from.f32()?,
         };
         let (users, users_in_window) = (from.f32()?, from.f32()?);
         let (one_user, ln_e, windows) = (from.f32()?, from.f32()?, from.u32()?);
@@ -180,6 +181,10 @@ impl Strand {
             }
         };
         &mut self.cells[at]
+    }
+
+    pub(crate) fn is_at_fault(&self, family: Family) -> bool {
+        self.cells.iter().any(|cell| cell.indicator.family == family && cell.trial.fault.is_some())
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

@@ -32,6 +32,11 @@ use crate::math::{ln_add, ln_beta, ln_marginal, logit, share_at};
 /// observations, and none is as vague as to forbid nothing.
 const PRIOR_TRIALS: (f64, f64) = (1.0, 1e6);
 
+/// How much more the evidence against the past counts: that null alone is true only where the others are wrong, beside a
+/// fault of theirs, which is the case in one window of a hundred at most. So its threshold may be lower by ln 100, which is a
+/// third of it.
+const PAST_WEIGHT: f64 = 1.45;
+
 /// The counts of a series since a start, and what was expected of them. Counts are effective ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Segment {
@@ -43,9 +48,11 @@ pub(crate) struct Segment {
     pub(crate) expected: f32,
     /// Hits expected by the series' own past.
     pub(crate) expected_by_past: f32,
-    /// Sums of trials x variance of the logit, by reference.
+    /// Sums of trials x variance of the logit that lasts, by reference.
     pub(crate) spread: f32,
     pub(crate) spread_by_past: f32,
+    /// Sum of the square of trials x variance that is another in each window.
+    pub(crate) noise: f32,
 }
 
 /// One window's contribution to a segment.
@@ -56,25 +63,37 @@ pub(crate) struct Seen {
     /// Expected share by the others, and by the past.
     pub(crate) expected: f64,
     pub(crate) expected_by_past: f64,
-    /// Variances of these on the logit scale.
+    /// Variances of these on the logit scale; `noise` is the part of the former that is another in each window.
     pub(crate) variance: f64,
+    pub(crate) noise: f64,
     pub(crate) variance_by_past: f64,
 }
 
 impl Seen {
-    /// Counts of several platforms as one; expectations and variances are means by trials.
+    /// Counts of several platforms, or types, as one. Deviations add up as though all were off in the same direction, each
+    /// by what its own share makes of it: a type in which every event is null leaves nothing open.
     pub(crate) fn sum<'s>(parts: impl Iterator<Item = &'s Seen> + Clone) -> Seen {
         let trials: f64 = parts.clone().map(|part| part.trials).sum();
         let mean = |of: fn(&Seen) -> f64| {
             parts.clone().map(|part| of(part) * part.trials).sum::<f64>() / trials.max(f64::MIN_POSITIVE)
         };
+        let slope = |share: f64| share * (1.0 - share);
+        let on_logit = |deviation: f64, share: f64| (deviation / slope(share).max(1e-9)).powi(2);
+        let (expected, expected_by_past) = (mean(|part| part.expected), mean(|part| part.expected_by_past));
+        let of = |part: &Seen| part.trials * slope(part.expected) * (part.variance - part.noise).max(0.0).sqrt();
+        let deviation = parts.clone().map(of).sum::<f64>() / trials.max(f64::MIN_POSITIVE);
+        let squares = |part: &Seen| (part.trials * slope(part.expected)).powi(2) * part.noise;
+        let noise = parts.clone().map(squares).sum::<f64>().sqrt() / trials.max(f64::MIN_POSITIVE);
+        let noise = on_logit(noise, expected);
+        let by_past = mean(|part| part.expected_by_past * (1.0 - part.expected_by_past) * part.variance_by_past.sqrt());
         Seen {
             hits: parts.clone().map(|part| part.hits).sum(),
             trials,
-            expected: mean(|part| part.expected),
-            expected_by_past: mean(|part| part.expected_by_past),
-            variance: mean(|part| part.variance),
-            variance_by_past: mean(|part| part.variance_by_past),
+            expected,
+            expected_by_past,
+            variance: on_logit(deviation, expected) + noise,
+            noise,
+            variance_by_past: on_logit(by_past, expected_by_past),
         }
     }
 }
@@ -92,7 +111,8 @@ impl Segment {
         self.trials += seen.trials as f32;
         self.expected += (seen.trials * seen.expected) as f32;
         self.expected_by_past += (seen.trials * seen.expected_by_past) as f32;
-        self.spread += (seen.trials * seen.variance) as f32;
+        self.spread += (seen.trials * (seen.variance - seen.noise)) as f32;
+        self.noise += (seen.trials * seen.trials * seen.noise) as f32;
         self.spread_by_past += (seen.trials * seen.variance_by_past) as f32;
     }
 
@@ -102,12 +122,13 @@ impl Segment {
             return 0.0;
         }
         let trials = f64::from(self.trials);
-        let at = |expected: f32, spread: f32| {
-            ln_e_value(f64::from(self.hits), trials, f64::from(expected) / trials, f64::from(spread) / trials)
+        let at = |expected: f32, variance: f64| {
+            ln_e_value(f64::from(self.hits), trials, f64::from(expected) / trials, variance)
         };
-        let by_past = at(self.expected_by_past, self.spread_by_past);
+        let by_past = at(self.expected_by_past, f64::from(self.spread_by_past) / trials);
+        let variance = (f64::from(self.spread) + f64::from(self.noise) / trials) / trials;
         // The lesser of the two counts; from nothing on, how much less doesn't matter.
-        if by_past <= 0.0 { by_past } else { by_past.min(at(self.expected, self.spread)) }
+        if by_past <= 0.0 { by_past } else { (PAST_WEIGHT * by_past).min(at(self.expected, variance)) }
     }
 
     /// The segment without so many hits, as though the events of one user in each window hadn't been there.
@@ -121,6 +142,7 @@ impl Segment {
             expected_by_past: self.expected_by_past * rest,
             spread: self.spread * rest,
             spread_by_past: self.spread_by_past * rest,
+            noise: self.noise * rest * rest,
         }
     }
 
@@ -301,6 +323,7 @@ mod tests {
             expected: 0.01,
             expected_by_past: 0.01,
             variance: 0.1,
+            noise: 0.0,
             variance_by_past: 0.1,
         };
         let (_, first) = observe(&mut segment, 10, &seen);
@@ -320,6 +343,7 @@ mod tests {
             expected: 0.6,
             expected_by_past: 0.01,
             variance: 0.1,
+            noise: 0.0,
             variance_by_past: 0.1,
         };
         assert!(observe(&mut Segment::default(), 1, &seen).1 < 0.0);

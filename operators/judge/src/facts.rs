@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use crate::tally::{Family, Row};
 
 /// What a user may count for, in usual hits per user.
-const PER_USER_MAX: f64 = 1.5;
+const PER_USER_MAX: f64 = 1.25;
 /// Hits from which a release's vote on whether all have moved grows no more.
 const VOTE_HITS_MAX: f64 = 10.0;
 /// Drift of an offset's variance per segment.
@@ -16,9 +16,14 @@ const OFFSET_DRIFT: f64 = 1e-4;
 
 /// A window's counts with what the others and the past lead to expect.
 pub(crate) fn seen_by(own: &Observation, others: Option<Common>, pool: &PoolCell, settings: &Settings) -> Seen {
+    let part = if others.is_some() { settings.past_beside_others } else { 1.0 };
+    let past = past_variance_from(pool, settings, part);
     let common = others.unwrap_or_default();
+    // What the others don't decide is the past's to say, for as long as it goes on.
+    let undecided = 1.0 - common.known;
+    let prior = past_variance(pool, settings);
+    let lasting = common.variance - common.noise - undecided * undecided * (prior - past).max(0.0);
     let spread = own.offset_variance + own.within;
-    let past = past_variance(pool, settings);
     let by_others = share_at(own.logit + common.shift);
     // Where all moved far, an offset needn't carry over to the new level: between the two nothing is odd.
     let raw = (common.hits + 0.5) / (common.trials + 1.0);
@@ -29,29 +34,34 @@ pub(crate) fn seen_by(own: &Observation, others: Option<Common>, pool: &PoolCell
         trials: own.trials,
         expected: if between { share.clamp(1e-6, 1.0 - 1e-6) } else { by_others },
         expected_by_past: own.expected,
-        variance: spread + common.variance,
+        variance: spread + lasting.max(0.0) + common.noise,
+        noise: common.noise,
         variance_by_past: spread + past,
     }
 }
 
 /// Variance of the logit about its season: learned, and never less than a floor, which is greater for what people choose.
 pub(crate) fn past_variance(pool: &PoolCell, settings: &Settings) -> f64 {
-    let least = if pool.indicator.family.is_mix() { settings.past_of_mix_min } else { settings.past_min };
+    past_variance_from(pool, settings, 1.0)
+}
+
+fn past_variance_from(pool: &PoolCell, settings: &Settings, part: f64) -> f64 {
+    let least = part * if pool.indicator.family.is_mix() { settings.past_of_mix_min } else { settings.past_min };
     f64::from(pool.season.variance).max(least * least)
 }
 
-pub(crate) fn between_min(settings: &Settings, family: Family) -> f64 {
+pub(crate) fn between_usual(settings: &Settings, family: Family) -> f64 {
     if family == Family::Schema {
         // A release uses one or the other: nothing to expect of one that isn't known.
         return 9.0;
     }
-    let deviation = if family.is_mix() { settings.between_of_mix_min } else { settings.between_min };
+    let deviation = if family.is_mix() { settings.between_of_mix_usual } else { settings.between_usual };
     deviation * deviation
 }
 
 /// Effective hits and trials of a release, and the hits that one user may have brought.
 ///
-/// No user counts for more than half as much again as the usual hits per user, so that one device that sends hundreds of odd events is one
+/// No user counts for more than a quarter above the usual hits per user, so that one device that sends hundreds of odd events is one
 /// device. And both counts are divided by the design effect of clusters in which all events agree, E[m^2] / E[m] of a
 /// geometric number m of hits per user: 2 x mean - 1.
 pub(crate) fn effective(row: Option<&Row>, trials: u64, pool: &PoolCell) -> (f64, f64, f64) {
@@ -83,14 +93,15 @@ pub(crate) fn excess_users(row: Option<&Row>, seen: &Observation, expected: f64,
     (usual - seen.hits) * (2.0 * per_user - 1.0) / per_user
 }
 
-/// Part of the votes of those releases whose counts would show it that have moved at least half as far as their sum.
-pub(crate) fn moved_together(own: &[&Observation], sum: &Observation) -> f64 {
-    let (from, to) = (sum.expected, sum.hits / sum.trials);
+/// Part of the votes of those releases whose counts would show it that have moved at least half as far as their sum. Each is
+/// hits, trials and expected share.
+pub(crate) fn moved_together(own: &[(f64, f64, f64)], (hits, trials, expected): (f64, f64, f64)) -> f64 {
+    let (from, to) = (expected, hits / trials);
     let (mut votes, mut agreed, mut voters) = (0.0, 0.0, 0);
-    for one in own {
-        let vote = (one.trials * from.max(to)).min(VOTE_HITS_MAX);
-        let middle = 0.5 * (one.expected + to);
-        let moved = if to > from { one.hits > one.trials * middle } else { one.hits < one.trials * middle };
+    for &(hits, trials, expected) in own {
+        let vote = (trials * from.max(to)).min(VOTE_HITS_MAX);
+        let middle = 0.5 * (expected + to);
+        let moved = if to > from { hits > trials * middle } else { hits < trials * middle };
         votes += vote;
         if moved {
             agreed += vote;

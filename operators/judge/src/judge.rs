@@ -6,6 +6,7 @@ use crate::settings::Settings;
 use crate::signal::Signal;
 use crate::store::{Reader, Store, Writer, key};
 use crate::tally::{Release, Row, Tally};
+use crate::types::Sums;
 use crate::volume::judge_volumes;
 
 const TENANT_KEY: u8 = b't';
@@ -60,22 +61,22 @@ pub fn judge(tally: &Tally, store: &mut dyn Store, settings: &Settings) -> Judge
     let per_week = WEEK_US / tally.window.width_us.max(1) as f64;
     // The last window's number of series is this one's, about; the first window judges nothing.
     let threshold = ln_threshold(tenant.series.max(100), per_week, settings.false_alerts_per_week);
-    let frame = Frame { tally, window, settings, ln_threshold: threshold };
+    let ages = tally.releases.iter().map(|release| tenant.age(release)).collect();
+    let frame = Frame { tally, window, settings, ln_threshold: threshold, ages };
     let users = tally.release_users.iter().copied().map(f64::from).sum();
     let mut judged = Judged { users, ..Judged::default() };
-    let over_types = sum_over_types(tally);
-    let mut rows: Vec<&Row> = tally.rows.iter().filter(|row| is_whole(row, tally)).chain(&over_types).collect();
-    rows.sort_unstable_by_key(|row| (row.event_type, row.field));
-    let mut rest = &mut rows[..];
-    while let Some(first) = rest.first() {
-        let of = (first.event_type, first.field);
-        let end = rest.partition_point(|row| (row.event_type, row.field) <= of);
-        let (block_rows, later) = rest.split_at_mut(end);
-        let block = Block::load(&frame, block_rows, store).run(block_rows, store);
-        judged.signals.extend(block.signals);
-        judged.series += block.series;
-        judged.skipped += block.skipped;
-        rest = later;
+    let mut rows: Vec<&Row> = tally.rows.iter().filter(|row| is_whole(row, tally)).collect();
+    rows.sort_unstable_by_key(|row| (row.field, row.event_type));
+    for of_field in rows.chunk_by_mut(|a, b| a.field == b.field) {
+        let mut sums = Sums::new(&frame, text(tally, of_field[0].field));
+        for of_type in of_field.chunk_by_mut(|a, b| a.event_type == b.event_type) {
+            let block = Block::load(&frame, of_type, store).run(of_type, store);
+            judged.signals.extend(block.signals);
+            judged.series += block.series;
+            judged.skipped += block.skipped;
+            sums.add(block.event_type, block.parts, block.labels);
+        }
+        judged.series += sums.judge(store, &mut judged.signals);
     }
     judged.series += judge_volumes(&frame, store, &mut judged.signals);
     tenant.series = judged.series;
@@ -84,51 +85,8 @@ pub fn judge(tally: &Tally, store: &mut dyn Store, settings: &Settings) -> Judge
     judged
 }
 
-/// Rows of each release over all event types, with the empty type, of what a release does to every event (faults, not mixes):
-/// what is too little in each type is seen in their sum. Nothing where a row of the empty type was counted already, or where
-/// there is one type only. A user who is hit in two types is counted as though types were independent.
-fn sum_over_types(tally: &Tally) -> Vec<Row> {
-    let Some(empty) = tally.texts.iter().position(String::is_empty) else { return Vec::new() };
-    let empty = empty as u32;
-    let fits = |row: &&Row| is_whole(row, tally) && !row.indicator.family.is_mix();
-    let mut rows: Vec<&Row> = tally.rows.iter().filter(fits).collect();
-    rows.sort_unstable_by_key(|row| (row.field, row.indicator.family, row.release, row.event_type, row.indicator.code));
-    let mut sums = Vec::new();
-    for of_field in rows.chunk_by(|a, b| (a.field, a.indicator.family) == (b.field, b.indicator.family)) {
-        let is_summed = of_field.iter().any(|row| row.event_type != of_field[0].event_type)
-            && of_field.iter().all(|row| row.event_type != empty);
-        if !is_summed {
-            continue;
-        }
-        for of_release in of_field.chunk_by(|a, b| a.release == b.release) {
-            let types = of_release.chunk_by(|a, b| a.event_type == b.event_type);
-            let trials = types.map(|rows| rows.iter().map(|row| row.trials).max().unwrap_or(0)).sum();
-            let mut by_code = of_release.to_vec();
-            by_code.sort_by_key(|row| row.indicator.code);
-            for same in by_code.chunk_by(|a, b| a.indicator == b.indicator) {
-                sums.push(sum_of(same, trials, empty, tally));
-            }
-        }
-    }
-    sums
-}
-
-fn sum_of(same: &[&Row], trials: u64, empty: u32, tally: &Tally) -> Row {
-    let came = || same.iter().filter(|row| row.hits > 0);
-    let all = tally.release_users.get(same[0].release as usize).copied().unwrap_or(0);
-    let summed = same.iter().map(|row| row.users).fold(0, u32::saturating_add);
-    let untouched = |row: &&Row| 1.0 - (f64::from(row.users) / f64::from(all)).min(1.0);
-    let independent = f64::from(all) * (1.0 - same.iter().map(untouched).product::<f64>());
-    Row {
-        event_type: empty,
-        hits: same.iter().map(|row| row.hits).sum(),
-        trials,
-        users: if all > 0 { (independent.round() as u32).min(summed) } else { summed },
-        first: came().map(|row| row.first).min().unwrap_or(same[0].first),
-        last: came().map(|row| row.last).max().unwrap_or(same[0].last),
-        examples: came().map(|row| row.examples).next().unwrap_or_default(),
-        ..same[0].clone()
-    }
+fn text(tally: &Tally, at: u32) -> &str {
+    tally.texts.get(at as usize).map_or("", String::as_str)
 }
 
 /// Names a release and texts that are there, and counts that can be.
@@ -158,6 +116,12 @@ impl Tenant {
             let Some((at, _)) = longest_ago else { break };
             self.releases.remove(at);
         }
+    }
+
+    /// Windows since a release was first seen.
+    fn age(&self, release: &Release) -> u32 {
+        let known = self.releases.binary_search_by(|known| known.release.cmp(release));
+        known.map_or(0, |at| self.last_window.saturating_sub(self.releases[at].first_seen))
     }
 
     fn to_bytes(&self) -> Vec<u8> {

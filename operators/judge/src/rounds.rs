@@ -6,11 +6,11 @@ use crate::cell::{PoolCell, Trial};
 use crate::compare::{Common, Observation, common};
 use crate::evidence::Seen;
 use crate::facts::{
-    between_min, excess_users, learn_offset, learn_per_user, moved_together, past_variance, seen_by, summed,
+    between_usual, excess_users, learn_offset, learn_per_user, moved_together, past_variance, seen_by, summed,
 };
-use crate::math::{logit, share_at};
-use crate::signal::{Scope, Signal, State};
+use crate::report::{Came, Report, Who};
 use crate::tally::{Family, Indicator, Row};
+use crate::types::Part;
 use crate::verdict::{Bar, Outcome, Told, judge};
 
 /// Effective trials of the others below which no release is compared with them.
@@ -18,6 +18,8 @@ const OTHERS_MIN: f64 = 10.0;
 /// Variance by which platforms may differ when a platform has too few releases and others stand in.
 const BETWEEN_PLATFORMS: f64 = 0.09;
 
+/// Releases that the usual difference between releases counts for, where it is learned.
+const USUAL_RELEASES: f64 = 4.0;
 /// Greatest variance that a known release's wandering is taken for.
 const WITHIN_MAX: f64 = 0.25;
 /// Mean of the square of a standard normal number that is clipped at 4.
@@ -39,22 +41,24 @@ struct Together {
     compared: bool,
 }
 
-/// A judged series, to be told of.
-struct Report<'a> {
-    scope: Scope,
+/// A series that was judged.
+struct Say<'t> {
+    who: Who<'t>,
     platform: usize,
     /// Position in the platform's pool.
     pool_at: usize,
-    trial: &'a Trial,
-    outcome: Outcome,
-    seen: &'a Seen,
-    members: &'a [usize],
-    rows: &'a [Option<&'a Row>],
-    users: f64,
-    ln_threshold: f64,
+    told: Told,
+    bar: Bar,
 }
 
-impl Block<'_> {
+/// By how much a release wandered more than was known of it, as a variance.
+fn wandered(own: &Observation, others: &Common) -> f64 {
+    let left_over = own.shift - others.shift;
+    let known = 1.0 / own.information + own.offset_variance + others.variance + own.within;
+    known * ((left_over * left_over / known).min(4.0) - CLIPPED_SQUARE)
+}
+
+impl<'t> Block<'t> {
     /// What the observations outside of some members lead these to expect, and its variance without the members' own.
     fn reference(
         &self,
@@ -80,7 +84,7 @@ impl Block<'_> {
                 }
             };
             others = common(observations, order, prior, any);
-            others.variance += BETWEEN_PLATFORMS;
+            others.variance += BETWEEN_PLATFORMS * others.known * others.known;
         }
         let follow = self.frame.settings.follow_differently * others.shift;
         others.variance += follow * follow;
@@ -109,7 +113,8 @@ impl Block<'_> {
             let seen = seen_by(&own, others, cell, settings);
             let users = excess_users(row, &own, seen.expected, cell);
             let between = f64::from(cell.between);
-            let bar = self.bar(indicator.family, others, &own, mature);
+            let is_new = self.is_new(own.member);
+            let bar = self.bar(indicator.family, others, &own, mature, is_new);
             let member = &mut self.members[own.member];
             let told = Told { users, one_user: own.one_user, first: row.map(|row| row.first) };
             let series = member.strand.find(indicator, between);
@@ -119,32 +124,25 @@ impl Block<'_> {
                 && series.trial.ln_e < WANDER_LN_E_MAX
                 && !matches!(outcome, Outcome::Bad | Outcome::Recovered)
             {
-                let left_over = own.shift - others.shift;
-                let known = 1.0 / own.information + own.offset_variance + others.variance + own.within;
                 let sum = &mut wander[own.platform];
-                sum.0 += known * ((left_over * left_over / known).min(4.0) - CLIPPED_SQUARE);
-                sum.1 += 1.0;
+                *sum = (sum.0 + wandered(&own, &others), sum.1 + 1.0);
             }
-            if let Outcome::Calm(segment) = &outcome {
+            // What a release does from its first windows on may be a fault that is still small, and a known one's that left
+            // its schema for another isn't its habit.
+            let of_schema = indicator.family == Family::Schema;
+            let is_habit = if of_schema { !member.strand.is_at_fault(Family::Schema) } else { !is_new };
+            let series = member.strand.find(indicator, between);
+            if let Outcome::Calm(segment) = &outcome
+                && is_habit
+            {
                 learn_offset(&mut series.offset, &mut series.offset_variance, segment, own.within, between);
             }
             if matches!(outcome, Outcome::Bad | Outcome::Recovered) {
                 found.push(at);
-                let trial = series.trial.clone();
-                let scope = Scope::release(&self.frame.tally.releases[member.release]);
-                self.say(Report {
-                    scope,
-                    platform: own.platform,
-                    pool_at,
-                    trial: &trial,
-                    outcome,
-                    seen: &seen,
-                    members: &[own.member],
-                    rows: &[row],
-                    users,
-                    ln_threshold: bar.ln_threshold,
-                });
             }
+            let trial = series.trial.clone();
+            let say = Say { who: Who::Release(member.release), platform: own.platform, pool_at, told, bar };
+            self.say(&say, &trial, outcome, &seen, &[own.member], &[row]);
         }
         for at in found {
             observations[at].at_fault = true;
@@ -152,11 +150,16 @@ impl Block<'_> {
         self.learn_spread(indicator, pool_at, &wander);
     }
 
+    /// Whether a release hasn't been watched for long enough to say what it usually brings.
+    fn is_new(&self, member: usize) -> bool {
+        let age = self.frame.ages.get(self.members[member].release).copied().unwrap_or(0);
+        age < self.frame.settings.learn_windows
+    }
+
     /// How a family is judged for one release. Without others nothing is blamed on a release.
-    fn bar(&self, family: Family, others: Option<Common>, seen: &Observation, mature: bool) -> Bar {
+    fn bar(&self, family: Family, others: Option<Common>, seen: &Observation, mature: bool, new: bool) -> Bar {
         let judged = others.is_some() && mature;
         // A new release brings its own schema and its own new types: no fault. A known one that leaves its schema is one.
-        let new = seen.offset_variance > 0.05;
         let brings = family == Family::Schema || (new && family == Family::TypeShare && seen.expected < 0.01);
         Bar {
             ln_threshold: self.frame.ln_threshold,
@@ -164,6 +167,7 @@ impl Block<'_> {
             up: judged && !brings,
             down: judged && family.is_mix() && (family != Family::Schema || (!new && seen.expected > 0.5)),
             windows_min: 1,
+            tells: true,
         }
     }
 
@@ -171,7 +175,7 @@ impl Block<'_> {
         let settings = self.frame.settings;
         for (platform, at) in pool_at.iter().enumerate() {
             let Some(at) = *at else { continue };
-            let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
+            let (mut sum, mut squares, mut open, mut count) = (0.0, 0.0, 0.0, 0.0);
             for member in self.members.iter_mut().filter(|member| member.platform == platform) {
                 if let Ok(found) = member.strand.cells.binary_search_by(|cell| cell.indicator.cmp(&indicator)) {
                     let cell = &member.strand.cells[found];
@@ -179,16 +183,19 @@ impl Block<'_> {
                         let offset = f64::from(cell.offset);
                         sum += offset;
                         squares += offset * offset;
+                        open += f64::from(cell.offset_variance);
                         count += 1.0;
                     }
                 }
             }
-            let least = between_min(settings, indicator.family);
+            let usual = between_usual(settings, indicator.family);
             let cell = &mut self.pools[platform].cells[at];
             if count >= 2.0 {
-                // Around their mean: what all offsets have in common is the season's.
-                let between = ((squares - sum * sum / count) / (count - 1.0)).clamp(least, 4.0 * least);
-                cell.between += ((between - f64::from(cell.between)) * 0.01) as f32;
+                // Around their mean: what all offsets have in common is the season's. Few releases say little of how they
+                // differ, so that as many again as usual stand beside them.
+                let around = squares - sum * sum / count + open * (count - 1.0) / count;
+                let between = (around + USUAL_RELEASES * usual) / (count - 1.0 + USUAL_RELEASES);
+                cell.between += ((between.min(4.0 * usual) - f64::from(cell.between)) * 0.01) as f32;
             }
             if wander[platform].1 > 0.0 {
                 let within = f64::from(cell.within) + 0.02 * (wander[platform].0 / wander[platform].1);
@@ -224,35 +231,25 @@ impl Block<'_> {
             let members: Vec<usize> = own.iter().map(|o| o.member).collect();
             let sum = summed(&own);
             let others = together.compared.then(Common::default);
-            let mut bar = self.bar(indicator.family, others, &sum, together.mature);
-            if !leaning {
-                (bar.up, bar.down) = (false, false);
-            }
+            let new = members.iter().any(|&member| self.is_new(member));
+            let mut bar = self.bar(indicator.family, others, &sum, together.mature, new);
+            bar.tells = leaning;
             let first = group_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
-            let scope = group.scope.clone();
+            let who = group.who;
             let told = Told { users: together.users, one_user: sum.one_user, first };
             let series = self.groups[at].strand.find(indicator, 0.0);
             let outcome = judge(&mut series.trial, self.frame.window, &together.seen, &told, &bar, settings);
             let trial = series.trial.clone();
-            self.say(Report {
-                scope,
-                platform: together.platform,
-                pool_at: together.pool_at,
-                trial: &trial,
-                outcome,
-                seen: &together.seen,
-                members: &members,
-                rows: &group_rows,
-                users: together.users,
-                ln_threshold: bar.ln_threshold,
-            });
+            let Together { platform, pool_at, .. } = together;
+            let say = Say { who, platform, pool_at, told, bar };
+            self.say(&say, &trial, outcome, &together.seen, &members, &group_rows);
         }
     }
 
     /// What a group's members show together, each platform's held against that platform's others.
     fn see_group(
         &self,
-        group: &Group,
+        group: &Group<'_>,
         own: &[&Observation],
         pool_at: &[Option<usize>],
         observations: &[Observation],
@@ -299,19 +296,23 @@ impl Block<'_> {
         let mut sum = summed(&own);
         sum.offset_variance = 0.0;
         let cell = &self.pools[platform].cells[at];
-        let seen = seen_by(&sum, None, cell, settings);
+        // There are no others: the past is the only reference.
+        let mut seen = seen_by(&sum, None, cell, settings);
+        seen.variance = seen.variance_by_past;
         let own_rows: Vec<Option<&Row>> = own.iter().map(|o| rows[self.members[o.member].release]).collect();
         let users: f64 = own.iter().zip(&own_rows).map(|(o, row)| excess_users(*row, o, o.expected, cell)).sum();
         let members: Vec<usize> = own.iter().map(|o| o.member).collect();
         // One release among several that moved isn't all of them.
-        let together = moved_together(&own, &sum) >= TOGETHER_MIN;
+        let counts: Vec<(f64, f64, f64)> = own.iter().map(|o| (o.hits, o.trials, o.expected)).collect();
+        let together = moved_together(&counts, (sum.hits, sum.trials, sum.expected)) >= TOGETHER_MIN;
         let mix = indicator.family.is_mix();
-        let bar = Bar {
+        let mut bar = Bar {
             ln_threshold: self.frame.ln_threshold,
             effects_min: settings.platform.of(indicator.family),
             up: mature && together && !mix,
             down: mature && together && mix && indicator.family != Family::Schema,
             windows_min: if mix { 2 } else { 1 },
+            tells: true,
         };
         let first = own_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
         let at_us = self.frame.tally.window.start_us;
@@ -323,63 +324,46 @@ impl Block<'_> {
             learn_per_user(cell, &own_rows, mature);
         }
         let trial = cell.trial.clone();
-        let scope = Scope::platform(self.platforms[platform]);
-        self.say(Report {
-            scope,
-            platform,
-            pool_at: at,
-            trial: &trial,
-            outcome,
-            seen: &seen,
-            members: &members,
-            rows: &own_rows,
-            users,
-            ln_threshold: bar.ln_threshold,
-        });
+        bar.up = mature && !mix;
+        let say = Say { who: Who::Platform(self.platforms[platform]), platform, pool_at: at, told, bar };
+        self.say(&say, &trial, outcome, &seen, &members, &own_rows);
     }
 
-    fn say(&mut self, report: Report<'_>) {
-        if !matches!(report.outcome, Outcome::Bad | Outcome::Recovered) {
+    /// Tells of a series that is out of order, and keeps what is summed over types.
+    fn say(
+        &mut self,
+        say: &Say<'t>,
+        trial: &Trial,
+        outcome: Outcome,
+        seen: &Seen,
+        members: &[usize],
+        rows: &[Option<&Row>],
+    ) {
+        let pool = &self.pools[say.platform].cells[say.pool_at];
+        let indicator = pool.indicator;
+        let told = matches!(outcome, Outcome::Bad | Outcome::Recovered);
+        if !told && indicator.family.is_mix() {
             return;
         }
-        let pool = &self.pools[report.platform].cells[report.pool_at];
-        let tally = self.frame.tally;
-        let came = || report.rows.iter().flatten().filter(|row| row.hits > 0);
-        let mut examples = [None; 3];
-        let places = came().flat_map(|row| row.examples.iter().flatten());
-        for (seat, place) in examples.iter_mut().zip(places) {
-            *seat = Some(*place);
+        let members = members.iter().map(|&member| &self.members[member]).zip(rows.iter().copied());
+        let came = Came::of(self.frame, indicator.family as usize, members);
+        let report = Report {
+            who: say.who,
+            event_type: self.event_type,
+            field: self.field,
+            indicator,
+            label: &pool.label,
+            trial,
+            outcome,
+            seen,
+            came: &came,
+            users: say.told.users,
+            ln_threshold: say.bar.ln_threshold,
+        };
+        self.signals.extend(report.signal(self.frame));
+        if !indicator.family.is_mix() {
+            let (counts, at_fault) = (say.bar.up, told);
+            self.parts.push(Part { who: say.who, indicator, seen: *seen, told: say.told, came, counts, at_fault });
         }
-        let family = pool.indicator.family as usize;
-        let releases = || report.members.iter().map(|&member| &self.members[member]);
-        let all = releases().map(|member| tally.release_users.get(member.release).copied().unwrap_or(0));
-        let seen = report.seen;
-        let fault = report.trial.fault;
-        let deviation = 1.96 * seen.variance.sqrt();
-        self.signals.push(Signal {
-            tenant: tally.tenant.clone(),
-            scope: report.scope,
-            event_type: self.event_type.to_owned(),
-            field: self.field.to_owned(),
-            indicator: pool.indicator,
-            label: pool.label.clone(),
-            state: if report.outcome == Outcome::Bad { State::Bad } else { State::Recovered },
-            since: fault.map_or(self.frame.window, |fault| fault.since),
-            window: self.frame.window,
-            ln_e: fault.map_or(0.0, |fault| f64::from(fault.ln_e)),
-            ln_threshold: report.ln_threshold,
-            share_now: seen.hits / seen.trials.max(f64::MIN_POSITIVE),
-            share_seen: fault.map_or(0.0, |fault| f64::from(fault.share)),
-            expected: seen.expected,
-            lower: share_at(logit(seen.expected) - deviation),
-            upper: share_at(logit(seen.expected) + deviation),
-            hits: came().map(|row| row.hits).sum(),
-            trials: releases().map(|member| member.trials[family]).sum(),
-            users: report.users,
-            users_all: all.map(f64::from).sum(),
-            first: report.trial.first.or_else(|| came().map(|row| row.first).min()),
-            last: came().map(|row| row.last).max(),
-            examples,
-        });
     }
 }

@@ -44,6 +44,11 @@ impl Season {
         Season { level: level as f32, variance: variance as f32, windows: 0, hours: [0; SLOTS], days: [0; DAYS] }
     }
 
+    /// The season of what was never seen though it could have been for so many windows.
+    pub(crate) fn never_seen(level: f64, variance: f64, windows: u32) -> Season {
+        Season { windows, ..Season::new(level, variance) }
+    }
+
     /// What is expected at a moment, from what was learned before.
     pub(crate) fn expected(&self, at_us: i64) -> f64 {
         let (hour, day, weekend) = slots(at_us);

@@ -8,6 +8,9 @@ use crate::tally::Place;
 /// Windows after which a segment that led nowhere is learned from.
 const SEGMENT_WINDOWS_MAX: u32 = 24 * 14;
 
+/// Evidence at which a segment ends. Where a window has few events, what speaks against "as expected" has to outweigh first
+/// that the alternative knows so little: a segment that is a little below nothing may still become something.
+const LN_CALM: f64 = -2.5;
 /// Part of the threshold that the evidence must reach without one user of each window: a device that sends odd events for
 /// hours is no fault of a release.
 const WITHOUT_ONE: f64 = 0.5;
@@ -24,6 +27,8 @@ pub(crate) struct Bar {
     pub(crate) up: bool,
     pub(crate) down: bool,
     pub(crate) windows_min: u32,
+    /// Whether this window may be the one in which it is found; if not, evidence is gathered all the same.
+    pub(crate) tells: bool,
 }
 
 /// What is told of the window's hits.
@@ -83,14 +88,14 @@ pub(crate) fn judge(
         (Some(known), Some(new)) => Some(known.min(new)),
         (known, new) => known.or(new),
     };
-    if statistic >= bar.ln_threshold && matters(trial, bar, settings) {
+    if bar.tells && statistic >= bar.ln_threshold && matters(trial, bar, settings) {
         let effect = trial.segment.effect();
         let since = trial.segment.start;
         let fault = Fault { since, ln_e: statistic as f32, share: effect.seen as f32, recovery: 0.0, windows: 0 };
         trial.fault = Some(fault);
         return Outcome::Bad;
     }
-    if ln_e <= 0.0 || trial.windows >= SEGMENT_WINDOWS_MAX {
+    if ln_e <= LN_CALM || trial.windows >= SEGMENT_WINDOWS_MAX {
         let segment = trial.segment;
         trial.clear();
         return Outcome::Calm(segment);
@@ -115,9 +120,16 @@ fn matters(trial: &Trial, bar: &Bar, settings: &Settings) -> bool {
 /// A fault goes on until the windows speak for either reference, against the share that it had.
 fn still_bad(trial: &mut Trial, seen: &Seen, settings: &Settings) -> Outcome {
     let Some(fault) = trial.fault.as_mut() else { return Outcome::Gathering };
-    let faulty = (f64::from(fault.share), FAULT_VARIANCE);
-    let by_others = ln_ratio(seen.hits, seen.trials, (seen.expected, seen.variance), faulty);
-    let by_past = ln_ratio(seen.hits, seen.trials, (seen.expected_by_past, seen.variance_by_past), faulty);
+    let (found, now) = (f64::from(fault.share), (seen.hits + 0.5) / (seen.trials + 1.0));
+    // A fault is found in windows that show more of it than others. So it is held to be what this window shows, from half
+    // as far off as when it was found.
+    let against = |expected: f64, variance: f64| {
+        let half = 0.5 * (expected + found);
+        let faulty = now.clamp(half.min(found), half.max(found));
+        ln_ratio(seen.hits, seen.trials, (expected, variance), (faulty, FAULT_VARIANCE))
+    };
+    let by_others = against(seen.expected, seen.variance);
+    let by_past = against(seen.expected_by_past, seen.variance_by_past);
     let step = by_others.max(by_past).clamp(-settings.ln_recovery, settings.ln_recovery);
     let recovery = (f64::from(fault.recovery) + step).clamp(0.0, settings.ln_recovery * 2.0);
     fault.windows = if step > 0.0 { fault.windows + 1 } else { 0 };

@@ -94,7 +94,8 @@ fn judge_volume(
     if events > 0.0 && users > 0.0 {
         cell.per_user += ((events / users - f64::from(cell.per_user)) * 0.05) as f32;
     }
-    if usual < USUAL_MIN || !mature {
+    // A type that has come for a while only isn't missed.
+    if usual < USUAL_MIN || !mature || cell.season.windows < settings.learn_windows {
         cell.trial.last_seen = frame.window;
         cell.season.learn(at_us, left_over, 1.0 / (events + 1.0));
         return;
@@ -108,6 +109,7 @@ fn judge_volume(
         expected: 0.5,
         expected_by_past: 0.5,
         variance,
+        noise: 0.0,
         variance_by_past: variance,
     };
     let bar = Bar {
@@ -116,6 +118,7 @@ fn judge_volume(
         up: false,
         down: true,
         windows_min: settings.volume_windows,
+        tells: true,
     };
     let lost = (usual - events).max(0.0) / per_user;
     let outcome = judge(&mut cell.trial, frame.window, &seen, &Told { users: lost, ..Told::default() }, &bar, settings);

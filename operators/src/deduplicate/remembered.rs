@@ -1,12 +1,12 @@
 //! The accepted events that are remembered: by the hash of tenant and id, in buckets of event time, on a shelf for each
 //! key group.
 //!
-//! A shelf is in memory: the accepted events in their order, and a hash table of their places, small enough that an event
-//! that is new, as most are, is found to be so without a look at the others. What is accepted in an epoch is *noted* on disk as one value for each shelf, not
-//! one for each id: as long as everything fits in memory, which is the rule, nothing but a restart reads it. When the
-//! bound is passed, the shelves of the bucket that was used longest ago are *filed*: their ids get a key each, by which
-//! they are found from then on, a batch at a time, and their notes go. An id that isn't on a shelf of which nothing
-//! was ever filed was never accepted, and nothing is read for it.
+//! A shelf is in memory: the accepted events in their order, and a hash table of their places, small enough that an
+//! event that is new, as most are, is found to be so without a look at the others. What is accepted in an epoch is
+//! *noted* on disk as one value for each shelf, not one for each id: as long as everything fits in memory, which is the
+//! rule, nothing but a restart reads it. When the bound is passed, the shelves of the bucket that was used longest ago
+//! are *filed*: their ids get a key each, by which they are found from then on, a batch at a time, and their notes go.
+//! An id that isn't on a shelf of which nothing was ever filed was never accepted, and nothing is read for it.
 //!
 //! ```text
 //! notes  key   = bucket's start (i64 BE, sign turned) | epoch (u64 BE)

@@ -254,7 +254,8 @@ impl Operator for CountAccepted {
     }
 }
 
-/// Counts quarantined records by release, window and reason; one that came too late is not counted, since nothing is wrong with its bytes.
+/// Counts quarantined records by release, window and reason; one that came too late is not counted, since nothing is
+/// wrong with its bytes.
 pub struct CountRefused {
     window: Span,
     counts: Counts,

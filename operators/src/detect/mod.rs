@@ -90,6 +90,9 @@ pub struct Detect {
     owned: Range<u16>,
 }
 
+/// Reasons with their details that a window of a sender tells apart; details hold what senders wrote.
+const REASONS_MAX: usize = 256;
+
 /// What a sender's records of one window were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Counted {
@@ -100,6 +103,15 @@ struct Counted {
     examples: Vec<Spot>,
     /// The greatest place among the refused records.
     last: Option<Spot>,
+}
+
+impl Counted {
+    /// Counts refused records; of a window with too many details, further ones are counted by their reason alone.
+    fn add_reason(&mut self, reason: u8, detail: Vec<u8>, records: u64) {
+        let key = (reason, detail);
+        let has_room = self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&key);
+        *self.reasons.entry(if has_room { key } else { (reason, Vec::new()) }).or_default() += records;
+    }
 }
 
 /// An alert that is open.
@@ -357,7 +369,7 @@ impl Operator for Detect {
             counted.total += count.records;
             if count.reason != ACCEPTED {
                 counted.refused += count.records;
-                *counted.reasons.entry((count.reason, count.detail)).or_default() += count.records;
+                counted.add_reason(count.reason, count.detail, count.records);
                 counted.last = counted.last.max(Some(count.last));
                 counted.examples.push(count.example);
                 counted.examples.sort_unstable();
@@ -457,4 +469,21 @@ fn decode_spot(bytes: &mut &[u8]) -> Result<Option<Spot>, CodecError> {
     }
     let (topic, partition, offset) = <(u16, i32, i64)>::decode(bytes)?;
     Ok(Some(Spot(topic, partition, offset)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_that_senders_make_up_are_counted_by_their_reason() {
+        let mut counted = Counted::default();
+        for number in 0..100_000_u32 {
+            counted.add_reason(1, number.to_be_bytes().to_vec(), 1);
+        }
+        counted.add_reason(2, b"late".to_vec(), 5);
+        assert!(counted.reasons.len() <= REASONS_MAX + 2, "{}", counted.reasons.len());
+        assert_eq!(counted.reasons.values().sum::<u64>(), 100_005);
+        assert_eq!(counted.reasons.get(&(2, Vec::new())), Some(&5));
+    }
 }

@@ -6,6 +6,8 @@
 //!
 //! Output: one row for each tenant and judged window, its findings encoded, all to one key group.
 //! State: the cells of open windows, and the judges' series, both in keyed tables larger than memory.
+//! Bound: cells are named by senders, so of a window those with the most records are judged, at most [`CELLS_OF_TENANT`] of a
+//! tenant and [`CELLS_OF_GROUP`] of a key group; the rest is left out, and a log line says so.
 
 mod query;
 mod raise;
@@ -32,7 +34,7 @@ pub use told::Telling;
 use crate::error::Error;
 use crate::group_key::{decode_start, encode_start};
 use crate::operator::{Context, Operator};
-use crate::profile::{Cell, CellKey, read_cells};
+use crate::profile::{Cell, CellKey, Layout, read_cells};
 use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
 
 /// Tables of the operator's state; the numbers are part of the keys on disk. 0 held cells with other slots, 3 cells without
@@ -40,6 +42,13 @@ use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
 const CELLS_TABLE: u16 = 4;
 const SERIES_TABLE: u16 = 1;
 const JUDGED_TABLE: u16 = 2;
+
+/// Cells of a tenant's window that are judged.
+pub const CELLS_OF_TENANT: usize = 4_096;
+/// Cells of a key group's window that are judged: what is in memory at once is twice as many.
+pub const CELLS_OF_GROUP: usize = 32_768;
+/// Cells that are forgotten at once.
+const FORGOTTEN: usize = 8_192;
 
 /// The key group in which all tenants' findings come together: a problem may be of many tenants.
 const RAISING_GROUP: u16 = 0;
@@ -99,11 +108,7 @@ impl Judge {
     fn judge_window(&mut self, start: i64, groups: &[u16]) -> Result<Vec<(i64, WindowSignals)>, Error> {
         let mut findings = Vec::new();
         for &group in groups {
-            let mut tenants: BTreeMap<Vec<u8>, BTreeMap<CellKey, Cell>> = BTreeMap::new();
-            self.cells.scan_prefix(group, &start, |(_, key): (i64, CellKey), cell| {
-                tenants.entry(key.tenant.clone()).or_default().insert(key, cell);
-                Ok(ControlFlow::Continue(()))
-            })?;
+            let tenants = self.largest(start, group)?;
             let window = Window { start_us: start, width_us: self.court.window.0 };
             for (tenant, cells) in &tenants {
                 let tally = self.telling.tell(tenant, window, cells);
@@ -112,12 +117,76 @@ impl Judge {
                 store.failed.map_or(Ok(()), Err)?;
                 findings.push((start, signals_of(window.index(), tally.tenant, judged)));
             }
-            for key in tenants.into_values().flat_map(BTreeMap::into_keys) {
-                self.cells.remove(group, &(start, key))?;
-            }
+            self.forget(start, group)?;
         }
         Ok(findings)
     }
+
+    /// The cells of a window that are judged, by tenant.
+    fn largest(&mut self, start: i64, group: u16) -> Result<BTreeMap<Vec<u8>, BTreeMap<CellKey, Cell>>, Error> {
+        let (mut kept, mut all) = (Vec::new(), 0);
+        let mut of_tenant: Vec<(CellKey, Cell)> = Vec::new();
+        self.cells.scan_prefix(group, &start, |(_, key): (i64, CellKey), cell| {
+            all += 1;
+            if of_tenant.first().is_some_and(|(first, _)| first.tenant != key.tenant) {
+                keep_largest(&mut of_tenant, CELLS_OF_TENANT);
+                kept.append(&mut of_tenant);
+            }
+            of_tenant.push((key, cell));
+            if of_tenant.len() >= 2 * CELLS_OF_TENANT {
+                keep_largest(&mut of_tenant, CELLS_OF_TENANT);
+            }
+            if kept.len() >= 2 * CELLS_OF_GROUP {
+                keep_largest(&mut kept, CELLS_OF_GROUP);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        keep_largest(&mut of_tenant, CELLS_OF_TENANT);
+        kept.append(&mut of_tenant);
+        keep_largest(&mut kept, CELLS_OF_GROUP);
+        if kept.len() < all {
+            let (judged, left_out) = (kept.len(), all - kept.len());
+            tracing::warn!(judged, left_out, "a window has more releases and event types than are judged");
+        }
+        let mut tenants: BTreeMap<Vec<u8>, BTreeMap<CellKey, Cell>> = BTreeMap::new();
+        for (key, cell) in kept {
+            tenants.entry(key.tenant.clone()).or_default().insert(key, cell);
+        }
+        Ok(tenants)
+    }
+
+    /// Forgets the cells of a window.
+    fn forget(&mut self, start: i64, group: u16) -> Result<(), Error> {
+        loop {
+            let mut keys = Vec::new();
+            self.cells.scan_prefix(group, &start, |(_, key): (i64, CellKey), _| {
+                keys.push(key);
+                Ok(if keys.len() < FORGOTTEN { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            })?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            for key in keys {
+                self.cells.remove(group, &(start, key))?;
+            }
+        }
+    }
+}
+
+/// Keeps the `most` cells with the most records; of equal ones those with the least keys, so that the same cells stay whatever
+/// the order.
+fn keep_largest(cells: &mut Vec<(CellKey, Cell)>, most: usize) {
+    if cells.len() <= most {
+        return;
+    }
+    let records = |cell: &Cell| {
+        let refused: u64 = cell.refused.values().map(|refusals| refusals.records).sum();
+        refused.saturating_add(u64::from(cell.count(Layout::EVENTS)))
+    };
+    cells.select_nth_unstable_by(most, |(a_key, a), (b_key, b)| {
+        records(b).cmp(&records(a)).then_with(|| a_key.cmp(b_key))
+    });
+    cells.truncate(most);
 }
 
 fn signals_of(window: u32, tenant: String, judged: Judged) -> WindowSignals {
@@ -229,5 +298,33 @@ impl Operator for Judge {
     /// see the watermark first, or it would close a window without the findings of another worker.
     fn holds_watermark_within_epoch(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(release: usize, events: u32) -> (CellKey, Cell) {
+        let release = [b"web".to_vec(), format!("{release}").into_bytes(), Vec::new()];
+        let key = CellKey { tenant: b"shop".to_vec(), event_type: Vec::new(), release };
+        let mut cell = Cell::default();
+        cell.counts.resize(Layout::EVENTS + 1, 0);
+        cell.counts[Layout::EVENTS] = events;
+        (key, cell)
+    }
+
+    #[test]
+    fn made_up_releases_crowd_out_no_real_one_and_the_order_does_not_matter() {
+        let mut cells: Vec<_> = (0..1_000).map(|release| cell(release, 1)).collect();
+        cells.extend([cell(5_000, 70), cell(5_001, 2)]);
+        let mut backwards: Vec<_> = cells.iter().rev().cloned().collect();
+        keep_largest(&mut cells, 10);
+        keep_largest(&mut backwards, 10);
+        let of = |cells: Vec<(CellKey, Cell)>| cells.into_iter().collect::<BTreeMap<_, _>>();
+        let (cells, backwards) = (of(cells), of(backwards));
+        assert_eq!(cells, backwards);
+        assert_eq!(cells.len(), 10);
+        assert!(cells.contains_key(&cell(5_000, 0).0) && cells.contains_key(&cell(5_001, 0).0));
     }
 }

@@ -6,7 +6,7 @@ use arrow_array::BooleanArray;
 use weir_schemas::time::EventTime;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::slots::Slots;
+use super::slots::{FIXED_BYTES, Slots};
 use super::value::{HELD_BACK, Header, OUT};
 use super::{BIG_STATE_BYTES, CHUNK, CHUNK_BYTES, Keeping, Maintain};
 use crate::error::Error;
@@ -22,7 +22,10 @@ impl Maintain {
         for slot in slots {
             if self.wants_row(*slot, complete) {
                 chosen.push(*slot);
-                bytes += self.groups.get(*slot).map_or(0, |entry| entry.heap_bytes);
+                let of_slot =
+                    self.groups.get(*slot).map_or(0, |entry| FIXED_BYTES + entry.key.len() + entry.heap_bytes);
+                self.written_bytes += of_slot;
+                bytes += of_slot;
             }
             if chosen.len() >= CHUNK || bytes >= CHUNK_BYTES {
                 self.write_chosen(&std::mem::take(&mut chosen), cx)?;

@@ -12,6 +12,10 @@
 //!   where the source takes retried records, kept on disk for `retained` longer: a retried event then reads it back,
 //!   is merged, and the row leaves again with a higher revision.
 //!
+//! Windows close in the order of their starts, and after a silence no more of them in one epoch than
+//! [`Keeping::closing_bytes`] allows: the rest follows in the next epochs, and readers are told of completeness no
+//! further than that. A window is not split, so that it is the least that an epoch closes.
+//!
 //! Invariants: for each group the last row written is the whole aggregate of all its partial states up to that epoch
 //! (or it is held back and written at close); the rows do not depend on how much memory there is.
 //!
@@ -72,7 +76,12 @@ pub struct Keeping {
     pub retained: Span,
     /// Bytes that groups in memory may take on one worker, roughly.
     pub memory_bytes: usize,
+    /// Bytes of groups whose rows leave an epoch because their windows close, roughly; a window more is always closed.
+    pub closing_bytes: usize,
 }
+
+/// [`Keeping::closing_bytes`] of a pipeline: some hundred thousand rows.
+pub const CLOSING_BYTES: usize = 64 << 20;
 
 /// The operator that keeps one view's rows.
 pub struct Maintain {
@@ -97,6 +106,8 @@ pub struct Maintain {
     final_through: EventTime,
     /// The state of every window that ends here or before is gone.
     dropped_through: EventTime,
+    /// Bytes of the groups whose rows this epoch has written so far, roughly.
+    written_bytes: usize,
     scratch: Vec<u8>,
 }
 
@@ -141,6 +152,7 @@ impl Maintain {
             complete_through: EventTime::MIN,
             final_through: EventTime::MIN,
             dropped_through: EventTime::MIN,
+            written_bytes: 0,
             scratch: Vec::new(),
         };
         maintain.recover()?;
@@ -357,7 +369,7 @@ impl Operator for Maintain {
     }
 
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let complete = self.complete_at(cx.watermark());
+        let mut complete = self.complete_at(cx.watermark());
         let closing: Vec<i64> = self
             .open_windows
             .range(self.complete_through.0..complete.0)
@@ -365,11 +377,17 @@ impl Operator for Maintain {
             .map(|(start, _)| *start)
             .collect();
         self.write_changed(&closing, complete, cx)?;
+        self.written_bytes = 0;
         for start in closing {
+            if self.written_bytes > self.keeping.closing_bytes {
+                complete = EventTime(start);
+                cx.leave_for_later(complete);
+                break;
+            }
             self.close_window(start, complete, cx)?;
         }
         self.changed.clear();
-        self.finalise(cx.log_watermark())?;
+        self.finalise(cx.log_watermark(), complete)?;
         if complete > self.complete_through {
             self.complete_through = complete;
             for group in self.owned.clone() {

@@ -42,10 +42,10 @@ impl Maintain {
         Ok(if is_known { encode_start(self.final_through.0).to_vec() } else { Vec::new() })
     }
 
-    /// Lets go of what is final at `watermark`.
-    pub(super) fn finalise(&mut self, watermark: EventTime) -> Result<(), Error> {
+    /// Lets go of what is final at `watermark`, but not of windows that aren't closed up to `complete` yet.
+    pub(super) fn finalise(&mut self, watermark: EventTime, complete: EventTime) -> Result<(), Error> {
         let lateness = self.keeping.allowed_lateness;
-        let through = self.windows.final_through(watermark, lateness);
+        let through = self.windows.final_through(watermark, lateness).min(complete);
         if !self.retains() {
             return self.drop_final(through);
         }
@@ -54,7 +54,7 @@ impl Maintain {
             return Ok(());
         }
         let retained = self.keeping.retained;
-        let boundary = self.windows.final_through(watermark, Span(lateness.0.saturating_add(retained.0)));
+        let boundary = self.windows.final_through(watermark, Span(lateness.0.saturating_add(retained.0))).min(complete);
         let is_due = self.dropped_through == EventTime::MIN
             || boundary >= self.dropped_through.plus(Span((retained.0 / STEPS).max(1)));
         if is_due && boundary > self.dropped_through {

@@ -8,7 +8,7 @@ use super::value::Header;
 use crate::aggregate::Accumulator;
 
 /// Bytes that a group takes beside its key and its states' heap.
-const FIXED_BYTES: usize = 160;
+pub(super) const FIXED_BYTES: usize = 160;
 
 /// A group in memory.
 pub(super) struct Entry {

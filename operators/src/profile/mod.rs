@@ -4,7 +4,8 @@
 //! instead of events. Fields are counted a column at a time. What devices' sequences show comes as cells, too, from
 //! [`sequence`](crate::sequence).
 //!
-//! Output: the columns of [`cell_schema`]. Bound: one cell per window, tenant, event type and release of an epoch.
+//! Output: the columns of [`cell_schema`]. Bound: one cell per window, tenant, event type and release of an epoch. Senders
+//! choose those, so with more than [`CELLS_MAX`] the cells leave before the epoch ends: they add up behind the exchange.
 
 mod cell;
 mod layout;
@@ -34,6 +35,9 @@ use crate::route::key_group;
 use crate::state::{Codec, CodecError};
 use crate::tally::{binary, primitive, primitive_of};
 use observe::{Counts, Rows, observe};
+
+/// Cells that are counted at once, and as many more as a batch brings.
+pub const CELLS_MAX: usize = 4_096;
 
 /// Indices of the columns of [`cell_schema`].
 pub const GROUP: usize = 0;
@@ -209,6 +213,23 @@ impl ProfileEvents {
             .collect())
     }
 
+    /// Sends the cells on their way; none are left.
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        for (at, open) in self.cells.cells.iter_mut().enumerate() {
+            let counts = self.counts.of(at);
+            let used = counts.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
+            open.cell.counts = counts.get(..used).unwrap_or_default().to_vec();
+        }
+        self.counts.clear();
+        cx.emit(self.cells.take()?);
+        Ok(())
+    }
+
+    /// Sends them, if there are too many to be kept until the epoch ends.
+    fn send_if_many(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        if self.cells.cells.len() >= CELLS_MAX { self.send(cx) } else { Ok(()) }
+    }
+
     /// Counts what is the same for every event: how many, delay, schema, places, users.
     fn observe_events(&mut self, batch: &RecordBatch, rows: &Rows<'_>) -> Result<(), Error> {
         let times = primitive::<Int64Type>(batch, system::EVENT_TIME)?.values();
@@ -253,7 +274,7 @@ impl ProfileEvents {
 }
 
 impl Operator for ProfileEvents {
-    fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
+    fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
         let numbers = self.cells_of(&batch)?;
         self.counts.grow(self.cells.cells.len());
         let rows = rows_of(&batch, &numbers)?;
@@ -263,18 +284,11 @@ impl Operator for ProfileEvents {
             let Some(column) = batch.columns().get(field.column) else { continue };
             observe(column, field, &rows, counts);
         }
-        Ok(())
+        self.send_if_many(cx)
     }
 
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        for (at, open) in self.cells.cells.iter_mut().enumerate() {
-            let counts = self.counts.of(at);
-            let used = counts.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
-            open.cell.counts = counts.get(..used).unwrap_or_default().to_vec();
-        }
-        self.counts.clear();
-        cx.emit(self.cells.take()?);
-        Ok(())
+        self.send(cx)
     }
 
     fn holds_watermark_within_epoch(&self) -> bool {
@@ -293,7 +307,7 @@ impl ProfileCopies {
 }
 
 impl Operator for ProfileCopies {
-    fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
+    fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
         let numbers = self.0.cells_of(&batch)?;
         self.0.counts.grow(self.0.cells.cells.len());
         let rows = rows_of(&batch, &numbers)?;
@@ -304,7 +318,7 @@ impl Operator for ProfileCopies {
                 cell.example(Layout::COPIES as u32, rows.spot(row));
             }
         }
-        Ok(())
+        self.0.send_if_many(cx)
     }
 
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
@@ -340,7 +354,7 @@ impl ProfileRefused {
 }
 
 impl Operator for ProfileRefused {
-    fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
+    fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
         let topics = primitive::<UInt16Type>(&batch, refused::TOPIC)?;
         let partitions = primitive::<Int32Type>(&batch, refused::PARTITION)?;
         let offsets = primitive::<Int64Type>(&batch, refused::OFFSET)?;
@@ -359,6 +373,9 @@ impl Operator for ProfileRefused {
                 cell.refuse(reasons.value(row), details.value(row), 1, spot);
                 cell.cover(spot);
             }
+        }
+        if self.cells.cells.len() >= CELLS_MAX {
+            cx.emit(self.cells.take()?);
         }
         Ok(())
     }

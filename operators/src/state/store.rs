@@ -298,8 +298,8 @@ impl Store {
         self.db.write_opt(writes.batch, &options).map_err(|error| StoreError::of(&self.path, &error))
     }
 
-    /// Makes `epoch` durable: `writes` and the epoch's number in one synced write. Only then is
-    /// X
+    /// Makes `epoch` durable: `writes` and the epoch's number in one synced write. Only then does
+    /// [`Store::committed_epoch`] tell it.
     pub fn commit(&self, mut writes: Writes<'_>, epoch: Epoch) -> Result<(), StoreError> {
         writes.put(Family::Meta, COMMITTED_KEY, &epoch.0.to_be_bytes());
         self.write(writes, Sync::Now)?;

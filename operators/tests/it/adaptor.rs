@@ -205,6 +205,7 @@ impl EpochSink for Sink {
         match part {
             Part::State { changes, .. } => parts.0.push(changes),
             Part::Rows(changes) => parts.1.push(changes),
+            Part::Behind { .. } => {}
         }
     }
 }

@@ -9,8 +9,8 @@ use arrow_array::{
 };
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_operators::profile::{
-    Cell, CellKey, Indicator, Kind, Layout, ProfileEvents, SenderColumns, delay_bucket, magnitude, read_cells,
-    window_of,
+    CELLS_MAX, Cell, CellKey, Indicator, Kind, Layout, ProfileEvents, SenderColumns, delay_bucket, magnitude,
+    read_cells, window_of,
 };
 use weir_schemas::stage::{Column, event_schema, system};
 use weir_schemas::time::{Epoch, EventTime, Span};
@@ -208,4 +208,42 @@ fn a_profile_is_the_naive_recount_however_events_are_spread() {
             }
         }
     }
+}
+
+#[test]
+fn tenants_that_senders_make_up_take_no_more_memory_than_the_bound_and_still_add_up() {
+    let layout = Arc::new(Layout::new(&columns(), 1, &["tenant", "type"]));
+    let mut random = fastrand::Rng::with_seed(9);
+    let made_up = 3 * CELLS_MAX as i64;
+    let events: Vec<Event> = (0..made_up)
+        .map(|offset| {
+            let mut event = random_event(&mut random, offset);
+            // Each tenant twice, far apart.
+            event.texts[0] = Some(format!("tenant {}", offset % (made_up / 2)));
+            event
+        })
+        .collect();
+    let senders = SenderColumns { tenant: Some(system::COUNT), ..SenderColumns::default() };
+    let mut operator = ProfileEvents::new(layout.clone(), senders, Span::from_ms(3_600_000));
+    let (mut most, mut found) = (0, Profile::new());
+    for events in events.chunks(500).map(Some).chain([None]) {
+        let mut effects = Effects::default();
+        let mut cx = Context::new(Epoch(1), EventTime::MIN, &mut effects);
+        match events {
+            Some(events) => operator.on_batch(batch(events), &mut cx).unwrap(),
+            None => operator.end_of_epoch(&mut cx).unwrap(),
+        }
+        for (_, cells) in effects.emitted {
+            most = most.max(cells.num_rows());
+            read_cells(&cells, |_, window, key, cell| {
+                found.entry((window, key)).or_default().merge(cell);
+                Ok(())
+            })
+            .unwrap();
+        }
+    }
+    assert!(most <= CELLS_MAX + 500, "{most} cells were kept at once");
+    assert_eq!(found.len() as i64, made_up / 2);
+    let slot = (0..layout.slots()).find(|&slot| layout.indicator(slot).1 == Indicator::Events).unwrap();
+    assert!(found.values().all(|cell| cell.count(slot) == 2));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use expect_test::{Expect, expect};
 use weir_operators::combine::Combine;
-use weir_operators::maintain::{Keeping, Maintain};
+use weir_operators::maintain::{CLOSING_BYTES, Keeping, Maintain};
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_operators::script::Script;
 use weir_operators::view::{Output, ViewPlan};
@@ -38,11 +38,22 @@ impl View {
     }
 
     fn keeping(plan: Arc<ViewPlan>, provisional: bool, lateness_seconds: i64, retained_seconds: i64) -> View {
+        View::closing(plan, provisional, lateness_seconds, retained_seconds, CLOSING_BYTES)
+    }
+
+    fn closing(
+        plan: Arc<ViewPlan>,
+        provisional: bool,
+        lateness_seconds: i64,
+        retained_seconds: i64,
+        closing_bytes: usize,
+    ) -> View {
         let keeping = Keeping {
             provisional,
             allowed_lateness: Span(lateness_seconds * SECOND),
             retained: Span(retained_seconds * SECOND),
             memory_bytes: 1,
+            closing_bytes,
         };
         let kept = plan.clone();
         let script =
@@ -127,6 +138,41 @@ fn a_retried_event_corrects_its_final_window_until_what_is_kept_is_dropped() {
     let partials = partials(&view.plan, &[bought(32, 1, 1)]);
     let refused = partials.into_iter().try_for_each(|partials| view.script.input(partials));
     assert!(refused.unwrap_err().to_string().contains("came after its state was dropped"));
+}
+
+#[test]
+fn windows_that_close_at_once_after_a_silence_leave_an_epoch_at_a_time_in_the_order_of_time() {
+    let mut view = View::closing(plain_plan(false), false, 0, 0, 0);
+    view.events(&[(10, 1), (70, 2), (130, 4), (190, 8)]);
+    view.watermark(600);
+    view.ends_with(expect![[r#"
+        written to revenue
+            minute               tenant  events  revenue  revision
+          + 1970-01-01T00:00:00  't'     1       1        0
+        left for later, done up to 60 s
+    "#]]);
+    // A restart goes on where it was.
+    view.script.recover().unwrap();
+    view.ends_with(expect![[r#"
+        written to revenue
+            minute               tenant  events  revenue  revision
+          + 1970-01-01T00:01:00  't'     1       2        0
+        left for later, done up to 120 s
+    "#]]);
+    // As does the end of a run, and one that isn't over.
+    view.script.watermark(EventTime::MAX).unwrap();
+    view.ends_with(expect![[r#"
+        written to revenue
+            minute               tenant  events  revenue  revision
+          + 1970-01-01T00:02:00  't'     1       4        0
+        left for later, done up to 180 s
+    "#]]);
+    view.ends_with(expect![[r#"
+        written to revenue
+            minute               tenant  events  revenue  revision
+          + 1970-01-01T00:03:00  't'     1       8        0
+    "#]]);
+    view.ends_with(expect![[""]]);
 }
 
 #[test]
@@ -233,7 +279,13 @@ fn the_last_windows_close_when_nothing_can_come_any_more() {
 
 #[test]
 fn a_big_state_of_an_open_window_leaves_when_it_has_grown_by_a_quarter_and_at_close() {
-    let keeping = Keeping { provisional: true, allowed_lateness: Span(0), retained: Span(0), memory_bytes: 1 << 30 };
+    let keeping = Keeping {
+        provisional: true,
+        allowed_lateness: Span(0),
+        retained: Span(0),
+        memory_bytes: 1 << 30,
+        closing_bytes: CLOSING_BYTES,
+    };
     let mut kept =
         Harness::new(1, None, move |registry| Box::new(Maintain::new(plan(false), keeping, registry).unwrap()));
     let input = |kept: &mut Harness, users: std::ops::Range<u64>| {

@@ -21,7 +21,7 @@ Exit codes:
   2  the pipeline file, its SQL or the arguments are wrong
   3  a part around Weir (broker, registry, ClickHouse) can't be used
   4  the state or the log doesn't fit
-  5  `verify` or `explain` found a difference
+  5  `verify`, `explain` or `diff` found a difference
 
 Colours are off where NO_COLOR is set or the output isn't a terminal.";
 
@@ -90,6 +90,15 @@ pub(crate) enum Command {
     /// Explain a result: which records made it, and under which versions.
     #[command(subcommand)]
     Explain(super::commands::explain::Explained),
+    /// Say what a pipeline reads and writes, and which field reaches which column, without running it.
+    #[command(after_help = "Examples:\n  weir lineage shop/pipeline.toml\n  weir lineage shop/pipeline.toml --json")]
+    Lineage {
+        /// The pipeline file.
+        file: PathBuf,
+        /// Print OpenLineage events about the jobs, one a line.
+        #[arg(long)]
+        json: bool,
+    },
     /// Score how unusual each value of a series is, against the values before it.
     ///
     /// In: CSV with the header timestamp,value. Out: CSV with the header timestamp,anomaly_score, a row for each row, the
@@ -106,6 +115,18 @@ pub(crate) enum Command {
     /// The quarantine: list and show refused records, group them by cause, retry a cause that was mended.
     #[command(subcommand)]
     Quarantine(super::commands::quarantine::Quarantine),
+    /// Run a stretch of history through the pipeline once more, beside the live one: tables, state and ledger of its own.
+    Replay(Box<super::commands::replay::Replay>),
+    /// Say what a replay's rows would change of the live ones. Exit code 5 when something differs.
+    #[command(
+        after_help = "Examples:\n  weir diff shop/pipeline.toml fixed_prices\n  weir diff shop/pipeline.toml fixed_prices --view revenue_by_minute --examples 50"
+    )]
+    Diff(super::commands::diff::Diff),
+    /// Put a replay's rows in the place of live ones, for their readers; --undo takes them out again.
+    #[command(
+        after_help = "Examples:\n  weir swap shop/pipeline.toml fixed_prices --why \"prices were in cents\"\n  weir swap shop/pipeline.toml fixed_prices --undo"
+    )]
+    Swap(super::commands::swap::Swap),
     /// Write records to Kafka as Avro: from CSV, JSON lines or a generator.
     Produce(Box<super::commands::produce::Produce>),
     /// Serve the ClickHouse engine over HTTP, for a laptop and for tests.

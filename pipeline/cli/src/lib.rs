@@ -11,12 +11,14 @@
 
 mod args;
 mod commands;
+mod out;
 mod paint;
 mod prepare;
 mod screen;
 
 use std::process::ExitCode;
 
+use crate::out::complain;
 use clap::Parser;
 use weir_pipeline::error::Error;
 use weir_pipeline::problem::Problem;
@@ -42,10 +44,14 @@ pub fn main(operators: OperatorRegistry) -> ExitCode {
             commands::verify::run(&file, &view, options)
         }
         Command::Explain(explained) => commands::explain::run(&explained),
+        Command::Lineage { file, json } => commands::lineage::run(&file, json, &operators),
         Command::Detect(detect) => commands::detect::run(&detect),
         Command::Alerts(alerts) => commands::alerts::run(&alerts),
         Command::Plan(plan) => commands::plan::run(&plan),
         Command::Quarantine(quarantine) => commands::quarantine::run(&quarantine),
+        Command::Replay(replay) => commands::replay::run(&replay, &operators),
+        Command::Diff(diff) => commands::diff::run(&diff),
+        Command::Swap(swap) => commands::swap::run(&swap, &operators),
         Command::Produce(produce) => commands::produce::run(&produce),
         Command::Clickhouse(clickhouse) => commands::clickhouse::run(&clickhouse),
         Command::Completions { shell } => commands::completions::run(shell),
@@ -117,7 +123,7 @@ impl Outcome {
 
     fn tell(self) -> ExitCode {
         if let Some(message) = self.message {
-            eprintln!("{message}");
+            complain!("{message}");
         }
         ExitCode::from(self.code)
     }

@@ -3,8 +3,12 @@
 //! NO_COLOR (<https://no-color.org>) turns colour off wherever it is set to anything but nothing, and so does an output
 //! that isn't a terminal.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use std::fmt;
+
+use comfy_table::{ContentArrangement, presets};
 use console::{Style, Term};
+
+use crate::out::safe;
 
 /// Decides once, at start, whether this process paints.
 pub(crate) fn decide() {
@@ -33,12 +37,28 @@ pub(crate) fn dim(text: &str) -> String {
     Style::new().dim().apply_to(text).to_string()
 }
 
-/// A table without frames whose columns line up.
+/// A table without frames whose columns line up, whatever stands in its cells.
+pub(crate) struct Table(comfy_table::Table);
+
+/// A table with these columns.
 pub(crate) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
+    let mut table = comfy_table::Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().map(|name| bold(name)));
-    table
+    Table(table)
+}
+
+impl Table {
+    /// Adds a row. What a terminal would act upon is escaped before the columns are measured.
+    pub(crate) fn add_row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
+        self.0.add_row(cells.into_iter().map(|cell| safe(cell.as_ref()).into_owned()));
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// A count with its thousands apart: `1 234 567`.

@@ -8,6 +8,7 @@ use weir_pipeline::status::Status;
 use weir_sinks::clickhouse::Client;
 
 use crate::commands::status::time;
+use crate::out::{safe, say};
 use crate::paint;
 
 /// Counts of the ledger, over everything.
@@ -86,13 +87,13 @@ impl Screen {
     /// Draws a picture over the last one; elsewhere than on a terminal one line.
     pub(crate) fn draw(&mut self, picture: &Picture) {
         if !self.is_live() {
-            println!("{}", one_line(picture));
+            say!("{}", one_line(picture));
             return;
         }
         let text = render(picture);
         // A screen that can't be cleared is drawn below the last picture.
         let _ = self.term.clear_last_lines(self.drawn);
-        let _ = self.term.write_line(&text);
+        let _ = self.term.write_line(&safe(&text));
         self.drawn = text.lines().count();
     }
 }

@@ -6,7 +6,7 @@
 //! Not here: what is done with them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -217,12 +217,18 @@ fn is_passing(error: &KafkaError) -> bool {
     )
 }
 
+/// How long an id that the registry doesn't know is taken for one that it will know: the writer has registered it before, so
+/// the registry that is asked may only be behind.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// Unknown ids of which it is remembered since when they are; with more the oldest has had its time.
+const UNKNOWN_MAX: usize = 64;
+
 /// Why a message wasn't decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undecoded {
     /// It never will be.
     Poisoned(String),
-    /// The registry can't be asked now.
+    /// The registry can't be asked now, or doesn't know the schema yet.
     NotYet(String),
 }
 
@@ -231,6 +237,9 @@ pub struct Decoder<T> {
     registry: Registry,
     reader: Reader<T>,
     schemas: BTreeMap<u32, String>,
+    /// Ids that the registry doesn't know, since when.
+    unknown: BTreeMap<u32, Instant>,
+    grace: Duration,
 }
 
 impl<T: DeserializeOwned> Decoder<T> {
@@ -240,7 +249,25 @@ impl<T: DeserializeOwned> Decoder<T> {
     /// When `schema` is none, which is a bug.
     pub fn new(registry: Registry, schema: &str) -> Result<Decoder<T>, Error> {
         let reader = Reader::new(schema).map_err(|error| Error::Stopped(error.to_string()))?;
-        Ok(Decoder { registry, reader, schemas: BTreeMap::new() })
+        Ok(Decoder { registry, reader, schemas: BTreeMap::new(), unknown: BTreeMap::new(), grace: GRACE })
+    }
+
+    /// Gives ids that the registry doesn't know another time than [`GRACE`].
+    pub fn set_grace(&mut self, grace: Duration) {
+        self.grace = grace;
+    }
+
+    /// What it means that the registry doesn't know `id`.
+    fn unknown(&mut self, id: u32) -> Undecoded {
+        let since = *self.unknown.entry(id).or_insert_with(Instant::now);
+        if since.elapsed() < self.grace {
+            return Undecoded::NotYet(format!("it doesn't know schema {id} yet"));
+        }
+        while self.unknown.len() > UNKNOWN_MAX {
+            let oldest = self.unknown.iter().min_by_key(|(_, since)| **since).map(|(id, _)| *id);
+            oldest.and_then(|oldest| self.unknown.remove(&oldest));
+        }
+        Undecoded::Poisoned(format!("the registry has no schema {id}"))
     }
 
     /// Decodes a message's value.
@@ -253,15 +280,58 @@ impl<T: DeserializeOwned> Decoder<T> {
             let text = match self.registry.by_id(id).await {
                 Lookup::Found(schema) => schema.text,
                 Lookup::Unavailable(why) | Lookup::Refused(why) => return Err(Undecoded::NotYet(why)),
-                Lookup::Unknown => return Err(Undecoded::Poisoned(format!("the registry has no schema {id}"))),
+                Lookup::Unknown => return Err(self.unknown(id)),
                 Lookup::Unusable(why) => return Err(Undecoded::Poisoned(why)),
             };
             if self.schemas.len() >= SCHEMAS_MAX {
                 self.schemas.clear();
             }
+            self.unknown.remove(&id);
             self.schemas.insert(id, text);
         }
         let writer = self.schemas.get(&id).map(String::as_str).unwrap_or_default();
         self.reader.read(value, writer).map_err(|error| Undecoded::Poisoned(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use weir_schemas::registry::Settings;
+    use weir_sinks::kafka::alert::SCHEMA;
+    use weir_sinks::kafka::read::Alert;
+
+    use super::*;
+
+    /// A registry that knows no schema.
+    fn knows_nothing() -> Registry {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let body = r#"{"error_code": 40403, "message": "Schema not found"}"#;
+                let head = format!("HTTP/1.1 404 X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let _ = stream.read(&mut [0; 4_096]);
+                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        Registry::new(Settings::new(url)).expect("settings")
+    }
+
+    #[test]
+    fn a_schema_that_the_registry_does_not_know_yet_is_waited_for_and_not_skipped() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let grace = Duration::from_millis(300);
+        let mut decoder: Decoder<Alert> = Decoder::new(knows_nothing(), SCHEMA).expect("our own schema");
+        decoder.set_grace(grace);
+        let message = [0, 0, 0, 0, 9, 2];
+        let began = Instant::now();
+        let first = runtime.block_on(decoder.decode(&message));
+        assert_eq!(first, Err(Undecoded::NotYet("it doesn't know schema 9 yet".to_owned())));
+        std::thread::sleep(grace.saturating_sub(began.elapsed()) + Duration::from_millis(50));
+        let then = runtime.block_on(decoder.decode(&message));
+        assert_eq!(then, Err(Undecoded::Poisoned("the registry has no schema 9".to_owned())));
     }
 }

@@ -19,7 +19,7 @@ use weir_sinks::kafka::read::Alert;
 use weir_sinks::kafka::{Cleanup, alert, create_topic};
 use weir_sinks::notify::{Email, EmailSettings, NotTaken, Protection, Webhook, WebhookFormat};
 
-use super::follow::{Decoder, Polled, Record, Topic};
+use super::follow::{Decoder, GRACE, Polled, Record, Topic};
 use super::patience::{Decoded, Patience};
 use super::teller::Teller;
 use crate::config::Pipeline;
@@ -86,7 +86,10 @@ pub fn send(pipeline: &Pipeline, name: &str, sending: &Sending) -> Result<Sent, 
         kept: BTreeMap::new(),
         sent: Sent::default(),
     };
+    // What was decided in an earlier run isn't waited for again.
+    running.decode_alert.set_grace(Duration::ZERO);
     running.begin()?;
+    running.decode_alert.set_grace(GRACE);
     running.run()?;
     Ok(running.sent)
 }

@@ -254,6 +254,9 @@ fn make_absolute(pipeline: &mut Pipeline, folder: &Path) {
     for file in [&mut pipeline.registry.ca_file, &mut pipeline.clickhouse.ca_file].into_iter().flatten() {
         *file = folder.join(&*file);
     }
+    if let Some(file) = &mut pipeline.lineage.file {
+        *file = folder.join(&*file);
+    }
     for source in pipeline.sources.values_mut() {
         if let Some(file) = &mut source.schema_file {
             *file = folder.join(&*file);
@@ -344,6 +347,20 @@ event_time = "occurred_at"
         }
         let twice = check(&GOOD.replace("[\"events\"]", "[\"events\", \"events\"]")).unwrap_err();
         assert!(twice.contains("`events` is read by source `events` already"), "{twice}");
+    }
+
+    #[test]
+    fn credentials_that_clash_and_certificates_that_cant_be_read_name_their_line() {
+        let user_and_token = "password = \"${SECRET}\"\nuser = \"ada\"\ntoken = \"t\"\nca_file = \"absent.pem\"";
+        let message = check(&GOOD.replace("password = \"${SECRET}\"", user_and_token)).unwrap_err();
+        assert!(message.contains("p.toml:10:1: both a `user` and a `token`"), "{message}");
+        assert!(message.contains("p.toml:11:1: /srv/shop/absent.pem: No such file"), "{message}");
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "no certificate").unwrap();
+        let ca_file = format!("url = \"http://127.0.0.1:8123\"\nca_file = {:?}", file.path());
+        let message = check(&GOOD.replace("url = \"http://127.0.0.1:8123\"", &ca_file)).unwrap_err();
+        assert!(message.contains("p.toml:11:1: ") && message.contains("no certificate in it"), "{message}");
     }
 
     #[test]

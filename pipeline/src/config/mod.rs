@@ -65,7 +65,7 @@ pub struct Pipeline {
     /// Detectors, the alert topics, owners, routes and suppressions.
     #[serde(default)]
     pub alerts: Alerts,
-    /// How long it is known what epochs took.
+    /// How long it is known what epochs took, and who is told of lineage.
     #[serde(default)]
     pub lineage: lineage::Lineage,
     /// What `weir alerts send` sends alerts with, by name.
@@ -99,7 +99,8 @@ pub struct Registry {
     pub token: Option<String>,
     /// A PEM file of certificate authorities to trust besides the system's.
     pub ca_file: Option<PathBuf>,
-    /// How long an id that the registry doesn't know may be too young, before its records are refused.
+    /// How long an id that the registry doesn't know may be too young, before its records are refused. A partition that
+    /// has waited for so long in vain waits for no other unknown id during the four periods that follow.
     #[serde(default = "default_grace_ms")]
     pub grace_ms: u64,
 }

@@ -55,6 +55,7 @@ fn uses<'a>(pipeline: &'a Pipeline, control: &'a str) -> Vec<(&'a str, Use<'a>)>
         (vec!["alerts", "topic"], alerts.topic.as_deref(), "the topic of alerts"),
         (vec!["alerts", "current_topic"], alerts.current_topic.as_deref(), "the topic of the alerts' newest steps"),
         (vec!["alerts", "control_topic"], Some(control), "the alerts' control topic"),
+        (vec!["lineage", "topic"], pipeline.lineage.topic.as_deref(), "the topic of lineage"),
     ];
     for (path, topic, what) in written {
         uses.extend(topic.map(|topic| (topic, Use { path, what: what.to_owned() })));

@@ -17,11 +17,12 @@ pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem>
     names(source, pipeline, &mut problems);
     super::judge::check(source, pipeline, &mut problems);
     references(source, pipeline, &mut problems);
+    connections(source, pipeline, &mut problems);
     quality::validate(source, &pipeline.quality, &mut problems);
     super::plan::validate(source, pipeline, &mut problems);
     super::alerts::validate(source, pipeline, &mut problems);
     topics::check(source, pipeline, &mut problems);
-    super::lineage::validate(source, &pipeline.lineage, &mut problems);
+    super::lineage::validate(source, pipeline, &mut problems);
     problems
 }
 
@@ -76,6 +77,37 @@ fn bounds(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>)
                 "write 0 ≤ resolve_below ≤ open_at ≤ 1",
             ));
         }
+    }
+}
+
+/// What stands in the way of a connection before anybody is asked.
+fn connections(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>) {
+    let registry = &pipeline.registry;
+    if registry.user.is_some() && registry.token.is_some() {
+        problems.push(source.problem(
+            &["registry", "token"],
+            "both a `user` and a `token` are given for the registry",
+            "leave one of them out: a user has a password, a token stands for itself",
+        ));
+    }
+    for (section, file) in [("registry", &registry.ca_file), ("clickhouse", &pipeline.clickhouse.ca_file)] {
+        let Some(file) = file else { continue };
+        if let Err(error) = std::fs::read(file).map_err(|error| error.to_string()).and_then(|pem| certificates(&pem)) {
+            problems.push(source.problem(
+                &[section, "ca_file"],
+                format!("{}: {error}", file.display()),
+                "give a readable file of certificates in PEM; a relative path starts at the pipeline file's folder",
+            ));
+        }
+    }
+}
+
+/// Whether there is a certificate in a PEM file; what is in it, the client looks at.
+fn certificates(pem: &[u8]) -> Result<(), String> {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    match pem.windows(BEGIN.len()).any(|window| window == BEGIN) {
+        true => Ok(()),
+        false => Err("there is no certificate in it".to_owned()),
     }
 }
 

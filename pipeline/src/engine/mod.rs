@@ -23,7 +23,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use plan::{Destination, OpenSource, Plan, PrepareSource, Prepared, Resume, Running, SourcePlan, Summary};
+pub use plan::{
+    Destination, OpenSource, Plan, PrepareSource, Prepared, Reporter, Resume, Running, SourcePlan, Summary,
+};
 use timely::WorkerConfig;
 use tokio::task::JoinSet;
 use weir_operators::account::TopicNames;
@@ -38,6 +40,7 @@ use crate::epochs::{self, Decision, Epochs, Facts, Why};
 use crate::error::Error;
 use crate::gather::{Gathered, Route};
 use crate::http::{self, Pages};
+use crate::lineage::openlineage::{Emitter, Ended};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::recovery::{self, Recovered};
@@ -64,7 +67,14 @@ pub fn execute(plan: Plan, running: &Running) -> Result<Summary, Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::Worker { detail: format!("threads for delivery: {error}") })?;
-    let result = Engine::start(plan, running, &runtime).and_then(|engine| engine.run(running, &runtime));
+    let result = Engine::start(plan, running, &runtime).and_then(|mut engine| {
+        let emitter = engine.emitter.take();
+        let result = engine.run(running, &runtime);
+        if let Some(emitter) = emitter {
+            emitter.end(Ended::of(&result, running.until_end, running.stop.load(Ordering::Acquire)));
+        }
+        result
+    });
     // Reads of the outbox that a failure interrupted must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -102,6 +112,7 @@ struct Engine {
     workers: timely::communication::WorkerGuards<()>,
     lanes: JoinSet<Result<(), Error>>,
     attendants: Attendants,
+    emitter: Option<Emitter>,
 }
 
 /// What the threads share.
@@ -247,6 +258,10 @@ impl Engine {
         let (sources, attended) = core.sources(std::mem::take(&mut plan.sources), &recovered)?;
         let positions = Positions::new(recovered.positions.clone());
         let pages = Arc::new(core.pages(&plan, names.clone(), &lanes));
+        if let Some(watch) = &running.watch {
+            let pages = pages.clone();
+            watch(Arc::new(move || (pages.status)()));
+        }
         let workforce = Arc::new(core.workforce(&plan, sources, &recovered));
         let committer = core.committer(&mut plan, names, recovered, positions.clone());
         let attendants = Attendants::start(attended, &positions, &core)?;
@@ -269,7 +284,8 @@ impl Engine {
             runtime.spawn(http::serve(listener, pages.clone()));
         }
         let (epoch, outbox_bytes) = (plan.epoch, plan.outbox_bytes);
-        Ok(Engine { first, epoch, outbox_bytes, core, pages, committer, workers, lanes: tasks, attendants })
+        let emitter = plan.emission.map(|emission| emission.start(&core.metrics, core.clock.clone()));
+        Ok(Engine { first, epoch, outbox_bytes, core, pages, committer, workers, lanes: tasks, attendants, emitter })
     }
 
     /// Opens epochs until the last one is committed, then sees everybody off.
@@ -323,6 +339,7 @@ impl Engine {
                 is_due: opened_at.elapsed() >= self.epoch,
                 is_outbox_full: self.core.outbox.waiting_in_all().bytes >= self.outbox_bytes,
                 are_sources_ended: running.until_end && self.core.shares.iter().all(|shares| shares.are_ended()),
+                is_behind: self.core.epochs.is_behind(),
                 is_stopping: running.stop.load(Ordering::Acquire),
             };
             let decision = clock.decide(facts);

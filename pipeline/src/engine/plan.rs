@@ -16,10 +16,14 @@ use crate::dataflow::SourceGraph;
 use crate::deliver::LaneKind;
 use crate::error::Error;
 use crate::lineage::PipelineVersion;
+use crate::lineage::openlineage::Emission;
 use crate::progress::Watched;
 use crate::recovery::Fingerprint;
 use crate::samples::Samples;
+use crate::slice::Slice;
+use crate::source::pace::Pace;
 use crate::source::{Attend, PartitionPosition, Source};
+use crate::status::Status;
 
 /// A pipeline, with everything decided before a thread starts.
 pub struct Plan {
@@ -51,6 +55,8 @@ pub struct Plan {
     pub watched: Vec<Watched>,
     /// What alerts show of their records.
     pub samples: Samples,
+    /// What is told of the run to receivers of lineage, if there are any.
+    pub emission: Option<Emission>,
 }
 
 /// A source, and what follows it.
@@ -110,11 +116,23 @@ pub struct Destination {
     pub kind: LaneKind,
 }
 
+/// Tells the status of a run, whenever it is asked.
+pub type Reporter = Arc<dyn Fn() -> Status + Send + Sync>;
+
+/// Is handed a run's [`Reporter`].
+pub type Watch = Arc<dyn Fn(Reporter) + Send + Sync>;
+
 /// How a pipeline is run.
 #[derive(Clone, Default)]
 pub struct Running {
     /// Read to the ends that the logs have at start, close every window, and end. Another run may go on from there.
     pub until_end: bool,
+    /// Read this of the log and no more. It ends as `until_end` does.
+    pub slice: Option<Arc<Slice>>,
+    /// How fast it reads; absent, as fast as it can.
+    pub pace: Option<Arc<Pace>>,
+    /// Is handed what tells the run's status, once, when it begins.
+    pub watch: Option<Watch>,
     /// Set by whoever wants it to stop.
     pub stop: Arc<AtomicBool>,
     /// Wall time.

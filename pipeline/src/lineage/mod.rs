@@ -5,12 +5,13 @@
 //! pipeline (`weir_versions`) is a hash of everything that decides results. From both, [`explain`] finds the records of a
 //! row again.
 //!
-//! Invariants: rows of lineage belong to their epoch's commit and leave through the outbox as all others do; every event that was in
-//! time lies within the span of its epoch's row.
+//! Invariants: rows of lineage belong to their epoch's commit and leave through the outbox as all others do; every
+//! event that was in time lies within the span of its epoch's row.
 //!
 //! Not here: the watermark's marks, which a replay starts from (`recovery`).
 
 pub mod explain;
+pub mod openlineage;
 mod versions;
 
 use std::sync::Arc;

@@ -94,8 +94,8 @@ impl Sampling<'_> {
             let mut has_moved = false;
             for (at, one) in reading.iter_mut().enumerate().filter(|(_, one)| one.next < one.end) {
                 let fetched = fetcher.fetch(at);
-                if let Some(failure) = fetched.failure {
-                    return Err(self.unreadable(&failure));
+                if let Some(trouble) = fetched.trouble.filter(|trouble| !trouble.passes()) {
+                    return Err(self.unreadable(&trouble.detail));
                 }
                 has_moved |= !fetched.messages.is_empty();
                 let messages: Vec<Message> =

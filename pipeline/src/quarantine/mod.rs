@@ -11,6 +11,7 @@
 //! Not here: whether a fix has been made. What is still wrong is refused again, at its place in the retry topic.
 
 mod audit;
+mod decoded;
 
 use std::time::Duration;
 
@@ -21,10 +22,11 @@ use weir_schemas::tables::QUARANTINE;
 use weir_schemas::time::Epoch;
 use weir_sinks::clickhouse::{Client, literal};
 use weir_sinks::kafka::retry::{Refused, encode};
-use weir_sinks::kafka::{TopicSettings, TopicSink};
+use weir_sinks::kafka::{TAIL_MESSAGES, TopicSettings, TopicSink};
 use weir_sinks::{Deliver, Delivery};
 
 pub use audit::{Audit, Status};
+pub use decoded::decode;
 
 use crate::config::Pipeline;
 use crate::connect;
@@ -116,6 +118,7 @@ pub async fn send(
         transactional_id: format!("{}/{topic}", pipeline.name),
         partitions: 1,
         topic_settings: Default::default(),
+        tail_messages: TAIL_MESSAGES,
         within_transaction: || crash::pass(CrashPoint::WithinTransaction),
     };
     let mut sink = TopicSink::new(settings);

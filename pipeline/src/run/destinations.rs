@@ -7,7 +7,7 @@ use weir_schemas::registry::Registry;
 use weir_schemas::rows::Table;
 use weir_schemas::tables;
 use weir_sinks::clickhouse::{Client, Layout, TableEncoder, TableSink};
-use weir_sinks::kafka::{AlertEncoder, QuarantineEncoder, TopicSettings, TopicSink, alert};
+use weir_sinks::kafka::{AlertEncoder, QuarantineEncoder, TAIL_MESSAGES, TopicSettings, TopicSink, alert};
 use weir_sinks::{Deliver, Encode};
 
 use crate::alerts;
@@ -47,6 +47,7 @@ pub(super) async fn topics_of(pipeline: &Pipeline, registry: &Registry) -> Resul
             transactional_id: format!("{}/{topic}", pipeline.name),
             partitions: TOPIC_PARTITIONS,
             topic_settings: Default::default(),
+            tail_messages: TAIL_MESSAGES,
             within_transaction: || crash::pass(CrashPoint::WithinTransaction),
         };
         destinations.push(Destination {

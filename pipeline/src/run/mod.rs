@@ -28,12 +28,13 @@ use crate::custom::OperatorRegistry;
 use crate::engine::{Plan, Running, SourcePlan, Summary, execute};
 use crate::error::Error;
 use crate::lineage;
+use crate::lineage::openlineage::{self, Emission, Graph, Uses, targets_of};
 use crate::progress::Watched;
 use crate::readers::{self, Readers};
 use crate::recovery;
 use destinations::{tables_of, topics_of};
 use fingerprint::fingerprint;
-use operators::describe;
+use operators::{Described, describe};
 use sources::{graph_of, opener, samples_of, schema_news, unreadable};
 use tables::layout_of;
 
@@ -79,7 +80,7 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
             topics: config.all_topics(),
             retry_topic: config.retry_topic.clone(),
             prepare: opener(pipeline, config, source, schemas.clone(), news, running)?,
-            graph: graph_of(pipeline, config, source, &bound, &custom),
+            graph: graph_of(pipeline, config, source, &bound, &custom, running.slice.as_deref()),
         });
     }
     let plan = Plan {
@@ -97,6 +98,7 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
         destinations,
         watched: watched(pipeline, &bound)?,
         samples: samples_of(pipeline, &bound, schemas, running),
+        emission: emission(pipeline, &bound, &layout, &custom)?,
     };
     execute(plan, running)
 }
@@ -107,6 +109,35 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
 /// [`Error::Config`] with every custom operator that isn't known or refuses its settings.
 pub fn layout(file: &str, pipeline: &Pipeline, bound: &Bound, operators: &OperatorRegistry) -> Result<Layout, Error> {
     Ok(layout_of(pipeline, bound, &describe(file, pipeline, bound, operators)?))
+}
+
+/// What the pipeline reads and writes, as OpenLineage tells it.
+///
+/// # Errors
+/// As [`layout`].
+pub fn graph(file: &str, pipeline: &Pipeline, bound: &Bound, operators: &OperatorRegistry) -> Result<Graph, Error> {
+    let custom = describe(file, pipeline, bound, operators)?;
+    let layout = layout_of(pipeline, bound, &custom);
+    Ok(graph_with(pipeline, bound, &layout, &custom))
+}
+
+fn graph_with(pipeline: &Pipeline, bound: &Bound, layout: &Layout, custom: &[Described]) -> Graph {
+    let operators: Vec<Uses<'_>> =
+        custom.iter().map(|of| Uses { name: &of.name, source: &of.source, tables: &of.operator.tables }).collect();
+    openlineage::graph_of(pipeline, bound, layout, &operators)
+}
+
+/// What is told of a run, where the file names somebody to tell.
+fn emission(
+    pipeline: &Pipeline,
+    bound: &Bound,
+    layout: &Layout,
+    custom: &[Described],
+) -> Result<Option<Emission>, Error> {
+    let targets = targets_of(pipeline)?;
+    let every = Duration::from_millis(pipeline.lineage.every_ms);
+    let graph = || graph_with(pipeline, bound, layout, custom);
+    Ok((!targets.is_empty()).then(|| Emission { graph: graph(), every, targets }))
 }
 
 /// Whether the pipeline may go on from the state that it has; nothing is changed.

@@ -9,7 +9,7 @@ use weir_operators::account::TopicNames;
 use weir_operators::deduplicate::Deduplication;
 use weir_operators::detect::{SenderColumns, Thresholds};
 use weir_operators::judge::{Court, Names, Telling};
-use weir_operators::maintain::Keeping;
+use weir_operators::maintain::{CLOSING_BYTES, Keeping};
 use weir_operators::profile::{self, Layout};
 use weir_operators::rule::Basis;
 use weir_schemas::place::TopicId;
@@ -34,13 +34,15 @@ use crate::problem::Problem;
 use crate::readers::{self, KeptReader};
 use crate::recovery;
 use crate::samples::{Sampled, Samples};
+use crate::slice::Slice;
 use crate::source::Source;
-use crate::source::attend::{Attendant, News};
+use crate::source::attend::{Attendant, Forget, News};
 use crate::source::describe::Topic;
 use crate::source::fetch::{Assigned, Fetcher, consumer_config};
 use crate::source::open::{self, Start, unreachable_broker};
+use crate::source::pace::Paced;
 use crate::source::retry::Retries;
-use crate::source::stream::{self, StreamSource};
+use crate::source::stream::{self, Paces, StreamSource};
 
 /// The versions of a source's subject whose records it would refuse. A start goes on in any case, as a running pipeline
 /// would: each record is judged by itself.
@@ -88,6 +90,7 @@ pub(super) fn opener(
     let base = connect::kafka(pipeline);
     let group = format!("weir-{}-{}", pipeline.name, source.name);
     let (brokers, until_end, clock) = (pipeline.kafka.brokers.clone(), running.until_end, running.clock.clone());
+    let (slice, pace) = (running.slice.clone(), running.pace.clone());
     let start = Start::parse(&config.start).ok_or_else(|| {
         Error::Config(vec![Problem::of_file(
             "the pipeline file",
@@ -96,8 +99,9 @@ pub(super) fn opener(
         )])
     })?;
     let names = config.all_topics();
-    // Half of what may be in flight may wait in librdkafka's queues besides, shared by the workers.
-    let queue_bytes = pipeline.in_flight_bytes / 2 / pipeline.workers.max(1) as u64;
+    // Half of what may be in flight may wait in librdkafka's queues besides, in equal parts for the sources; as much again
+    // may be fetched from them and not be taken yet.
+    let queues_bytes = pipeline.in_flight_bytes / 2 / pipeline.sources.len().max(1) as u64;
     let plan = stream::Plan {
         name: source.name.clone(),
         contract: source.contract.clone(),
@@ -109,6 +113,7 @@ pub(super) fn opener(
         last_record_at_ms: AtomicI64::new(clock.now_ms()),
         told: EventTime::MIN,
         retries: None,
+        paces: Paces::default(),
     };
     let (retry_topic, retained) = (config.retry_topic.clone(), span(config.retained_ms()));
     Ok(Box::new(move |resume: Resume| {
@@ -127,15 +132,19 @@ pub(super) fn opener(
         let mut resumes = open::open(&consumer, &brokers, &own, &committed, start, until_end)?;
         // What was retried before the first start counts, wherever the source itself begins.
         resumes.extend(open::open(&consumer, &brokers, &retry, &committed, Start::Earliest, until_end)?);
+        if let Some(slice) = &slice {
+            resumes = open::narrow(resumes, &committed, slice)?;
+        }
         for of in &resumes {
             let (topic, number) = (of.partition.topic.0, of.partition.number);
             recovery::forget_marks(&resume.store, topic, number, of.log_begins_at)?;
         }
         let attend = Attendant::new(&consumer_config(&base, &group, 0), &plan.name, described, news)
-            .map_err(|error| unreachable_broker(&brokers, error))?;
-        // So that the clock carries the watermark on, should nothing come any more.
+            .map_err(|error| unreachable_broker(&brokers, error))?
+            .forgetting(forget_marks(&resume));
         let own = resumes.iter().filter(|of| retry_topic.as_ref() != Some(&of.topic));
-        let greatest = own.map(|of| of.watermark.0).max().unwrap_or(i64::MIN);
+        let greatest = carried_from(own.map(|of| of.watermark), resume.told);
+        let queue_bytes = queues_bytes / resumes.len().max(1) as u64;
         let lateness = plan.contract.bounds.allowed_lateness;
         let at_start = kept::Start { told: resume.told, lateness, retained };
         let kept_from = kept::retain(&resume.store, &plan.name, at_start)?;
@@ -146,7 +155,7 @@ pub(super) fn opener(
             retained,
             store: resume.store.clone(),
         });
-        let greatest = AtomicI64::new(greatest);
+        let greatest = AtomicI64::new(greatest.0);
         let plan = Arc::new(stream::Plan { told: resume.told, greatest, retries, ..plan });
         let open: OpenSource = Arc::new(move |worker: usize, peers: usize| {
             let share = open::share(&resumes, worker, peers);
@@ -157,10 +166,29 @@ pub(super) fn opener(
             let config = consumer_config(&base, &group, queue_bytes);
             let fetcher = Fetcher::new(&config, &assigned).map_err(|error| unreachable_broker(&brokers, error))?;
             let source = StreamSource::new(plan.clone(), schemas.clone(), fetcher, share, clock.now_ms());
-            Ok(Box::new(source) as Box<dyn Source>)
+            Ok(match &pace {
+                Some(pace) => Box::new(Paced::new(Box::new(source), pace.clone())) as Box<dyn Source>,
+                None => Box::new(source),
+            })
         });
         Ok(Prepared { open, attend: Some(Box::new(attend)) })
     }))
+}
+
+/// From where the clock carries the watermark on, should nothing come any more: from the greatest mark of the partitions, or
+/// from what the stream was told, where the clock had carried it beyond them already. Else each restart would make the last
+/// windows wait once more for as long as the log had been silent.
+fn carried_from(marks: impl Iterator<Item = EventTime>, told: EventTime) -> EventTime {
+    marks.max().unwrap_or(EventTime::MIN).max(told)
+}
+
+/// Lets go of the marks of what the log has forgotten.
+fn forget_marks(resume: &Resume) -> Forget {
+    let (topics, store) = (resume.topics.clone(), resume.store.clone());
+    Box::new(move |topic, partition, log_begins_at| match number_of(&topics, topic) {
+        Some(number) => recovery::forget_marks(&store, number.0, partition, log_begins_at),
+        None => Ok(()),
+    })
 }
 
 /// Holds the topics to the ids that the state has of them, and keeps the ids of those that it hasn't read yet.
@@ -190,6 +218,7 @@ pub(super) fn graph_of(
     source: &BoundSource,
     bound: &Bound,
     custom: &[Described],
+    slice: Option<&Slice>,
 ) -> Box<dyn FnOnce(Vec<TopicNames>) -> SourceGraph> {
     let index = |field: &Option<String>| field.as_deref().and_then(|field| column_of(&source.columns, field));
     let allowed_lateness = span(config.allowed_lateness_ms);
@@ -199,6 +228,7 @@ pub(super) fn graph_of(
         allowed_lateness,
         retained,
         memory_bytes: 0,
+        closing_bytes: CLOSING_BYTES,
     };
     let sender = SenderColumns {
         tenant,
@@ -215,6 +245,7 @@ pub(super) fn graph_of(
         tenant,
         id: index(&config.event_id),
         lateness: allowed_lateness,
+        within: slice.map(|slice| (slice.from, slice.to)),
         deduplicate: index(&config.event_id).map(|id| {
             let horizon = span(config.dedup_horizon_ms);
             (id, Deduplication { tenant, allowed_lateness, horizon, retained, memory_bytes: 0 })
@@ -321,4 +352,17 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
 /// A column's index in a batch of events.
 fn column_of(columns: &[Column], field: &str) -> Option<usize> {
     columns.iter().position(|column| column.name == field).map(|at| at + system::COUNT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_in_a_silence_goes_on_from_where_the_clock_had_carried_the_watermark() {
+        let marks = [EventTime(500), EventTime::MIN, EventTime(700)];
+        assert_eq!(carried_from(marks.into_iter(), EventTime(300)), EventTime(700));
+        assert_eq!(carried_from(marks.into_iter(), EventTime(9_000)), EventTime(9_000), "it was carried beyond them");
+        assert_eq!(carried_from(std::iter::empty(), EventTime::MIN), EventTime::MIN);
+    }
 }

@@ -19,7 +19,7 @@ use crate::config::Pipeline;
 pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]) -> Layout {
     let mut plain =
         vec![tables::progress(), tables::partitions(), tables::judgements(), tables::quarantine(None), ledger_table()];
-    plain.extend([tables::epochs(Some(pipeline.lineage.keep_epochs_days)), tables::versions()]);
+    plain.extend([tables::epochs(Some(pipeline.lineage.keep_epochs_days)), tables::versions(), tables::swaps()]);
     if pipeline.alerts.has_detector() {
         plain.extend([tables::alerts(), tables::alerts_history(), tables::acknowledgements()]);
     }

@@ -328,6 +328,11 @@ impl Sampled {
     }
 }
 
+/// The one event of `batch` as JSON for people: the fields of `first` first, sensitive ones masked, cut short, bounded.
+pub(crate) fn event_text(batch: &RecordBatch, first: &[&String], sensitive: &[String]) -> String {
+    render::event(batch, first, |path| is_sensitive(sensitive, path))
+}
+
 /// The tables whose rows say which samples they want.
 pub fn wants_samples(table: &str) -> bool {
     table == tables::ALERTS || table == tables::ALERTS_HISTORY

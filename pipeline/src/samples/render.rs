@@ -40,15 +40,16 @@ pub(super) fn event(batch: &RecordBatch, order: &[&String], is_sensitive: impl F
         } else {
             value(column, 0, &|key| is_sensitive(&format!("{name}['{key}']")))
         };
-        if text.len() + name.len() + value.len() > SAMPLE_BYTES {
+        let separator = if text.len() > 1 { "," } else { "" };
+        let entry = format!("{separator}{}:{value}", quoted(name));
+        if text.len() + entry.len() > SAMPLE_BYTES {
             left_out += 1;
             continue;
         }
-        let separator = if text.len() > 1 { "," } else { "" };
-        // Writing to a string can't fail.
-        let _ = write!(text, "{separator}{}:{value}", quoted(name));
+        text.push_str(&entry);
     }
     if left_out > 0 {
+        // Writing to a string can't fail.
         let _ = write!(text, ",\"…\":\"{left_out} more fields\"");
     }
     text.push('}');
@@ -195,7 +196,7 @@ mod tests {
         });
         let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
         let text = event(&batch, &[], |_| false);
-        assert!(text.len() < SAMPLE_BYTES + 50 && text.ends_with(r#""…":"42 more fields"}"#), "{text}");
+        assert!(text.len() < SAMPLE_BYTES + 50 && text.ends_with(r#""…":"41 more fields"}"#), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!   restart goes on from the state. The group has no members, since partitions are assigned by Weir.
 //! - The topics are looked at now and then: partitions that were added wait for a restart, which people are told; a
 //!   topic that was made anew stops the pipeline.
+//! - What the state keeps of the log for replays is let go of where the log has forgotten it, about once an hour.
 //!
 //! Invariant: what the group is told was committed in the state before.
 //!
@@ -35,6 +36,12 @@ const LOOK_WITHIN: Duration = Duration::from_millis(50);
 /// After how long unchanged positions are told again: a cluster forgets a group that is silent for days.
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(3_600);
 
+/// How often it is asked where the logs begin now.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Lets go of what is kept of a partition, by its topic, before the first offset that its log still has.
+pub type Forget = Box<dyn FnMut(&str, i32, i64) -> Result<(), Error> + Send>;
+
 /// What else people should know of a source, asked whenever its log is looked at. It may wait for a few seconds.
 pub type News = Box<dyn FnMut() -> Vec<String> + Send>;
 
@@ -52,6 +59,9 @@ pub struct Attendant {
     trouble: Option<Trouble>,
     news: News,
     notes: Vec<String>,
+    forget: Forget,
+    forgot_at: Instant,
+    forgets_every: Duration,
 }
 
 /// Tellings that have failed, one after the other.
@@ -91,7 +101,30 @@ impl Attendant {
             trouble: None,
             news,
             notes: Vec::new(),
+            forget: Box::new(|_, _, _| Ok(())),
+            forgot_at: Instant::now(),
+            forgets_every: FORGET_EVERY,
         })
+    }
+
+    /// The same, with what to let go of when the log has forgotten it.
+    #[must_use]
+    pub fn forgetting(mut self, forget: Forget) -> Attendant {
+        self.forget = forget;
+        self
+    }
+
+    /// Lets go of what lies before the logs' beginnings. A cluster that doesn't answer is asked an hour later.
+    fn forget(&mut self) -> Result<(), Error> {
+        self.forgot_at = Instant::now();
+        for topic in &self.topics {
+            for &partition in &topic.partitions {
+                if let Ok((low, _)) = self.consumer.fetch_watermarks(&topic.name, partition, ANSWER_WITHIN) {
+                    (self.forget)(&topic.name, partition, low)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Commits offsets to the group and waits for the answer; `None` when it was time to leave before there was one.
@@ -182,6 +215,9 @@ impl Attend for Attendant {
             }
             notes.extend(self.added(&now));
         }
+        if self.forgot_at.elapsed() >= self.forgets_every {
+            self.forget()?;
+        }
         for note in notes.iter().filter(|note| !self.notes.contains(note)) {
             tracing::warn!(source = self.source, "{note}");
         }
@@ -192,6 +228,7 @@ impl Attend for Attendant {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
     use weir_schemas::time::EventTime;
 
     use super::*;
@@ -224,6 +261,25 @@ mod tests {
         );
         drop(attendant);
         assert!(began.elapsed() < ANSWER_WITHIN, "its end waits for the answer: {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn what_the_log_has_forgotten_is_let_go_of_while_weir_runs() {
+        let cluster = MockCluster::new(1).expect("brokers");
+        cluster.create_topic("events", 2, 1).expect("a topic");
+        let attendant = attendant(&cluster.bootstrap_servers());
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut attendant = attendant.forgetting(Box::new(move |topic, partition, low| {
+            tell.send((topic.to_owned(), partition, low)).expect("somebody listens");
+            Ok(())
+        }));
+        attendant.topics = vec![Topic { name: "events".to_owned(), id: None, partitions: vec![0, 1] }];
+        attendant.look().expect("a look");
+        assert!(told.try_iter().next().is_none(), "an hour isn't over");
+        attendant.forgets_every = Duration::ZERO;
+        attendant.look().expect("a look");
+        let told: Vec<_> = told.try_iter().collect();
+        assert_eq!(told, [("events".to_owned(), 0, 0), ("events".to_owned(), 1, 0)]);
     }
 
     #[test]

@@ -14,11 +14,13 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::NonNull;
 
 use rdkafka::bindings as c;
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::hearing::{Hearing, TOLD_EVERY_MS};
+use super::trouble::{Kind, Trouble};
 
 /// Messages that one call may bring; librdkafka's queue is bounded in bytes besides.
 const MESSAGES_PER_CALL: usize = 8_192;
@@ -27,7 +29,7 @@ const MESSAGES_PER_CALL: usize = 8_192;
 pub struct Fetcher {
     queues: Vec<Queue>,
     // Dropped after the queues: they belong to it.
-    consumer: BaseConsumer<Quiet>,
+    consumer: BaseConsumer<Hearing>,
 }
 
 /// Where a partition is read from.
@@ -48,27 +50,31 @@ pub struct Fetched {
     pub messages: Vec<Message>,
     /// The end of the log at which the queue ran dry, if it did after these messages.
     pub end_offset: Option<i64>,
-    /// An error of this partition that won't go away by waiting.
-    pub failure: Option<String>,
+    /// Whether its broker doesn't answer.
+    pub is_silent: bool,
+    /// An error of this partition, behind the messages.
+    pub trouble: Option<Trouble>,
 }
 
-/// librdkafka's own log lines go through `tracing`; its statistics aren't asked for.
-struct Quiet;
-impl ClientContext for Quiet {}
-impl ConsumerContext for Quiet {}
-
-struct Queue(NonNull<c::rd_kafka_queue_t>);
+/// A partition's own queue.
+struct Queue {
+    raw: NonNull<c::rd_kafka_queue_t>,
+    topic: String,
+    partition: i32,
+}
 
 impl Drop for Queue {
     fn drop(&mut self) {
         // SAFETY: the handle came from rd_kafka_queue_get_partition and is destroyed once, before its consumer.
-        unsafe { c::rd_kafka_queue_destroy(self.0.as_ptr()) }
+        unsafe { c::rd_kafka_queue_destroy(self.raw.as_ptr()) }
     }
 }
 
 /// One message in librdkafka's memory.
 pub struct Message {
     raw: NonNull<c::rd_kafka_message_t>,
+    /// Bytes of key, value and headers.
+    size: u64,
     /// The timestamp of the record that was refused, where this is a retried one.
     kafka_time_ms: Option<i64>,
 }
@@ -85,7 +91,7 @@ impl Message {
     }
 
     /// Lets the timestamp of the record that was refused count, for a retried one.
-    pub(super) fn set_timestamp_ms(&mut self, kafka_time_ms: i64) {
+    pub(crate) fn set_timestamp_ms(&mut self, kafka_time_ms: i64) {
         self.kafka_time_ms = Some(kafka_time_ms);
     }
 
@@ -111,9 +117,20 @@ impl Message {
         unsafe { bytes(self.raw().key, self.raw().key_len) }
     }
 
-    /// Bytes of key and value.
+    /// Takes over a message of librdkafka's.
+    fn new(raw: NonNull<c::rd_kafka_message_t>) -> Message {
+        let mut message = Message { raw, size: 0, kafka_time_ms: None };
+        let mut size = message.raw().len + message.raw().key_len;
+        if message.raw().err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            message.headers(|name, value| size += name.len() + value.map_or(0, <[u8]>::len));
+        }
+        message.size = size as u64;
+        message
+    }
+
+    /// Bytes of key, value and headers.
     pub fn size(&self) -> u64 {
-        (self.raw().len + self.raw().key_len) as u64
+        self.size
     }
 
     /// Calls `each` with the name and value of every header, in order.
@@ -151,8 +168,12 @@ unsafe fn bytes<'a>(start: *const c_void, size: usize) -> Option<&'a [u8]> {
     (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast::<u8>(), size) })
 }
 
+/// The most that one fetch of a partition asks for, unless its queue is smaller: librdkafka's own default.
+const FETCH_BYTES: u64 = 1 << 20;
+
 /// The settings that reading as Weir does needs, on top of the cluster's; `queue_bytes` bounds what librdkafka holds
-/// for one partition.
+/// for one partition. A queue that has room may still be given one fetch more, so a fetch is bounded, too; a larger record
+/// comes alone.
 pub fn consumer_config(base: &ClientConfig, group: &str, queue_bytes: u64) -> ClientConfig {
     let mut config = base.clone();
     config
@@ -166,7 +187,8 @@ pub fn consumer_config(base: &ClientConfig, group: &str, queue_bytes: u64) -> Cl
         // The default of a second starves a reader whose queue was full for a moment.
         .set("fetch.queue.backoff.ms", "20")
         .set("queued.min.messages", "1000000")
-        .set("queued.max.messages.kbytes", (queue_bytes / 1024).clamp(64, 1 << 20).to_string());
+        .set("queued.max.messages.kbytes", (queue_bytes / 1024).clamp(64, 1 << 20).to_string())
+        .set("fetch.message.max.bytes", queue_bytes.clamp(64 << 10, FETCH_BYTES).to_string());
     config
 }
 
@@ -176,7 +198,9 @@ impl Fetcher {
     /// # Errors
     /// What librdkafka says of wrong settings or an unknown partition.
     pub fn new(config: &ClientConfig, assigned: &[Assigned]) -> Result<Fetcher, KafkaError> {
-        let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet)?;
+        let mut config = config.clone();
+        config.set("statistics.interval.ms", TOLD_EVERY_MS.to_string());
+        let consumer: BaseConsumer<Hearing> = config.create_with_context(Hearing::default())?;
         let mut list = TopicPartitionList::with_capacity(assigned.len());
         for part in assigned {
             list.add_partition_offset(&part.topic, part.partition, Offset::Offset(part.offset))?;
@@ -191,12 +215,12 @@ impl Fetcher {
             };
             let queue = NonNull::new(queue)
                 .ok_or_else(|| KafkaError::Subscription(format!("no queue for {}/{}", part.topic, part.partition)))?;
-            queues.push(Queue(queue));
+            queues.push(Queue { raw: queue, topic: part.topic.clone(), partition: part.partition });
         }
         consumer.assign(&list)?;
         for queue in &queues {
             // SAFETY: a null destination ends the forwarding to the consumer's common queue.
-            unsafe { c::rd_kafka_queue_forward(queue.0.as_ptr(), std::ptr::null_mut()) };
+            unsafe { c::rd_kafka_queue_forward(queue.raw.as_ptr(), std::ptr::null_mut()) };
         }
         Ok(Fetcher { queues, consumer })
     }
@@ -207,15 +231,17 @@ impl Fetcher {
         let mut pointers: Vec<*mut c::rd_kafka_message_t> = Vec::with_capacity(MESSAGES_PER_CALL);
         // SAFETY: the buffer has room for the number of pointers that is given; as many are written as are returned.
         let count = unsafe {
-            let count = c::rd_kafka_consume_batch_queue(queue.0.as_ptr(), 0, pointers.as_mut_ptr(), MESSAGES_PER_CALL);
+            let count =
+                c::rd_kafka_consume_batch_queue(queue.raw.as_ptr(), 0, pointers.as_mut_ptr(), MESSAGES_PER_CALL);
             let count = usize::try_from(count).unwrap_or(0);
             pointers.set_len(count);
             count
         };
-        let mut fetched = Fetched { messages: Vec::with_capacity(count), ..Fetched::default() };
+        let is_silent = self.consumer.context().is_silent(&queue.topic, queue.partition);
+        let mut fetched = Fetched { messages: Vec::with_capacity(count), is_silent, ..Fetched::default() };
         for pointer in pointers {
             let Some(pointer) = NonNull::new(pointer) else { continue };
-            let message = Message { raw: pointer, kafka_time_ms: None };
+            let message = Message::new(pointer);
             match message.raw().err {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
                     fetched.end_offset = None;
@@ -224,7 +250,12 @@ impl Fetcher {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => fetched.end_offset = Some(message.offset()),
                 error => {
                     let text = message.value().map(String::from_utf8_lossy).unwrap_or_default();
-                    fetched.failure = Some(format!("{}: {text}", KafkaError::MessageConsumption(error.into())));
+                    let detail = format!("{}: {text}", KafkaError::MessageConsumption(error.into()));
+                    let trouble = Trouble { kind: Kind::of(error.into()), detail };
+                    // One that stops the pipeline isn't hidden by one that passes.
+                    if fetched.trouble.as_ref().is_none_or(|known| known.kind == Kind::Passing) {
+                        fetched.trouble = Some(trouble);
+                    }
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Intake: what becomes of one run of records, all of one partition and one writer schema.
 //!
-//! Decode, judge time, apply the rules (`apply`), prove that the views can be evaluated, in this order. Each record ends in exactly one place: among the events, among
-//! the refused ones, or in a count; each is counted as consumed where it is taken, and its fate where it is decided.
+//! Decode, judge time, apply the rules (`apply`), prove that the views can be evaluated, in this order. Each record
+//! ends in exactly one place: among the events, among the refused ones, or in a count; each is counted as consumed
+//! where it is taken, and its fate where it is decided.
 //!
 //! Not here: which partition's turn it is, and where schemas come from.
 
@@ -460,7 +461,7 @@ fn text(column: Option<&ArrayRef>, row: usize) -> &[u8] {
 }
 
 /// The event times in microseconds, and which are known.
-fn event_times(column: &ArrayRef) -> Result<(Vec<EventTime>, Option<NullBuffer>), ArrowError> {
+pub(crate) fn event_times(column: &ArrayRef) -> Result<(Vec<EventTime>, Option<NullBuffer>), ArrowError> {
     use arrow_array::types::{
         TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
     };

@@ -39,15 +39,21 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct PartitionClock {
     watermark: EventTime,
-    /// Wall time of the last record, or of the start, in milliseconds.
+    /// Wall time since when nothing came, in milliseconds: of the last record, of the start, or of the last look after a gap
+    /// in which nobody looked.
     active_at_ms: i64,
-    at_end: bool,
+    /// Wall time of the last look that found nothing at the log's end; absent since there is something to read.
+    empty_at_ms: Option<i64>,
 }
+
+/// The longest time between two looks of which the second still says that nothing came in between: in a longer one the
+/// process may have been stopped, and the client with it.
+const LOOKS_WITHIN_MS: i64 = 2_000;
 
 impl PartitionClock {
     /// A clock that resumes from a mark; [`EventTime::MIN`] where there is none.
     pub fn resume(watermark: EventTime, now_ms: i64) -> PartitionClock {
-        PartitionClock { watermark, active_at_ms: now_ms, at_end: false }
+        PartitionClock { watermark, active_at_ms: now_ms, empty_at_ms: None }
     }
 
     /// The partition's own watermark.
@@ -92,17 +98,27 @@ impl PartitionClock {
     /// Records came at `now_ms`.
     pub fn active(&mut self, now_ms: i64) {
         self.active_at_ms = now_ms;
-        self.at_end = false;
+        self.empty_at_ms = None;
     }
 
-    /// The partition was read to the end that its broker knows.
-    pub fn reached_end(&mut self) {
-        self.at_end = true;
+    /// A look at `now_ms` found everything read up to the end that the broker knows.
+    pub fn found_empty(&mut self, now_ms: i64) {
+        if self.empty_at_ms.is_some_and(|before| now_ms.saturating_sub(before) > LOOKS_WITHIN_MS) {
+            self.active_at_ms = now_ms;
+        }
+        self.empty_at_ms = Some(now_ms);
     }
 
-    /// Idle by time *and* by being at its end: a slow reader is not an idle partition.
-    pub fn is_idle(&self, bounds: &Bounds, now_ms: i64) -> bool {
-        self.at_end && now_ms.saturating_sub(self.active_at_ms) >= bounds.idle_after_ms
+    /// Idle by time *and* by being at its end: a slow reader is not an idle partition, and the time in which nobody looked
+    /// doesn't count.
+    pub fn is_idle(&self, bounds: &Bounds) -> bool {
+        self.empty_at_ms.is_some_and(|at| at.saturating_sub(self.active_at_ms) >= bounds.idle_after_ms)
+    }
+
+    /// Whether it holds the watermark back at `now_ms`. An idle one does, too, where this poll hasn't looked into it: it
+    /// waits for room or for the others, and what it has to say meanwhile must not be late for that.
+    fn holds(&self, bounds: &Bounds, now_ms: i64) -> bool {
+        !self.is_idle(bounds) || self.empty_at_ms != Some(now_ms)
     }
 }
 
@@ -111,7 +127,7 @@ impl PartitionClock {
 pub struct Combined {
     /// The watermark that the stream is told; never less than `held`.
     pub watermark: EventTime,
-    /// Whether every partition is idle, or there is none.
+    /// Whether every partition is idle and was looked into just now, or there is none.
     pub idle: bool,
 }
 
@@ -126,7 +142,7 @@ pub fn combine<'a>(
     others: EventTime,
     onward: EventTime,
 ) -> Combined {
-    let least = clocks.filter(|clock| !clock.is_idle(bounds, now_ms)).map(PartitionClock::watermark).min();
+    let least = clocks.filter(|clock| clock.holds(bounds, now_ms)).map(PartitionClock::watermark).min();
     let (watermark, idle) = match least {
         Some(least) => (least, false),
         None if others == EventTime::MAX => (onward, true),
@@ -187,11 +203,29 @@ mod tests {
     #[test]
     fn only_a_partition_at_its_end_can_be_idle() {
         let mut clock = PartitionClock::resume(EventTime::MIN, 0);
-        assert!(!clock.is_idle(&BOUNDS, 10_000), "it was never read to its end");
-        clock.reached_end();
-        assert!(clock.is_idle(&BOUNDS, 500));
+        assert!(!clock.is_idle(&BOUNDS), "it was never read to its end");
+        (0..=500).step_by(100).for_each(|at| clock.found_empty(at));
+        assert!(clock.is_idle(&BOUNDS));
         clock.active(600);
-        assert!(!clock.is_idle(&BOUNDS, 10_000));
+        assert!(!clock.is_idle(&BOUNDS));
+    }
+
+    #[test]
+    fn time_in_which_nobody_looks_makes_nothing_idle_and_the_watermark_waits_for_the_next_look() {
+        let mut clock = PartitionClock::resume(ms(100), 0);
+        clock.found_empty(0);
+        clock.found_empty(LOOKS_WITHIN_MS + 1);
+        assert!(!clock.is_idle(&BOUNDS), "the process may have slept in between");
+        clock.found_empty(LOOKS_WITHIN_MS + 501);
+        assert!(clock.is_idle(&BOUNDS));
+
+        let told = |clock: &PartitionClock, now_ms| {
+            combine([clock].into_iter(), &BOUNDS, now_ms, ms(150), EventTime::MAX, ms(9_000))
+        };
+        let looked_at = LOOKS_WITHIN_MS + 501;
+        assert_eq!(told(&clock, looked_at), Combined { watermark: ms(9_000), idle: true });
+        let paused = Combined { watermark: ms(150), idle: false };
+        assert_eq!(told(&clock, looked_at + 1), paused, "nobody looked: it holds what was told");
     }
 
     #[test]
@@ -202,7 +236,7 @@ mod tests {
             combine(clocks.iter().copied(), &BOUNDS, 1_000, ms(50), others, ms(2_000))
         };
         assert_eq!(told(&[&slow, &fast], ms(700)), Combined { watermark: ms(100), idle: false });
-        slow.reached_end();
+        slow.found_empty(1_000);
         assert_eq!(told(&[&slow, &fast], ms(700)), Combined { watermark: ms(900), idle: false });
         assert_eq!(told(&[&slow], ms(700)), Combined { watermark: ms(700), idle: true });
         assert_eq!(told(&[], EventTime::MAX), Combined { watermark: ms(2_000), idle: true });

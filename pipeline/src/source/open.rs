@@ -17,6 +17,7 @@ use super::describe::{Topic, describe};
 use super::stream::Resume;
 use crate::complaints::{self, Complaints};
 use crate::error::Error;
+use crate::slice::Slice;
 
 /// How long a broker may take to answer one question at start.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -46,7 +47,8 @@ impl Start {
     }
 }
 
-/// Where every partition of `topics` is resumed, in their order. `committed` holds the positions of the state; with `until_end` the ends of now are recorded.
+/// Where every partition of `topics` is resumed, in their order. `committed` holds the positions of the state; with
+/// `until_end` the ends of now are recorded.
 ///
 /// # Errors
 /// When the broker can't be asked, a topic isn't there, or the log no longer has what the state resumes from.
@@ -85,6 +87,32 @@ pub fn open(
         }
     }
     Ok(resumes)
+}
+
+/// `resumes`, of which only what `slice` holds is read: from where it begins, or from where a run was interrupted.
+///
+/// # Errors
+/// [`Error::Log`] when the log doesn't have all of it any more.
+pub fn narrow(resumes: Vec<Resume>, committed: &[PartitionPosition], slice: &Slice) -> Result<Vec<Resume>, Error> {
+    let mut narrowed = Vec::new();
+    for resume in resumes {
+        let Some(stretch) = slice.of(&resume.topic, resume.partition.number) else { continue };
+        let is_known = |of: &PartitionPosition| of.topic == stretch.topic && of.partition == stretch.partition;
+        let offset = if committed.iter().any(is_known) { resume.offset } else { stretch.first };
+        let end = resume.end.unwrap_or(resume.offset);
+        if offset < resume.log_begins_at || stretch.next > end {
+            return Err(Error::Log {
+                place: format!("{}/{}", stretch.topic, stretch.partition),
+                detail: format!(
+                    "offsets {offset} to {} are to be read, and the log has {} to {end}",
+                    stretch.next, resume.log_begins_at
+                ),
+                remedy: "plan the run anew: what the log has forgotten can't be read from it".to_owned(),
+            });
+        }
+        narrowed.push(Resume { offset, end: Some(stretch.next), ..resume });
+    }
+    Ok(narrowed)
 }
 
 /// Whether retry topics have one partition each: what is retried is seen in one order, so that each is retried once.

@@ -138,7 +138,8 @@ impl Taken {
     }
 }
 
-fn retried_by(message: &Message) -> Result<Retried, String> {
+/// What the headers of a message of the retry topic say.
+pub(crate) fn retried_by(message: &Message) -> Result<Retried, String> {
     let mut all: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
     message.headers(|name, value| all.push((name.to_vec(), value.map(<[u8]>::to_vec))));
     Retried::of(all.iter().map(|(name, value)| (name.as_slice(), value.as_deref())))

@@ -9,7 +9,7 @@ use arrow_array::builder::{BinaryBuilder, Int32Builder, Int64Builder, UInt8Build
 use arrow_array::{ArrayRef, RecordBatch};
 use hashbrown::HashTable;
 use weir_schemas::place::Partition;
-use weir_schemas::stage::tally_schema;
+use weir_schemas::stage::{CONSUMED, tally_schema};
 use weir_schemas::time::EventTime;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -18,6 +18,8 @@ use xxhash_rust::xxh3::xxh3_64;
 pub struct TallySheet {
     table: HashTable<usize>,
     entries: Vec<Entry>,
+    /// Records that were counted as consumed since that was last asked.
+    consumed: u64,
 }
 
 struct Entry {
@@ -31,6 +33,7 @@ struct Entry {
 impl TallySheet {
     /// Counts one record of `partition` and `tenant` whose minute is that of `time`.
     pub fn count(&mut self, partition: Partition, tenant: &[u8], time: EventTime, fate: u8) {
+        self.consumed += u64::from(fate == CONSUMED);
         let minute = time.0.div_euclid(60_000_000).saturating_mul(60);
         let hash = hash_of(partition, tenant, minute, fate);
         let entries = &mut self.entries;
@@ -48,6 +51,11 @@ impl TallySheet {
             let entry = &entries[at];
             hash_of(entry.partition, &entry.tenant, entry.minute, entry.fate)
         });
+    }
+
+    /// How many records were counted as consumed since this was last asked.
+    pub fn take_consumed(&mut self) -> u64 {
+        std::mem::take(&mut self.consumed)
     }
 
     /// The counts as a batch with the columns of [`tally_schema`]; the sheet is empty afterwards.

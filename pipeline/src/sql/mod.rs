@@ -27,7 +27,7 @@ use weir_schemas::stage::Column;
 
 use crate::problem::Problem;
 
-pub use render::render;
+pub use render::{call, render, width};
 
 /// What the planner knows of a source.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use weir_operators::aggregate::Call;
 use weir_operators::view::{Output, ViewPlan, Width};
 
 /// The plan in a few aligned lines: the source and filter, the window, then each column with its type and what it holds.
@@ -17,14 +18,7 @@ pub fn render(plan: &ViewPlan) -> String {
             Output::Dimension(at) => {
                 plan.dimensions.get(at).map_or(String::new(), |dimension| dimension.value.to_string())
             }
-            Output::Measure(at) => plan.measures.get(at).map_or(String::new(), |measure| {
-                let call = &measure.call;
-                let mut arguments: Vec<String> = call.arguments.iter().map(ToString::to_string).collect();
-                arguments.extend(call.condition.iter().map(ToString::to_string));
-                let name = call.signature.split([',', '(']).next().unwrap_or_default();
-                let conditional = if call.condition.is_some() { "If" } else { "" };
-                format!("{name}{conditional}({})", arguments.join(", "))
-            }),
+            Output::Measure(at) => plan.measures.get(at).map_or(String::new(), |measure| call(&measure.call)),
         };
         columns.push((column.name, column.column_type.to_string(), holds));
     }
@@ -44,7 +38,17 @@ pub fn render(plan: &ViewPlan) -> String {
     out
 }
 
-fn width(plan: &ViewPlan) -> String {
+/// An aggregate call as ClickHouse would write it.
+pub fn call(call: &Call) -> String {
+    let mut arguments: Vec<String> = call.arguments.iter().map(ToString::to_string).collect();
+    arguments.extend(call.condition.iter().map(ToString::to_string));
+    let name = call.signature.split([',', '(']).next().unwrap_or_default();
+    let conditional = if call.condition.is_some() { "If" } else { "" };
+    format!("{name}{conditional}({})", arguments.join(", "))
+}
+
+/// How wide a view's windows are, and by whose calendar.
+pub fn width(plan: &ViewPlan) -> String {
     let count = |count: i64, unit: &str| if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") };
     let width = match plan.window.width {
         Width::Fixed(span) => {

@@ -18,7 +18,7 @@ use weir_operators::account::LEDGER;
 use weir_operators::deduplicate::Deduplication;
 use weir_operators::detect::SenderColumns;
 use weir_operators::error::Error as OperatorError;
-use weir_operators::maintain::Keeping;
+use weir_operators::maintain::{CLOSING_BYTES, Keeping};
 use weir_operators::operator::{Context, Operator};
 use weir_operators::state::{ByteTable, StateRegistry, StoreOptions};
 use weir_operators::view::ViewPlan;
@@ -494,6 +494,9 @@ pub(crate) struct World {
     pub(crate) http: Option<String>,
     pub(crate) trouble: Arc<Trouble>,
     pub(crate) query: &'static str,
+    /// How the view is kept.
+    pub(crate) provisional: bool,
+    pub(crate) closing_bytes: usize,
 }
 
 impl World {
@@ -512,6 +515,8 @@ impl World {
             http: None,
             trouble: Arc::default(),
             query: "SELECT 1",
+            provisional: true,
+            closing_bytes: CLOSING_BYTES,
         }
     }
 
@@ -536,6 +541,7 @@ impl World {
         };
         Plan {
             samples: Default::default(),
+            emission: None,
             name: "invented".to_owned(),
             state: self.folder.join("state"),
             store: StoreOptions { cache_bytes: 8 << 20, write_buffer_bytes: 4 << 20 },
@@ -565,6 +571,7 @@ impl World {
 
     fn source(&self) -> SourcePlan {
         let world = self.clone();
+        let (provisional, closing_bytes) = (self.provisional, self.closing_bytes);
         let trouble = self.trouble.clone();
         let totals = CustomOperator {
             key: vec!["key".to_owned()],
@@ -596,6 +603,7 @@ impl World {
                 tenant: None,
                 id: None,
                 lateness: Span(0),
+                within: None,
                 deduplicate: Some((
                     ID,
                     Deduplication {
@@ -611,7 +619,13 @@ impl World {
                 rules: Vec::new(),
                 views: vec![(
                     Arc::new(view()),
-                    Keeping { provisional: true, allowed_lateness: Span(0), retained: Span(0), memory_bytes: 0 },
+                    Keeping {
+                        provisional,
+                        allowed_lateness: Span(0),
+                        retained: Span(0),
+                        memory_bytes: 0,
+                        closing_bytes,
+                    },
                 )],
                 detect: None,
                 judge: None,

@@ -9,6 +9,7 @@ mod invented;
 mod limits;
 mod outbox;
 mod pages;
+mod reading;
 mod recovery;
 mod refusals;
 mod sql;

@@ -24,6 +24,25 @@ fn one_two_and_four_workers_give_the_oracles_rows() {
 }
 
 #[test]
+fn a_run_to_the_end_closes_window_after_window_where_an_epoch_may_not_close_them_all() {
+    for workers in [1, 3] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let world = World {
+            provisional: false,
+            closing_bytes: 0,
+            // One epoch for all of the log: what follows it is what closing takes.
+            epoch: Duration::from_secs(60),
+            ..World::new(folder.path(), log(6, 3, 1_000), workers)
+        };
+        let summary =
+            execute(world.plan(), &Running { until_end: true, ..Running::default() }).expect("runs to the end");
+        assert!(summary.committed.0 > 15, "{summary:?}: twenty windows closed in too few epochs");
+        assert_eq!(summary.undelivered_rows, 0);
+        world.check_delivered();
+    }
+}
+
+#[test]
 fn a_partition_that_only_one_of_four_workers_reads_does_not_hold_the_others_windows() {
     let folder = tempfile::tempdir().expect("a folder");
     let world = World::new(folder.path(), log(8, 1, 3_000), 4);

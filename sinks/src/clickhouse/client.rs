@@ -107,6 +107,14 @@ impl Client {
         Ok(())
     }
 
+    /// Removes the database with everything in it.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn drop_database(&self) -> Result<(), DeliveryError> {
+        self.execute(&format!("DROP DATABASE IF EXISTS {} SYNC", identifier(&self.database))).await
+    }
+
     /// Runs a statement without a result. Names in it have to be qualified.
     ///
     /// # Errors

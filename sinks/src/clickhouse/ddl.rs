@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn a_kept_query_has_this_readers_view() {
         check_sql(
-            &create_view("weir", &revenue()).expect("a view"),
+            &create_view("weir", &revenue(), &[]).expect("a view"),
             expect![[r#"
             CREATE OR REPLACE VIEW `weir`.`revenue_by_minute` AS
             SELECT
@@ -363,7 +363,8 @@ mod tests {
             let mut view = revenue();
             change(&mut view);
             let base = BaseTable::of(&view.table).map(drop);
-            let error = base.and_then(|()| create_view("weir", &view).map(drop)).expect_err("is refused").to_string();
+            let error =
+                base.and_then(|()| create_view("weir", &view, &[]).map(drop)).expect_err("is refused").to_string();
             assert!(error.starts_with("table revenue_by_minute: ") && error.contains(expected), "{error}");
         };
         refused(|view| view.table.columns[3].name = "_version".to_owned(), "column _version is Weir's own");

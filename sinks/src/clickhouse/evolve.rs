@@ -1,9 +1,10 @@
 //! From the tables that are there to those that are needed: create, add a column, keep rows longer; refuse
 //! everything else by name, with what a person can do.
 //!
-//! Deciding is apart from doing: [`changes`] compares and returns statements, [`Layout::apply`] asks and runs them. Applied twice, the
-//! second time changes nothing. What is there beyond need is left alone when ClickHouse fills it by itself (a column
-//! that a person added with a default, or materialized), and refused otherwise: inserts would fill it silently.
+//! Deciding is apart from doing: [`changes`] compares and returns statements, [`Layout::apply`] asks and runs them.
+//! Applied twice, the second time changes nothing. What is there beyond need is left alone when ClickHouse fills it by
+//! itself (a column that a person added with a default, or materialized), and refused otherwise: inserts would fill it
+//! silently.
 //!
 //! Not here: comments and codecs of existing columns, which may differ without harm.
 
@@ -15,6 +16,7 @@ use weir_schemas::tables;
 use super::client::Client;
 use super::ddl::{BaseTable, MARK, column_definition};
 use super::reader::{self, ViewTable};
+use super::swaps::{self, Swapped};
 use super::{identifier, literal};
 use crate::error::Error;
 
@@ -71,7 +73,7 @@ impl Layout {
         for table in self.all_tables() {
             statements.push(BaseTable::of(table)?.create(database));
         }
-        statements.extend(self.readers(database)?);
+        statements.extend(self.readers(database, &[])?);
         Ok(statements)
     }
 
@@ -83,9 +85,11 @@ impl Layout {
     pub async fn apply(&self, client: &Client) -> Result<Vec<String>, Error> {
         client.create_database().await?;
         let statements = self.needed(client).await?;
-        let readers = self.readers(client.database())?;
-        for statement in statements.iter().chain(&readers) {
+        for statement in &statements {
             client.execute(statement).await?;
+        }
+        for reader in self.readers(client.database(), &swaps::active(client).await?)? {
+            client.execute(&reader).await?;
         }
         Ok(statements)
     }
@@ -110,13 +114,13 @@ impl Layout {
         self.tables.iter().chain(self.views.iter().map(|view| &view.table))
     }
 
-    fn readers(&self, database: &str) -> Result<Vec<String>, Error> {
+    fn readers(&self, database: &str, swaps: &[Swapped]) -> Result<Vec<String>, Error> {
         let has_acknowledgements = self.tables.iter().any(|table| *table.name == *tables::ACKNOWLEDGEMENTS);
         let plain = self.tables.iter().map(|table| {
             let is_joined = *table.name == *tables::ALERTS && has_acknowledgements;
             Ok(if is_joined { reader::create_alerts(database) } else { reader::create_plain(database, table) })
         });
-        plain.chain(self.views.iter().map(|view| reader::create_view(database, view))).collect()
+        plain.chain(self.views.iter().map(|view| reader::create_view(database, view, swaps))).collect()
     }
 }
 

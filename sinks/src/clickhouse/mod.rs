@@ -20,6 +20,7 @@ mod insert;
 pub mod partitions;
 pub mod progress;
 pub mod reader;
+pub mod swaps;
 
 pub use client::{Client, Lines, Settings};
 pub use encode::TableEncoder;

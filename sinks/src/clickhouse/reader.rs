@@ -10,6 +10,8 @@
 //! - `is_closed`: the window ends at or before the view's `complete_through`, so every event that isn't late is in;
 //! - `is_final`: it ends at or before `final_through`, so nothing can change it by itself.
 //!
+//! Where a replay was swapped in, its rows are read instead of the live ones, for the windows that it stands for.
+//!
 //! Both look at `weir_progress` when the query runs, hence a window that closes needs no new row.
 
 use weir_schemas::rows::Table;
@@ -17,6 +19,7 @@ use weir_schemas::tables;
 use weir_schemas::types::{ColumnType, Zone};
 
 use super::ddl::{IS_DELETED, MARK, VERSION, physical};
+use super::swaps::{self, Swapped};
 use super::{base_table, identifier, literal};
 use crate::error::Error;
 
@@ -63,11 +66,12 @@ pub fn create_alerts(database: &str) -> String {
     create(database, &table, &columns, &join)
 }
 
-/// The statement that makes the readers' view of a kept query.
+/// The statement that makes the readers' view of a kept query, of which `swaps` (those of other views don't matter) stand in
+/// the place of live rows.
 ///
 /// # Errors
 /// [`Error::Refused`] when a column of the query has a name that the view gives to a column of its own.
-pub fn create_view(database: &str, view: &ViewTable) -> Result<String, Error> {
+pub fn create_view(database: &str, view: &ViewTable, swaps: &[Swapped]) -> Result<String, Error> {
     let table = &view.table;
     let all = || 0..table.columns.len();
     if table.columns.get(view.window).is_none() || view.select.iter().any(|at| *at >= table.columns.len()) {
@@ -100,18 +104,41 @@ pub fn create_view(database: &str, view: &ViewTable) -> Result<String, Error> {
         });
     }
     let columns: Vec<String> = columns.iter().map(|(name, value)| shown(name, value)).collect();
-    Ok(create(database, table, &columns, ""))
+    let swaps: Vec<&Swapped> = swaps.iter().filter(|of| *of.view == *table.name).collect();
+    if swaps.is_empty() {
+        return Ok(create(database, table, &columns, ""));
+    }
+    let start = window_start(view);
+    let live = (database, swaps::condition(&swaps, None, &start));
+    let replays = swaps.iter().enumerate();
+    let replays = replays.map(|(at, of)| (of.database.as_str(), swaps::condition(&swaps, Some(at), &start)));
+    let parts: Vec<String> = std::iter::once(live)
+        .chain(replays)
+        .map(|(from, condition)| select(from, table, &columns, &format!("WHERE {condition}\n")))
+        .collect();
+    Ok(create_as(database, table, &parts.join("\nUNION ALL\n")))
 }
 
-fn create(database: &str, table: &Table, columns: &[String], join: &str) -> String {
-    let qualified = |name: &str| format!("{}.{}", identifier(database), identifier(name));
+fn create(database: &str, table: &Table, columns: &[String], rest: &str) -> String {
+    create_as(database, table, &select(database, table, columns, rest))
+}
+
+fn create_as(database: &str, table: &Table, select: &str) -> String {
     format!(
-        "CREATE OR REPLACE VIEW {} AS\nSELECT\n    {}\nFROM {} AS `rows` FINAL\n{join}\
-         SETTINGS do_not_merge_across_partitions_select_final = 1\nCOMMENT {}",
-        qualified(&table.name),
-        columns.join(",\n    "),
-        qualified(&base_table(&table.name)),
+        "CREATE OR REPLACE VIEW {}.{} AS\n{select}\nCOMMENT {}",
+        identifier(database),
+        identifier(&table.name),
         literal(&format!("{MARK}{}", table.comment)),
+    )
+}
+
+/// The newest rows of the base table in `database`; `rest` is what joins or bounds them.
+fn select(database: &str, table: &Table, columns: &[String], rest: &str) -> String {
+    format!(
+        "SELECT\n    {}\nFROM {}.{} AS `rows` FINAL\n{rest}SETTINGS do_not_merge_across_partitions_select_final = 1",
+        columns.join(",\n    "),
+        identifier(database),
+        identifier(&base_table(&table.name)),
     )
 }
 

@@ -15,4 +15,4 @@ mod topic;
 
 pub use alert::AlertEncoder;
 pub use quarantine::QuarantineEncoder;
-pub use topic::{Cleanup, TopicSettings, TopicSink, create_topic};
+pub use topic::{Cleanup, TAIL_MESSAGES, TopicSettings, TopicSink, create_topic};

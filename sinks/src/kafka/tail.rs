@@ -2,7 +2,8 @@
 //!
 //! Messages of one partition come in order of their epochs, since one fenced producer sends epoch after epoch. So the
 //! tail of each partition is read backwards, in growing pieces, until a piece holds a message of an epoch
-//! before the ones asked for.
+//! before the ones asked for. A topic that another state has filled may have none: then only its newest messages are
+//! read, up to a bound, and a log line says that those before may come twice.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -20,8 +21,10 @@ use super::message::{IDENTITY_HEADER, VERSION_HEADER};
 const FIRST_PIECE: i64 = 1_000;
 /// How long one question to the brokers may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// How long a whole tail may take.
-const READ_WITHIN: Duration = Duration::from_secs(300);
+/// How long the brokers may be silent while a tail is read.
+const SILENT_AT_MOST: Duration = Duration::from_secs(60);
+/// How often it is told how far a long tail is read.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// The epoch within a version: versions of a later generation may begin again at earlier epochs.
 pub(crate) fn epoch_of(version: u64) -> u64 {
@@ -29,12 +32,13 @@ pub(crate) fn epoch_of(version: u64) -> u64 {
 }
 
 /// Identities and epochs of the committed messages of `from_epoch` and later. The producer of `topic` has to be fenced and its
-/// last transaction settled before.
+/// last transaction settled before. At most about the newest `at_most` messages are looked at.
 pub(crate) fn read(
     config: &ClientConfig,
     group: &str,
     topic: &str,
     from_epoch: u64,
+    at_most: usize,
 ) -> KafkaResult<HashMap<Vec<u8>, u64>> {
     let consumer: BaseConsumer = config
         .clone()
@@ -50,9 +54,16 @@ pub(crate) fn read(
     if partitions.is_empty() {
         return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
     }
-    let mut tail = Tail { consumer, topic, from_epoch, until: Instant::now() + READ_WITHIN, found: HashMap::new() };
+    let of_partition = i64::try_from(at_most.div_ceil(partitions.len())).unwrap_or(i64::MAX);
+    let now = Instant::now();
+    let mut tail = Tail { consumer, topic, from_epoch, heard_at: now, told_at: now, read: 0, found: HashMap::new() };
+    let mut is_whole = true;
     for partition in partitions {
-        tail.read_partition(partition)?;
+        is_whole &= tail.read_partition(partition, of_partition)?;
+    }
+    if !is_whole {
+        let known = tail.found.len();
+        tracing::warn!(topic, known, "the topic holds more from an earlier state: what is older may be sent once more");
     }
     Ok(tail.found)
 }
@@ -61,23 +72,27 @@ struct Tail<'a> {
     consumer: BaseConsumer,
     topic: &'a str,
     from_epoch: u64,
-    until: Instant,
+    /// When the brokers last sent something.
+    heard_at: Instant,
+    told_at: Instant,
+    read: u64,
     found: HashMap<Vec<u8>, u64>,
 }
 
 impl Tail<'_> {
-    fn read_partition(&mut self, partition: i32) -> KafkaResult<()> {
+    /// Reads back to before the epochs asked for, or the newest `at_most` offsets; says whether the first was reached.
+    fn read_partition(&mut self, partition: i32, at_most: i64) -> KafkaResult<bool> {
         let (low, high) = self.consumer.fetch_watermarks(self.topic, partition, ANSWER_WITHIN)?;
+        let least = low.max(high.saturating_sub(at_most));
         let (mut end, mut piece) = (high, FIRST_PIECE);
-        while end > low {
-            let start = low.max(end.saturating_sub(piece));
-            let reached_older = self.read_piece(partition, start, end)?;
-            if reached_older {
-                break;
+        while end > least {
+            let start = least.max(end.saturating_sub(piece));
+            if self.read_piece(partition, start, end)? {
+                return Ok(true);
             }
             (end, piece) = (start, piece.saturating_mul(4));
         }
-        Ok(())
+        Ok(least == low)
     }
 
     /// Reads what is visible in `[start, end)`; says whether a message from before the epochs asked for was there.
@@ -86,7 +101,8 @@ impl Tail<'_> {
         assignment.add_partition_offset(self.topic, partition, Offset::Offset(start))?;
         self.consumer.assign(&assignment)?;
         let mut reached_older = false;
-        while Instant::now() < self.until {
+        self.heard_at = Instant::now();
+        while self.heard_at.elapsed() < SILENT_AT_MOST {
             match self.consumer.poll(Duration::from_millis(200)) {
                 None => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(reached_older),
@@ -94,6 +110,13 @@ impl Tail<'_> {
                 Some(Err(error)) => return Err(error),
                 Some(Ok(message)) if message.offset() >= end => return Ok(reached_older),
                 Some(Ok(message)) => {
+                    self.read += 1;
+                    self.heard_at = Instant::now();
+                    if self.told_at.elapsed() >= TELL_EVERY {
+                        self.told_at = self.heard_at;
+                        let (topic, messages) = (self.topic, self.read);
+                        tracing::info!(topic, partition, messages, "reading what the topic holds already");
+                    }
                     // A message without our headers was sent by somebody else.
                     let Some((identity, version)) = message.headers().and_then(identity_and_version) else {
                         continue;

@@ -44,6 +44,9 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(45);
 const ABORT_WITHIN: Duration = Duration::from_secs(10);
 /// The largest message: room for a record of Kafka's default limit, 1 MiB, with headers, and for larger ones.
 const LARGEST_MESSAGE_BYTES: &str = "16777216";
+/// Messages at a topic's end that a new sender looks through at most, for what it needn't send: some 50 MB of identities.
+/// Only a topic that was filled from another state has more of the epochs in question.
+pub const TAIL_MESSAGES: usize = 500_000;
 /// Identities that are remembered beyond those of the epochs that are being delivered.
 const REMEMBERED: usize = 100_000;
 
@@ -62,6 +65,8 @@ pub struct TopicSettings {
     pub partitions: i32,
     /// The first topic's settings by Kafka's names, if Weir makes it.
     pub topic_settings: BTreeMap<String, String>,
+    /// Messages at the topic's end that are looked through at most; [`TAIL_MESSAGES`] but in tests.
+    pub tail_messages: usize,
     /// Called when the messages of a transaction are handed over and it isn't committed: a place for tests to crash at.
     pub within_transaction: fn(),
 }
@@ -325,7 +330,8 @@ impl Session {
         }
         if self.known_from.is_none_or(|known| epoch < known) {
             let group = format!("{}-tail", self.settings.transactional_id);
-            let found = tail::read(&self.settings.client, &group, &self.settings.topic, epoch)?;
+            let TopicSettings { client, topic, tail_messages, .. } = &*self.settings;
+            let found = tail::read(client, &group, topic, epoch, *tail_messages)?;
             tracing::debug!(topic = self.settings.topic, epoch, messages = found.len(), "read the topic's tail");
             self.sent.extend(found);
             self.known_from = Some(epoch);

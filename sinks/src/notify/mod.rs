@@ -1,4 +1,4 @@
-//! Telling people and programs about alerts: a webhook, Slack, e-mail.
+//! Telling people and programs about alerts: a webhook, Slack, e-mail; and any JSON to an address that takes it.
 //!
 //! What is told is decided elsewhere; here a step of an alert becomes a request or a mail, and an answer becomes one of
 //! three things: taken, never to be taken, or not taken yet. Telling is at-least-once. Copies of a step have one
@@ -7,12 +7,14 @@
 //! Not here: which steps are told to whom, in which order, and how long to wait before another try (the pipeline's).
 
 mod email;
+mod endpoint;
 mod slack;
 mod webhook;
 
 pub use email::{Email, EmailSettings, Protection};
+pub use endpoint::{Endpoint, IDEMPOTENCY_HEADER};
 pub use slack::slack_message;
-pub use webhook::{IDEMPOTENCY_HEADER, Webhook, WebhookFormat};
+pub use webhook::{Webhook, WebhookFormat};
 
 use crate::kafka::read::Alert;
 

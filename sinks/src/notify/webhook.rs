@@ -1,27 +1,16 @@
 //! Alerts as HTTP POSTs of JSON.
 //!
-//! Only what a receiver says about the *content* poisons an alert: 400, 406, 413, 415 and 422. A wrong address, a wrong
-//! login and an unwell receiver are mended while the alert waits.
+//! What poisons an alert is said where the answer is read (`endpoint`); everything else is mended while the alert waits.
 
-use std::error::Error as _;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, StatusCode, Url};
-
+use super::endpoint::Endpoint;
 use super::{NotTaken, slack_message};
 use crate::error::Error;
 use crate::kafka::read::Alert;
 
-/// The header of what copies of one step have in common: fingerprint, opening and revision.
-pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
-
 /// How long a receiver may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// Bytes of an answer that are told in a log line.
-const TOLD_BYTES: usize = 200;
-/// The longest wait that a receiver is granted.
-const WAIT_MS_MAX: u64 = 600_000;
 
 /// What the body looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +24,7 @@ pub enum WebhookFormat {
 /// Posts alerts to one address.
 #[derive(Clone, Debug)]
 pub struct Webhook {
-    client: Client,
-    url: Url,
-    authorization: Option<HeaderValue>,
+    endpoint: Endpoint,
     format: WebhookFormat,
 }
 
@@ -47,80 +34,20 @@ impl Webhook {
     /// # Errors
     /// When the address or the header can't be right.
     pub fn new(setting: &str, url: &str, authorization: Option<&str>, format: WebhookFormat) -> Result<Webhook, Error> {
-        let wrong = |key: &str, detail: String| Error::Setting { setting: format!("{setting}.{key}"), detail };
-        let client = Client::builder()
-            .timeout(ANSWER_WITHIN)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| wrong("url", error.to_string()))?;
-        let url = Url::parse(url).map_err(|error| wrong("url", format!("is no address: {error}")))?;
-        let header = |text| -> Result<HeaderValue, Error> {
-            let mut header = HeaderValue::from_str(text)
-                .map_err(|_| wrong("authorization", "holds characters that a header can't".to_owned()))?;
-            header.set_sensitive(true);
-            Ok(header)
-        };
-        Ok(Webhook { client, url, authorization: authorization.map(header).transpose()?, format })
+        let authorization = authorization.map(|value| ("authorization", value));
+        Ok(Webhook { endpoint: Endpoint::authorized(setting, url, authorization, ANSWER_WITHIN)?, format })
     }
 
-    /// Posts one step.
+    /// Posts one step; copies of it have one key: fingerprint, opening and revision.
     ///
     /// # Errors
     /// Why the receiver hasn't taken it.
     pub async fn post(&self, alert: &Alert) -> Result<(), NotTaken> {
-        let poisoned = |why: String| NotTaken::Poisoned { why };
         let body = match self.format {
             WebhookFormat::Alert => serde_json::to_vec(alert),
             WebhookFormat::Slack => serde_json::to_vec(&slack_message(alert)),
         };
-        let body = body.map_err(|error| poisoned(error.to_string()))?;
-        let key = HeaderValue::from_str(&alert.idempotency_key()).map_err(|error| poisoned(error.to_string()))?;
-        let mut request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
-        request = request.header(IDEMPOTENCY_HEADER, key).body(body);
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
-        }
-        let answer = request.send().await.map_err(|error| NotTaken::NotYet { why: causes(error), wait_ms: None })?;
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(());
-        }
-        let seconds = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        let said = first_bytes(answer).await;
-        let why = format!("the receiver answered {status} {said}").trim_end().to_owned();
-        Err(match status {
-            StatusCode::BAD_REQUEST
-            | StatusCode::NOT_ACCEPTABLE
-            | StatusCode::PAYLOAD_TOO_LARGE
-            | StatusCode::UNSUPPORTED_MEDIA_TYPE
-            | StatusCode::UNPROCESSABLE_ENTITY => poisoned(why),
-            _ => {
-                NotTaken::NotYet { why, wait_ms: seconds.map(|seconds| seconds.saturating_mul(1_000).min(WAIT_MS_MAX)) }
-            }
-        })
+        let body = body.map_err(|error| NotTaken::Poisoned { why: error.to_string() })?;
+        self.endpoint.post(body, Some(&alert.idempotency_key())).await
     }
-}
-
-/// The beginning of an answer; the rest, however long, isn't read.
-async fn first_bytes(mut answer: reqwest::Response) -> String {
-    let mut bytes = Vec::new();
-    while bytes.len() < TOLD_BYTES
-        && let Ok(Some(piece)) = answer.chunk().await
-    {
-        bytes.extend_from_slice(&piece[..piece.len().min(TOLD_BYTES - bytes.len())]);
-    }
-    String::from_utf8_lossy(&bytes).replace(['\n', '\r'], " ")
-}
-
-/// An error with its causes, without the address: it may be the secret itself.
-fn causes(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut told = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        told.push_str(": ");
-        told.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    told
 }

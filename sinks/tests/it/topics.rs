@@ -21,7 +21,7 @@ use weir_schemas::rows::Changes;
 use weir_schemas::tables;
 use weir_schemas::time::{Epoch, Version};
 use weir_schemas::types::{ColumnType, Width};
-use weir_sinks::kafka::{AlertEncoder, QuarantineEncoder, TopicSettings, TopicSink};
+use weir_sinks::kafka::{AlertEncoder, QuarantineEncoder, TAIL_MESSAGES, TopicSettings, TopicSink};
 use weir_sinks::{Deliver, Delivery, DeliveryError, Encode, OutRow};
 
 use crate::parts::kafka;
@@ -50,6 +50,7 @@ fn settings(topic: &str) -> TopicSettings {
         current_topic: None,
         transactional_id: format!("{topic}-sender"),
         partitions: 3,
+        tail_messages: TAIL_MESSAGES,
         within_transaction: || {},
         topic_settings: BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]),
     }
@@ -330,6 +331,32 @@ async fn the_current_topic_has_the_newest_message_of_each_key_and_nothing_twice(
     assert_eq!(offsets(&topic), (10..40).collect::<Vec<_>>());
     let newest: Vec<u64> = [10, 20, 30].into_iter().flat_map(|first| first + 3..first + 10).collect();
     assert_eq!(offsets(&current), newest);
+}
+
+/// A state that begins anew under the name of an old one: what it looks through of the topic is bounded.
+#[tokio::test]
+async fn of_a_long_topic_a_new_state_looks_at_the_newest_messages_alone() {
+    let topic = new_topic("quarantine");
+    let settings = || TopicSettings { tail_messages: 60, ..settings(&topic) };
+    deliver(&mut TopicSink::new(settings()), &quarantined(0, 200, 7)).await.expect("delivered");
+    deliver(&mut TopicSink::new(settings()), &quarantined(0, 200, 1)).await.expect("delivered");
+    let (mut records, mut repeated) = (0, 0);
+    for messages in committed(&topic).into_values() {
+        let mut times: BTreeMap<u64, usize> = BTreeMap::new();
+        for message in messages {
+            *times.entry(message.header("weir_offset").parse().expect("a number")).or_default() += 1;
+        }
+        // The newest 20 offsets of a partition are 19 messages and the mark of their transaction.
+        let older = times.len().saturating_sub(19);
+        assert!(
+            times.values().take(older).all(|times| *times == 2),
+            "{times:?}: more was looked at than the bound says"
+        );
+        assert!(times.values().skip(older).all(|times| *times == 1), "{times:?}");
+        (records, repeated) = (records + times.len(), repeated + older);
+    }
+    assert_eq!(records, 200);
+    assert!(repeated > 100, "{repeated}");
 }
 
 /// A sender that died after its messages reached the broker, but before its transaction was committed.

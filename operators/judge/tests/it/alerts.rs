@@ -197,3 +197,39 @@ fn a_damaged_book_is_refused() {
         assert!(Book::from_bytes(&bytes[..cut]).is_none(), "{cut}");
     }
 }
+
+#[test]
+fn what_senders_name_is_remembered_within_bounds_only() {
+    let manners = Manners { remembered_max: 3, ..Manners::default() };
+    let mut book = Book::default();
+    let tenant_of = |window: u32| format!("tenant {window}");
+    let window_of = |window: u32| {
+        let tenant = tenant_of(window);
+        let known = Known { release: releases()[0].clone(), first_seen: 0, last_seen: window };
+        let mut signals = vec![signal(&tenant, Scope::release(&releases()[0]), "amount", Family::Null, window)];
+        // The one of the window before is in order again.
+        let before = signal(&tenant_of(window - 1), Scope::release(&releases()[0]), "amount", Family::Null, window);
+        signals.push(Signal { state: State::Recovered, ..before });
+        WindowSignals {
+            window,
+            signals,
+            releases: BTreeMap::from([(tenant.clone(), vec![known])]),
+            users: BTreeMap::from([(tenant, 5.0)]),
+        }
+    };
+    for window in 1..=100 {
+        let changed = book.close(window_of(window), &manners, &NoFacts);
+        assert!(changed.iter().any(|alert| alert.change == Change::Opened), "window {window}");
+    }
+    let small = book.to_bytes().len();
+    for window in 101..=200 {
+        book.close(window_of(window), &manners, &NoFacts);
+    }
+    assert!(book.to_bytes().len() <= small + 64, "{} bytes grew to {}", small, book.to_bytes().len());
+    // The newest are remembered: one that comes back is the same alert.
+    let mut back = window_of(201);
+    let of = |window| signal(&tenant_of(window), Scope::release(&releases()[0]), "amount", Family::Null, 201);
+    back.signals = vec![of(198), Signal { state: State::Recovered, ..of(200) }];
+    let changed = book.close(back, &manners, &NoFacts);
+    assert!(changed.iter().any(|alert| alert.change == Change::Reopened), "{changed:?}");
+}

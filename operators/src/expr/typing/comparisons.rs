@@ -77,8 +77,8 @@ fn unadaptable(literal: &Expr, other: &ColumnType) -> Refusal {
     Refusal::new(format!("{literal} isn't a value of type {other}"), remedy)
 }
 
-/// A literal as a value of a type, as ClickHouse converts it in a comparison; `None` where it doesn't, or only by rules that aren't
-/// followed here.
+/// A literal as a value of a type, as ClickHouse converts it in a comparison; `None` where it doesn't, or only by rules
+/// that aren't followed here.
 pub(in crate::expr) fn literal_as(literal: &Expr, to: &ColumnType) -> Option<Expr> {
     let Expr::Literal { value, .. } = literal else { return None };
     let text = |bytes: &Arc<[u8]>| std::str::from_utf8(bytes).ok().map(str::to_owned);

@@ -14,6 +14,7 @@ use weir_pipeline::rules::describe_table;
 use weir_pipeline::{connect, run, sql};
 use weir_schemas::registry::Registry;
 
+use crate::out::say;
 use crate::{OperatorRegistry, Outcome, counted, paint, runtime};
 
 /// How long the broker may take to answer.
@@ -48,9 +49,9 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
         Err(error) => return Outcome::of_error(&error),
     };
     print_plan(&pipeline, &bound);
-    println!("{}", paint::bold("tables"));
+    say!("{}", paint::bold("tables"));
     match layout.create(&pipeline.clickhouse.database) {
-        Ok(statements) => statements.iter().for_each(|statement| println!("{statement};\n")),
+        Ok(statements) => statements.iter().for_each(|statement| say!("{statement};\n")),
         Err(error) => return Outcome::refused(error.to_string(), "rename the column in the SELECT"),
     }
     let mut found = Found::default();
@@ -70,7 +71,7 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
         return outcome;
     }
     let sources = counted(bound.sources.len(), "source");
-    println!("{} {sources}, {}", paint::good("fine:"), counted(bound.views.len(), "view"));
+    say!("{} {sources}, {}", paint::good("fine:"), counted(bound.views.len(), "view"));
     Outcome::done()
 }
 
@@ -91,17 +92,17 @@ impl Found {
 
 fn print_plan(pipeline: &Pipeline, bound: &Bound) {
     for source in &bound.sources {
-        println!("{} {}", paint::bold("source"), source.name);
+        say!("{} {}", paint::bold("source"), source.name);
         let mut table = paint::table(&["  column", "type", "read"]);
         for (column, wanted) in source.reader.columns.iter().zip(&source.wanted) {
             let read = if *wanted { "yes" } else { "no" };
             table.add_row([&format!("  {}", column.name), &column.column_type.to_string(), read]);
         }
-        println!("{table}\n");
+        say!("{table}\n");
     }
     print_rules(pipeline, bound);
     for view in &bound.views {
-        println!("{}", sql::render(&view.plan));
+        say!("{}", sql::render(&view.plan));
     }
 }
 
@@ -111,17 +112,17 @@ fn print_rules(pipeline: &Pipeline, bound: &Bound) {
     if rules().next().is_none() {
         return;
     }
-    println!("{}", paint::bold("rules"));
+    say!("{}", paint::bold("rules"));
     for (source, rule) in rules() {
         let owner = if rule.owner.is_empty() { String::new() } else { format!(", owner {}", rule.owner) };
-        println!("  {} of {}: {}, {}{owner}", rule.id, source.name, rule.mode.name(), rule.severity.name());
+        say!("  {} of {}: {}, {}{owner}", rule.id, source.name, rule.mode.name(), rule.severity.name());
         if !rule.when.is_empty() {
-            println!("    when      {}", rule.when);
+            say!("    when      {}", rule.when);
         }
-        println!("    requires  {}\n", rule.expected);
+        say!("    requires  {}\n", rule.expected);
     }
     for (id, table) in pipeline.quality.rules.iter().filter_map(|(id, rule)| Some((id, rule.in_table.as_ref()?))) {
-        println!("  {id}: {}\n", describe_table(table, &bound.tables));
+        say!("  {id}: {}\n", describe_table(table, &bound.tables));
     }
 }
 
@@ -135,7 +136,7 @@ async fn check_subjects(pipeline: &Pipeline, bound: &Bound, readers: &Readers, r
         match readers::compare(&source.name, config, &source.reader, kept, registry).await {
             Ok(compared) => {
                 if let Some(newer) = compared.newer {
-                    println!("{} {newer}\n", paint::bold("note:"));
+                    say!("{} {newer}\n", paint::bold("note:"));
                 }
                 let remedy = "change the reader schema: give the field a default, or the type that was written; where no \
                               record of that version is left, delete the version from the subject";

@@ -5,9 +5,13 @@ use clap_complete::Shell;
 
 use crate::Outcome;
 use crate::args::Cli;
+use crate::out::text;
 
 /// Prints the completions for `shell`.
 pub(crate) fn run(shell: Shell) -> Outcome {
-    clap_complete::generate(shell, &mut Cli::command(), "weir", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "weir", &mut script);
+    // Who closes the pipe has read enough.
+    let _ = text(&script);
     Outcome::done()
 }

@@ -26,6 +26,7 @@ use weir_schemas::registry::{Registry, Settings};
 use super::run::{log, stop_on_signal};
 use super::{init, status, verify};
 use crate::args::Demo;
+use crate::out::say;
 use crate::prepare::prepare;
 use crate::screen::{Picture, Screen, look};
 use crate::{OperatorRegistry, Outcome, paint, runtime};
@@ -69,7 +70,7 @@ pub(crate) fn run(arguments: &Demo, operators: OperatorRegistry) -> Outcome {
     addresses.print(&file);
     let outcome = runtime.block_on(show(arguments, &file, &pipeline, operators, &stop));
     if let Ok(()) = &outcome {
-        println!("\nThe data stays in {}; `weir demo` goes on from here.", arguments.folder.display());
+        say!("\nThe data stays in {}; `weir demo` goes on from here.", arguments.folder.display());
     }
     drop(parts);
     match outcome {
@@ -93,7 +94,7 @@ fn start_parts(arguments: &Demo) -> Result<Option<Parts>, Outcome> {
     if !(options.kafka || options.registry || options.clickhouse) {
         return Ok(None);
     }
-    println!("starting Kafka, the schema registry and the ClickHouse engine (10 to 40 seconds) ...");
+    say!("starting Kafka, the schema registry and the ClickHouse engine (10 to 40 seconds) ...");
     Parts::start(&options).map(Some).map_err(|error| {
         Outcome::unreachable(
             error.to_string(),
@@ -137,13 +138,13 @@ impl Addresses {
     }
 
     fn print(&self, file: &Path) {
-        println!("kafka       {}", self.kafka);
-        println!("registry    {}", self.registry);
-        println!("clickhouse  {}", self.clickhouse);
-        println!("metrics     http://{}/metrics", self.http);
-        println!("pipeline    {}", file.display());
-        println!("\nAsk ClickHouse yourself:");
-        println!(
+        say!("kafka       {}", self.kafka);
+        say!("registry    {}", self.registry);
+        say!("clickhouse  {}", self.clickhouse);
+        say!("metrics     http://{}/metrics", self.http);
+        say!("pipeline    {}", file.display());
+        say!("\nAsk ClickHouse yourself:");
+        say!(
             "  curl '{}' -d \"SELECT * FROM weir.revenue_by_minute ORDER BY window_start DESC LIMIT 5 FORMAT PrettyCompact\"\n",
             self.clickhouse
         );
@@ -238,7 +239,7 @@ fn spawn_pipeline(
 async fn tell(client: &weir_sinks::clickhouse::Client, picture: &mut Picture, summary: &Summary) {
     look(client, picture).await;
     let ledger = &picture.ledger;
-    println!("\n{}", paint::bold("Summary"));
+    say!("\n{}", paint::bold("Summary"));
     let mut table = paint::table(&["consumed", "accepted", "quarantined", "duplicate", "late", "ledger", "epochs"]);
     let balance = if ledger.unbalanced == 0 { paint::good("balanced") } else { paint::bad("NOT BALANCED") };
     table.add_row([
@@ -250,7 +251,7 @@ async fn tell(client: &weir_sinks::clickhouse::Client, picture: &mut Picture, su
         balance,
         (summary.committed.0 - summary.first.0).to_string(),
     ]);
-    println!("{table}\n");
+    say!("{table}\n");
 }
 
 /// `weir verify`, on what the demo left.

@@ -11,6 +11,7 @@ use clap::Args;
 use weir_judge::series::{Series, THRESHOLD};
 
 use crate::Outcome;
+use crate::out::{complain, say};
 
 /// Arguments of `weir detect`.
 #[derive(Debug, Args)]
@@ -37,11 +38,11 @@ const LINE_BYTES_MOST: u64 = 4_096;
 /// Scores the file, or tells the threshold.
 pub(crate) fn run(detect: &Detect) -> Outcome {
     let Some(path) = &detect.csv else {
-        println!("{THRESHOLD}");
+        say!("{THRESHOLD}");
         return Outcome::done();
     };
     if detect.threshold {
-        eprintln!("the product alerts from a score of {THRESHOLD} on");
+        complain!("the product alerts from a score of {THRESHOLD} on");
     }
     let is_standard_input = path == Path::new("-");
     let input: Box<dyn Read> = if is_standard_input {

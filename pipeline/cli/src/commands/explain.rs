@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use weir_pipeline::config::load::load;
 use weir_pipeline::lineage::explain::{Asked, Explain, ExplainError, Left, Report, parse_condition};
 
+use crate::out::{printable, say};
 use crate::prepare::prepare;
 use crate::{Outcome, paint, runtime};
 
@@ -18,6 +19,8 @@ const RUNS_SHOWN: usize = 12;
 pub(crate) enum Explained {
     /// Say which records made a row of a view: their offsets, schemas and releases, what was left out and why, which versions
     /// of SQL, rules and code were in force; and count them once more.
+    ///
+    /// A row that isn't there is explained, too, where every dimension is given: HAVING leaves it out, or it was removed.
     ///
     /// Reads the stretches of the log that can hold the row's records, and nothing else. Exit code 5 when the value that comes
     /// out isn't the stored one.
@@ -52,7 +55,7 @@ pub(crate) fn run(what: &Explained) -> Outcome {
         Ok(report) => {
             if arguments.json {
                 match serde_json::to_string_pretty(&report) {
-                    Ok(json) => println!("{json}"),
+                    Ok(json) => say!("{json}"),
                     Err(error) => return Outcome::told(1, format!("the report can't be written: {error}"), "tell us"),
                 }
             } else {
@@ -99,16 +102,20 @@ fn explain(file: &Path, arguments: &RowArguments) -> Result<Report, Outcome> {
 
 fn print(report: &Report) {
     let or_null = |value: &Option<String>| value.clone().unwrap_or_else(|| "NULL".to_owned());
-    println!("{}  {} to {}", paint::bold(&report.view), report.window_start, report.window_end);
+    say!("{}  {} to {}", paint::bold(&report.view), report.window_start, report.window_end);
     for (name, value) in &report.dimensions {
-        println!("  {name} = {}", or_null(value));
+        say!("  {name} = {}", printable(&or_null(value)));
     }
     let state = match (report.is_final, report.is_closed) {
         (true, _) => "final",
         (_, true) => "closed, late events may still correct it",
         _ => "open: provisional",
     };
-    println!("  {state}; revision {}, written by epoch {}\n", report.revision, report.epoch);
+    if report.is_there {
+        say!("  {state}; revision {}, written by epoch {}\n", report.revision, report.epoch);
+    } else {
+        say!("  {} {}\n", paint::bold("there is no such row:"), report.absence);
+    }
     let mut table = paint::table(&["measure", "stored", "recomputed", ""]);
     for measure in &report.measures {
         let verdict = match measure.is_equal {
@@ -116,25 +123,28 @@ fn print(report: &Report) {
             Some(false) => paint::bad("DIFFERENT"),
             None => paint::dim("not recomputed"),
         };
-        let recomputed = measure.is_equal.map_or(String::new(), |_| or_null(&measure.recomputed));
-        table.add_row([measure.name.clone(), or_null(&measure.stored), recomputed, verdict]);
+        let is_recomputed = measure.is_equal.is_some() || measure.recomputed.is_some();
+        let recomputed = if is_recomputed { or_null(&measure.recomputed) } else { String::new() };
+        let stored = if report.is_there { or_null(&measure.stored) } else { "no row".to_owned() };
+        let verdict = if report.is_there { verdict } else { String::new() };
+        table.add_row([measure.name.clone(), stored, recomputed, verdict]);
     }
-    println!("{table}\nrecomputed from {}\n", report.recomputed_from);
+    say!("{table}\nrecomputed from {}\n", report.recomputed_from);
     print_places(report);
     print_left(report);
     print_versions(report);
     let (epochs, first, last) = report.epochs;
-    println!(
+    say!(
         "read {} records of {} offsets, which {epochs} epochs took ({first} to {last})",
         paint::count(report.records_read),
         paint::count(report.offsets_searched)
     );
-    report.notes.iter().for_each(|note| println!("{} {note}", paint::bold("note:")));
+    report.notes.iter().for_each(|note| say!("{} {note}", paint::bold("note:")));
 }
 
 fn print_places(report: &Report) {
     let records: u64 = report.partitions.iter().map(|of| of.records).sum();
-    println!("{} {}", paint::bold("records that counted:"), paint::count(records));
+    say!("{} {}", paint::bold("records that counted:"), paint::count(records));
     let mut table = paint::table(&["partition", "records", "first", "last", "offsets"]);
     for of in &report.partitions {
         let shown =
@@ -151,43 +161,52 @@ fn print_places(report: &Report) {
             runs,
         ]);
     }
-    println!("{table}\n");
+    say!("{table}\n");
     let mut table = paint::table(&["schema id", "subject", "version", "records"]);
     for schema in &report.schemas {
         let version = schema.version.map_or("unknown".to_owned(), |version| version.to_string());
         let subject = schema.subject.clone().unwrap_or_else(|| "another one".to_owned());
         table.add_row([schema.id.to_string(), subject, version, paint::count(schema.records)]);
     }
-    println!("{table}\n");
+    say!("{table}\n");
     if !report.releases.is_empty() {
         let mut table = paint::table(&["sdk", "sdk version", "app version", "records"]);
         for of in &report.releases {
             let records = paint::count(of.records);
             table.add_row([of.sdk.clone(), of.sdk_version.clone(), of.app_version.clone(), records]);
         }
-        println!("{table}\n");
+        say!("{table}\n");
     }
 }
 
 fn print_left(report: &Report) {
-    println!("{}", paint::bold("left out of this row:"));
+    say!("{}", paint::bold("left out of this row:"));
     let mut table = paint::table(&["why", "rule", "records"]);
-    let add = |table: &mut comfy_table::Table, of: &Left| {
+    let add = |table: &mut paint::Table, of: &Left| {
         table.add_row([of.reason.clone(), of.rule.clone(), paint::count(of.records)]);
     };
     report.left_out.iter().for_each(|of| add(&mut table, of));
     table.add_row(["further copies".to_owned(), String::new(), paint::count(report.copies)]);
-    println!("{table}\nwhich copy counted is known by {}\n", report.copies_known_by);
+    say!("{table}\nwhich copy counted is known by {}\n", report.copies_known_by);
+    if !report.retried.is_empty() {
+        say!(
+            "{}",
+            paint::bold("refused at first, and retried since (each counts, or not, at its place in the retry topic):")
+        );
+        let mut table = paint::table(&["why it was refused", "rule", "records"]);
+        report.retried.iter().for_each(|of| add(&mut table, of));
+        say!("{table}\n");
+    }
     if !report.undecodable.is_empty() {
-        println!("{}", paint::bold("without an event, in the same stretches:"));
+        say!("{}", paint::bold("without an event, in the same stretches:"));
         let mut table = paint::table(&["why", "rule", "records"]);
         report.undecodable.iter().for_each(|of| add(&mut table, of));
-        println!("{table}\n");
+        say!("{table}\n");
     }
 }
 
 fn print_versions(report: &Report) {
-    println!("{}", paint::bold("versions in force:"));
+    say!("{}", paint::bold("versions in force:"));
     let mut table = paint::table(&["pipeline version", "epochs", "view's SQL", "", "rules", "weir"]);
     for of in &report.versions {
         let known = match of.is_todays_view {
@@ -206,5 +225,5 @@ fn print_versions(report: &Report) {
             format!("{} {}", of.weir_version, short(&of.weir_commit)).trim().to_owned(),
         ]);
     }
-    println!("{table}\n");
+    say!("{table}\n");
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::Outcome;
+use crate::out::say;
 use crate::paint;
 
 /// The files of a new pipeline.
@@ -27,12 +28,9 @@ pub(crate) fn run(folder: &Path) -> Outcome {
         return Outcome::refused(format!("{}: {error}", folder.display()), "name a folder that can be written");
     }
     for (name, _) in FILES {
-        println!("{} {}", paint::good("wrote"), folder.join(name).display());
+        say!("{} {}", paint::good("wrote"), folder.join(name).display());
     }
-    println!(
-        "\nNext: change `brokers`, `url` and `topics`, then\n  weir check {}",
-        folder.join("pipeline.toml").display()
-    );
+    say!("\nNext: change `brokers`, `url` and `topics`, then\n  weir check {}", folder.join("pipeline.toml").display());
     Outcome::done()
 }
 

@@ -16,6 +16,7 @@ use weir_pipeline::sql::SourceColumns;
 use weir_pipeline::{connect, readers};
 use weir_schemas::avro::ReaderSchema;
 
+use crate::out::{complain, say, text};
 use crate::{Outcome, counted, paint, runtime};
 
 /// Arguments of `weir plan`.
@@ -162,7 +163,7 @@ impl Opened {
             0 => String::new(),
             some => format!(", {} left out: no events, or not readable with the reader schema", paint::count(some)),
         };
-        eprintln!(
+        complain!(
             "{} {} events of {}{left_out}",
             paint::good("sampled"),
             paint::count(sample.events),
@@ -187,8 +188,8 @@ fn check(of: &Of) -> Result<Outcome, Outcome> {
         let types = version.plan.events.len();
         table.add_row([&version.name, &types.to_string(), &fields.to_string(), &judging.len().to_string()]);
     }
-    println!("{table}");
-    println!("{} {}", paint::good("fine:"), counted(plan.versions.len(), "version"));
+    say!("{table}");
+    say!("{} {}", paint::good("fine:"), counted(plan.versions.len(), "version"));
     Ok(Outcome::done())
 }
 
@@ -208,7 +209,7 @@ fn diff(old: &Path, new: &Path, file: Option<&Path>, sampled: &Sampled) -> Resul
 
 fn print_differences(found: &[Difference]) {
     if found.is_empty() {
-        println!("both ask the same");
+        say!("both ask the same");
         return;
     }
     let mut table = paint::table(&["", "event type", "field", ""]);
@@ -217,7 +218,7 @@ fn print_differences(found: &[Difference]) {
         let change = if word == "tightened" { paint::bad(word) } else { word.to_owned() };
         table.add_row([&change, &one.event_type, &one.field, &one.what]);
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 fn print_concerned<'a>(found: impl Iterator<Item = (&'a Concerned, &'a Counts)> + Clone) {
@@ -225,7 +226,7 @@ fn print_concerned<'a>(found: impl Iterator<Item = (&'a Concerned, &'a Counts)> 
         paint::table(&["rule", "owner", "sdk", "version", "app", "would break", "would be mended", "of events"]);
     let mut rows: Vec<(&Concerned, &Counts)> = found.collect();
     if rows.is_empty() {
-        println!("\nnobody in the sample is concerned");
+        say!("\nnobody in the sample is concerned");
         return;
     }
     rows.sort_by(|a, b| b.1.breaking.cmp(&a.1.breaking).then(a.0.cmp(b.0)));
@@ -234,7 +235,7 @@ fn print_concerned<'a>(found: impl Iterator<Item = (&'a Concerned, &'a Counts)> 
         let (breaking, mended) = (paint::count(counts.breaking), paint::count(counts.mended));
         table.add_row([&one.rule, &one.owner, sdk, version, app, &breaking, &mended, &paint::count(counts.events)]);
     }
-    println!("\n{table}");
+    say!("\n{table}");
 }
 
 fn propose(file: &Path, sampled: &Sampled, out: Option<&Path>) -> Result<Outcome, Outcome> {
@@ -260,10 +261,13 @@ fn propose(file: &Path, sampled: &Sampled, out: Option<&Path>) -> Result<Outcome
         counted(judging.len(), "rule")
     );
     if proposal.left_out > 0 {
-        eprintln!("{} events of further types are left out", paint::count(proposal.left_out));
+        complain!("{} events of further types are left out", paint::count(proposal.left_out));
     }
     match out {
-        None => print!("{}", proposal.text),
+        None => {
+            // Who closes the pipe has read enough.
+            let _ = text(proposal.text.as_bytes());
+        }
         Some(out) => {
             let failed = |error: std::io::Error| {
                 Outcome::refused(format!("{}: {error}", out.display()), "name a file that can be written")
@@ -274,6 +278,6 @@ fn propose(file: &Path, sampled: &Sampled, out: Option<&Path>) -> Result<Outcome
             std::fs::write(out, &proposal.text).map_err(failed)?;
         }
     }
-    eprintln!("{} {told}", paint::good("proposed"));
+    complain!("{} {told}", paint::good("proposed"));
     Ok(Outcome::done())
 }

@@ -13,6 +13,7 @@ use weir_replay::produce::storefront::{Storefront, StorefrontRows, Wrong};
 use weir_replay::produce::{Job, Progress, RETAIL_SCHEMA, Target, produce};
 use weir_schemas::registry::{Credentials, Registry, Settings};
 
+use crate::out::say;
 use crate::{Outcome, paint, runtime};
 
 /// Write records to Kafka as Avro: from CSV, JSON lines or a generator.
@@ -289,7 +290,7 @@ fn show(bar: &ProgressBar, progress: &Progress) {
 }
 
 fn report(topic: &str, progress: &Progress, seconds: f64) {
-    println!(
+    say!(
         "{} {} records to {topic} in {seconds:.1} s ({}/s): {} rows, {} duplicates, {} stragglers, {} bad",
         paint::good("sent"),
         paint::count(progress.acknowledged),

@@ -9,6 +9,7 @@ use weir_pipeline::config::load::load;
 use weir_pipeline::engine::Running;
 use weir_pipeline::run::run as run_pipeline;
 
+use crate::out::say;
 use crate::{OperatorRegistry, Outcome, runtime};
 
 /// How it is run.
@@ -39,7 +40,7 @@ pub(crate) fn run(file: &Path, options: Options, operators: OperatorRegistry) ->
     let running = Running { until_end: options.until_end, stop, ..Running::default() };
     match run_pipeline(&file.display().to_string(), &pipeline, &operators, &running) {
         Ok(summary) => {
-            println!(
+            say!(
                 "committed epochs {} to {}, {} rows undelivered",
                 summary.first.0 + 1,
                 summary.committed.0,

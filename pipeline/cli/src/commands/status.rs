@@ -7,6 +7,7 @@ use weir_pipeline::config::load::load;
 use weir_pipeline::status::Status;
 use weir_schemas::time::EventTime;
 
+use crate::out::say;
 use crate::{Outcome, paint, runtime};
 
 /// How long the pipeline may take to answer.
@@ -38,7 +39,7 @@ pub(crate) fn run(file: &Path, json: bool) -> Outcome {
         }
     };
     if json {
-        println!("{text}");
+        say!("{text}");
         return Outcome::done();
     }
     match serde_json::from_str::<Status>(&text) {
@@ -61,7 +62,7 @@ pub(crate) async fn fetch(url: &str) -> Result<String, String> {
 }
 
 fn print(status: &Status) {
-    println!(
+    say!(
         "{}  open epoch {}, committed {}, delivered {}",
         paint::bold(&status.pipeline),
         status.open_epoch,
@@ -69,9 +70,9 @@ fn print(status: &Status) {
         status.delivered_epoch
     );
     if let Some(why) = &status.waits_for {
-        println!("{} {why}", paint::bad("waits:"));
+        say!("{} {why}", paint::bad("waits:"));
     }
-    println!(
+    say!(
         "in flight {} of {}, outbox {} of {}\n",
         paint::bytes(status.in_flight_bytes),
         paint::bytes(status.in_flight_limit_bytes),
@@ -79,7 +80,7 @@ fn print(status: &Status) {
         paint::bytes(status.outbox_limit_bytes)
     );
     for source in &status.sources {
-        println!("source {}  watermark {}", paint::bold(&source.name), time(source.watermark));
+        say!("source {}  watermark {}", paint::bold(&source.name), time(source.watermark));
         let mut table = paint::table(&["partition", "worker", "next offset", "lag", "watermark", "state", ""]);
         for of in &source.partitions {
             let partition = &of.status;
@@ -95,9 +96,9 @@ fn print(status: &Status) {
                 if holds { format!("holds the watermark {}", partition.detail) } else { partition.detail.clone() },
             ]);
         }
-        println!("{table}\n");
+        say!("{table}\n");
         for note in &source.notes {
-            println!("{} {note}\n", paint::bad("note:"));
+            say!("{} {note}\n", paint::bad("note:"));
         }
     }
     let mut table = paint::table(&["destination", "delivered epoch", "waiting rows", "waiting bytes", ""]);
@@ -110,7 +111,7 @@ fn print(status: &Status) {
             destination.failing.as_ref().map(|failing| paint::bad(&failing.error)).unwrap_or_default(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 /// An event time for people; `-` where none is known.

@@ -5,6 +5,7 @@ use std::path::Path;
 use weir_pipeline::config::load::load;
 use weir_replay::verify::{Options, Verdict, verify};
 
+use crate::out::say;
 use crate::paint;
 use crate::prepare::prepare;
 use crate::{Outcome, runtime};
@@ -70,11 +71,11 @@ pub(crate) fn report(verdicts: &[Verdict]) -> Outcome {
             word,
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     for verdict in verdicts.iter().filter(|verdict| !verdict.is_equal()) {
-        println!("\n{}", paint::bold(&verdict.view));
+        say!("\n{}", paint::bold(&verdict.view));
         for difference in &verdict.differences {
-            println!(
+            say!(
                 "  {} {}  expected {}  live {}",
                 difference.key,
                 difference.column.as_deref().unwrap_or("(row)"),

@@ -199,5 +199,22 @@ fn what_the_log_has_forgotten_comes_from_the_accepted_events_or_from_nowhere() {
     let report = explain(&bench, &row);
     assert_eq!(report["is_equal"], Value::Null);
     assert!(report["recomputed_from"].as_str().unwrap().starts_with("nothing"), "{report:#}");
-    assert!(told(&report).is_subset(&expected) && !told(&report).contains(first));
+    // What is gone can't be told, nor which copies counted: where the log has only another copy of an event, it is told in
+    // its stead, and the report says so. All else is as before.
+    let cut: i64 = offset.parse().unwrap();
+    let is_gone = |place: &&String| {
+        place.split_once('@').is_some_and(|(of, at)| of == partition && at.parse::<i64>().unwrap() <= cut)
+    };
+    let (lost, left): (BTreeSet<&String>, BTreeSet<&String>) = expected.iter().partition(is_gone);
+    let told = told(&report);
+    assert!(!told.iter().any(|place| is_gone(&place)), "{first} and before is forgotten, and told is {told:?}");
+    let missing: Vec<_> = left.iter().filter(|place| !told.contains(**place)).collect();
+    let others: Vec<_> = told.iter().filter(|place| !expected.contains(*place)).collect();
+    let seen =
+        format!("{} of {} forgotten up to {first}; missing {missing:?}; others {others:?}", lost.len(), expected.len());
+    println!("{seen}");
+    // A copy that lies in another partition, which is read first, may be told though the one that counted is still there.
+    assert!(told.len() <= expected.len() && told.len() >= left.len(), "{seen}");
+    assert!(others.len() <= lost.len() + missing.len(), "{seen}");
+    assert!(report["copies_known_by"].as_str().unwrap().contains("another copy stands in its stead"), "{report:#}");
 }

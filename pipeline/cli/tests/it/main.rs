@@ -16,12 +16,14 @@ mod log;
 mod mutated;
 #[path = "../../../../schemas/tests/it/mutations.rs"]
 mod mutations;
+mod openlineage;
 mod parked;
 mod plan;
 mod program;
 mod quarantine;
 mod receivers;
 mod refusals;
+mod replay;
 mod resumed;
 mod retail;
 mod retail_rules;

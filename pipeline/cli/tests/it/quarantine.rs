@@ -1,6 +1,7 @@
 //! Retrying the quarantine by cause: the view over what was accepted, retried records included, equals ClickHouse's own
 //! answer over the raw events, in windows that were final long before; every record once, whatever is killed.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Child;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::Value;
 
 use crate::program::{Bench, clickhouse, parts, size, wait_until};
 
@@ -140,12 +142,122 @@ fn a_cause_that_was_mended_is_retried_alone_and_corrects_final_windows() {
     let audit = "SELECT status, retried_by, why, waiting_before, sent FROM weir_retries ORDER BY planned_at LIMIT 1";
     assert_eq!(bench.ask(audit), format!("sent\tada\tcodes are of any case\t{waiting}\t{waiting}"));
 
+    explained(&bench);
+    what_having_leaves_out_is_said(&bench);
+
     // Whoever sends a place again, or something else, changes no view.
     foreign(&bench);
     bench.weir(&until_end).fine();
     is_right(&bench, WRONG_TYPE);
     let ledger = "SELECT sum(duplicate), sum(quarantined) FROM weir_ledger WHERE source = 'events/retry'";
     assert_eq!(bench.ask(ledger), format!("{}\t{}", copies + 1, both + 1));
+    what_does_not_decode_is_shown_as_bytes(&bench);
+}
+
+fn explain(bench: &Bench, view: &str, minute: &str, tenant: &str) -> Value {
+    let tenant = format!("tenant={tenant}");
+    let arguments = ["explain", "row", "pipeline.toml", view, "--window", minute, "--where", &tenant];
+    bench.weir(&arguments).fine();
+    serde_json::from_str(&bench.weir(&[&arguments[..], &["--json"]].concat()).fine().out).unwrap()
+}
+
+/// Every offset that is told, as `topic/partition@offset`.
+fn places(report: &Value) -> BTreeSet<String> {
+    let mut places = BTreeSet::new();
+    for of in report["partitions"].as_array().unwrap() {
+        for run in of["runs"].as_array().unwrap() {
+            let offsets = run[0].as_i64().unwrap()..=run[1].as_i64().unwrap();
+            let topic = of["topic"].as_str().unwrap();
+            places.extend(offsets.map(|offset| format!("{topic}/{}@{offset}", of["partition"])));
+        }
+    }
+    places
+}
+
+/// Rows that were corrected by retries are explained by the retried records, at their places in the retry topic, with the
+/// accepted events and without.
+fn explained(bench: &Bench) {
+    // Those with most copies and most records that were refused twice, by SQL over the raw events.
+    let rows = bench.ask(&format!(
+        "SELECT toString(toStartOfMinute(fromUnixTimestamp64Milli(occurred_at, 'UTC')), 'UTC') AS minute, tenant \
+         FROM {}_raw.raw GROUP BY minute, tenant HAVING countIf({WRONG_CODE} AND NOT {WRONG_TYPE}) > 0 \
+         ORDER BY count() - uniqExact(event_id) + countIf({WRONG_CODE} AND {WRONG_TYPE}) DESC, minute, tenant LIMIT 8",
+        bench.database
+    ));
+    let count = |report: &Value, of: &str| -> u64 {
+        report[of].as_array().unwrap().iter().map(|of| of["records"].as_u64().unwrap()).sum()
+    };
+    let mut retried = 0;
+    for round in 0..2 {
+        for row in rows.lines() {
+            let (minute, tenant) = row.split_once('\t').unwrap();
+            let report = explain(bench, "by_minute", minute, tenant);
+            assert_eq!(
+                (&report["is_equal"], &report["is_there"]),
+                (&Value::Bool(true), &Value::Bool(true)),
+                "{report:#}"
+            );
+            assert_eq!(report["notes"], serde_json::json!([]), "{report:#}");
+            let of_row =
+                format!("toStartOfMinute(occurred_at) = toDateTime('{minute}', 'UTC') AND tenant = '{tenant}'");
+            let accepted = bench.ask(&format!(
+                "SELECT concat(_topic, '/', toString(_partition), '@', toString(_offset)) FROM events WHERE {of_row}"
+            ));
+            let accepted: BTreeSet<String> = accepted.lines().map(str::to_owned).collect();
+            if round == 0 {
+                assert_eq!(places(&report), accepted, "{row}");
+            } else {
+                assert_eq!(places(&report).len(), accepted.len(), "{row}");
+            }
+            let of_raw = format!(
+                "toStartOfMinute(fromUnixTimestamp64Milli(occurred_at, 'UTC')) = toDateTime('{minute}', 'UTC') AND tenant = '{tenant}'"
+            );
+            let told = (count(&report, "retried"), count(&report, "left_out"));
+            let expected = |wrong: &str| raw(bench, "count()", &format!("{of_raw} AND {wrong}"));
+            assert_eq!(told, (expected(WRONG_CODE), expected(WRONG_TYPE)), "{report:#}");
+            retried += told.0;
+        }
+        if round == 0 {
+            bench.edit("keep_events_days = 10000\n", "");
+        }
+    }
+    bench.edit("retry_topic = ", "keep_events_days = 10000\nretry_topic = ");
+    println!("{retried} retried records of {} rows, told twice", rows.lines().count());
+    assert!(retried > 16 && rows.lines().count() == 8, "{retried}");
+}
+
+/// A row that the retries made too large for HAVING, one that never was, and one without a record.
+fn what_having_leaves_out_is_said(bench: &Bench) {
+    let row = "SELECT toString(toStartOfMinute(occurred_at), 'UTC') AS minute, tenant, count() AS all, \
+               countIf(endsWith(_topic, '-retry')) AS retried FROM events GROUP BY minute, tenant \
+               HAVING all > 2 AND all - retried BETWEEN 1 AND 2 ORDER BY minute, tenant LIMIT 1";
+    let row = bench.ask(row);
+    let [minute, tenant, all, _] = row.split('\t').collect::<Vec<_>>().try_into().unwrap();
+    let report = explain(bench, "few", minute, tenant);
+    assert_eq!((&report["is_there"], &report["is_equal"]), (&Value::Bool(false), &Value::Bool(true)), "{report:#}");
+    let absence = report["absence"].as_str().unwrap();
+    assert!(absence.starts_with("removed by epoch ") && absence.contains("HAVING"), "{absence}");
+    assert_eq!(report["measures"][0]["recomputed"], all, "{report:#}");
+    assert_eq!(places(&report).len().to_string(), all);
+
+    let tenant_only = ["explain", "row", "pipeline.toml", "few", "--window", minute];
+    bench.weir(&[&tenant_only[..], &["--where", "tenant=nobody"]].concat()).refused(2, &["no record of its window"]);
+    let there =
+        bench.ask("SELECT toString(window_start, 'UTC'), tenant FROM few ORDER BY window_start, tenant LIMIT 1");
+    let (minute, tenant) = there.split_once('\t').unwrap();
+    let report = explain(bench, "few", minute, tenant);
+    assert_eq!((&report["is_there"], &report["is_equal"]), (&Value::Bool(true), &Value::Bool(true)), "{report:#}");
+}
+
+/// A refused record that is no event shows its bytes.
+fn what_does_not_decode_is_shown_as_bytes(bench: &Bench) {
+    let place = bench.ask(
+        "SELECT concat(topic, '/', toString(partition), '@', toString(offset)) FROM weir_quarantine WHERE value = 'junk' LIMIT 1",
+    );
+    let shown = bench.weir(&["quarantine", "show", "pipeline.toml", &place]).fine().out;
+    for told in ["value, 4 bytes, which don't decode: not_framed", "6a 75 6e 6b"] {
+        assert!(shown.contains(told), "{told} is missing in\n{shown}");
+    }
 }
 
 /// `list` and `show` tell what is known.
@@ -156,11 +268,37 @@ fn shown(bench: &Bench, codes: &str, waiting: u64) {
     let first: serde_json::Value = serde_json::from_str(listed.lines().next().unwrap()).unwrap();
     let place = first["place"].as_str().unwrap();
     let shown = bench.weir(&["quarantine", "show", "pipeline.toml", place]).fine().out;
-    for told in ["catalogue", "match(code,", "de-1", codes, "value, ", "waiting"] {
+    for told in ["catalogue", "match(code,", "de-1", codes, "bytes, decoded", "\"de-1\"", "occurred_at", "waiting"] {
         assert!(shown.contains(told), "{told} is missing in\n{shown}");
     }
+    decoded(bench, place);
     bench.weir(&["quarantine", "show", "pipeline.toml", "nowhere/0@1"]).refused(2, &["no record was refused at"]);
     bench.weir(&["quarantine", "retry", "pipeline.toml", "ffffffffffffffff"]).refused(2, &["no cause begins with"]);
+}
+
+/// What `show` decodes is the event that was sent; sensitive fields of it are masked, and so are all bytes.
+fn decoded(bench: &Bench, place: &str) {
+    let show = ["quarantine", "show", "pipeline.toml", place];
+    let json = |bench: &Bench| -> Value {
+        serde_json::from_str(&bench.weir(&[&show[..], &["--json"]].concat()).fine().out).unwrap()
+    };
+    let event = json(bench)["decoded"].clone();
+    let id = event["event_id"].as_str().unwrap();
+    let sent = raw(bench, "count()", &format!("event_id = '{id}' AND code = 'de-1' AND amount = {}", event["amount"]));
+    assert!(sent > 0, "{event}");
+    assert_eq!(
+        (&event["code"], &event["email"], &event["props"]),
+        (&"de-1".into(), &Value::Null, &serde_json::json!({}))
+    );
+
+    bench.edit("retry_topic = ", "sensitive = [\"event_id\"]\nretry_topic = ");
+    let (masked, shown) = (json(bench), bench.weir(&show).fine().out);
+    bench.edit("sensitive = [\"event_id\"]\nretry_topic = ", "retry_topic = ");
+    assert_eq!((&masked["decoded"]["event_id"], &masked["decoded"]["code"]), (&"***".into(), &"de-1".into()));
+    assert_eq!((&masked["value"], &masked["key"]), (&"(masked)".into(), &"(masked)".into()));
+    assert!(shown.contains("\"***\"") && !shown.contains(&format!("\"{id}\"")), "{shown}");
+    let hex: String = id.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert!(!masked.to_string().contains(&hex), "{masked}");
 }
 
 /// Sends the first retried place again, and a record that is no retry.

@@ -1,5 +1,6 @@
 //! What is wrong is told: where it stands, what to do, and an exit code that means something. Nothing is lost by it.
 
+use std::process::Command;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -7,7 +8,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::program::{Bench, clickhouse, parts, wait_until};
+use crate::program::{Bench, WEIR, clickhouse, parts, wait_until};
 use crate::shop::{sell, shop};
 
 #[test]
@@ -19,6 +20,22 @@ fn every_problem_of_a_pipeline_file_is_told_at_its_place() {
     bench.weir(&["check", "pipeline.toml"]).refused(2, &told);
     bench.weir(&["run", "pipeline.toml"]).refused(2, &told);
     bench.weir(&["run", "nowhere.toml"]).refused(2, &["nowhere.toml", "weir init"]);
+}
+
+#[test]
+fn a_reader_that_has_gone_away_ends_nothing_and_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shop");
+    for arguments in [&["completions", "bash"][..], &["init", path.to_str().unwrap()]] {
+        // As `| head` leaves it: the other end of the pipe is closed before a line is written.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = Command::new(WEIR).args(arguments).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+    assert!(path.join("pipeline.toml").is_file(), "what it was to do is done");
 }
 
 #[test]

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use weir_operators::aggregate::{Accumulator, accumulator};
 use weir_operators::expr::{Evaluation, Expr, Function};
 use weir_operators::prove::Proof;
-use weir_operators::view::ViewPlan;
+use weir_operators::view::{Output, ViewPlan};
+use weir_operators::window::Windows;
 use weir_schemas::stage::system;
 
 use super::stored::Row;
@@ -92,6 +93,8 @@ fn not_text(expr: &Expr) -> Error {
 pub(super) struct Recount<'a> {
     plan: &'a ViewPlan,
     states: Vec<Box<dyn Accumulator>>,
+    /// One event of the row, which has the values of its dimensions.
+    one: Option<RecordBatch>,
 }
 
 impl<'a> Recount<'a> {
@@ -99,7 +102,7 @@ impl<'a> Recount<'a> {
         let mut states =
             plan.measures.iter().map(|measure| accumulator(&measure.call)).collect::<Result<Vec<_>, _>>()?;
         states.iter_mut().for_each(|state| state.grow(1));
-        Ok(Recount { plan, states })
+        Ok(Recount { plan, states, one: None })
     }
 
     /// Adds events of the row.
@@ -107,6 +110,7 @@ impl<'a> Recount<'a> {
         if events.num_rows() == 0 {
             return Ok(());
         }
+        self.one.get_or_insert_with(|| events.slice(0, 1));
         let slots = vec![0; events.num_rows()];
         let mut evaluation = Evaluation::new(events);
         for (measure, state) in self.plan.measures.iter().zip(&mut self.states) {
@@ -116,6 +120,28 @@ impl<'a> Recount<'a> {
             state.update(&slots, &arguments, condition.as_ref())?;
         }
         Ok(())
+    }
+
+    /// Whether HAVING is true for what came out; `None` where the view has none, or no event counted.
+    pub(super) fn having(&self, window: Window) -> Result<Option<bool>, Error> {
+        let (Some(having), Some(one)) = (&self.plan.having, &self.one) else { return Ok(None) };
+        let windows = Windows::new(&self.plan.window)?;
+        let mut evaluation = Evaluation::new(one);
+        let misnumbered = || Error::Stopped("a view's outputs name a column that it does not have".to_owned());
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        for output in &self.plan.outputs {
+            columns.push(match *output {
+                Output::Window => windows.column(&[window.start]),
+                Output::Dimension(at) => {
+                    evaluation.array(&self.plan.dimensions.get(at).ok_or_else(misnumbered)?.value)?
+                }
+                Output::Measure(at) => self.states.get(at).ok_or_else(misnumbered)?.finish(&[0])?,
+            });
+        }
+        let fields: Vec<_> = self.plan.columns().iter().map(|column| column.column_type.field(&column.name)).collect();
+        let row = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+        let holds = having.evaluate_condition(&row)?;
+        Ok(Some(holds.is_valid(0) && holds.value(0)))
     }
 
     /// The measures as ClickHouse's `toString` gives them; `None` is NULL.

@@ -2,13 +2,17 @@
 //!
 //! 1. The row is looked up in the readers' view, its epoch in the base table.
 //! 2. `weir_epochs` gives the stretches of the log whose event times meet the window, up to that epoch.
-//! 3. `weir_quarantine` gives the refused records of the window: they are decoded, and those of the row are told apart.
+//! 3. `weir_quarantine` gives the refused records of the window: they are decoded, and those of the row are told apart;
+//!    `weir_retried` says which of them were taken again.
 //! 4. The accepted events, where they are kept, say which copy of an event counted.
 //! 5. The stretches are read from Kafka, decoded and evaluated by the code that the pipeline runs; what belongs to the row
 //!    and wasn't left out is counted once more.
 //!
-//! Invariants: nothing is written anywhere, no position is moved; memory grows with the records of the row, not with what is
-//! read; what can't be known is said and not guessed.
+//! Invariants: nothing is written anywhere, no position is moved; memory grows with the records of the row and with what
+//! is read of the retry topic, not with what else is read; what can't be known is said and not guessed.
+//!
+//! A row that isn't there is explained, too, where it is named whole: removed by a tombstone, or never written, because HAVING
+//! isn't true for it.
 //!
 //! Not here: rows of custom operators, whose code alone knows what made them.
 
@@ -40,7 +44,7 @@ use crate::problem::nearest;
 use asked::{Instant, instant};
 use matching::{Matcher, Recount};
 use places::{Place, Places, Tally};
-use stored::Row;
+use stored::{Presence, Row};
 use stretches::{Log, Stretch};
 
 /// Why a row couldn't be explained.
@@ -107,7 +111,8 @@ impl<'a> Explain<'a> {
         let log = Log::new(self.pipeline, source, topics, schemas);
         let matcher = Matcher::new(plan, window, &row)?;
         let mut tally = Tally::default();
-        let refused = self.refused(&log, &matcher, topics, window, &mut tally)?;
+        let looked_for = Refusals { log: &log, matcher: &matcher, topics, window, stretches: &stretches };
+        let refused = self.refused(&looked_for, &mut tally)?;
         let accepted = match config.keep_events_days {
             Some(_) => self.accepted(plan, topics, window, &row, &mut report),
             None => None,
@@ -128,7 +133,7 @@ impl<'a> Explain<'a> {
         report.searched(&readable, &forgotten, read.records, read.undecodable);
         let mut missing = places.not_found();
         if forgotten.is_empty() {
-            report.compare(&row, &recount.texts()?, "the log");
+            from_log(plan, window, &row, &recount, !places.counted().is_empty(), &mut report)?;
         } else if config.keep_events_days.is_some() {
             let is_forgotten = |(place, _): &((u16, i32, i64), u32)| {
                 forgotten.iter().any(|of| {
@@ -162,25 +167,23 @@ impl<'a> Explain<'a> {
     }
 
     /// The refused records of the row: their places, counted by reason and rule into `tally`.
-    fn refused(
-        &self,
-        log: &Log<'_>,
-        matcher: &Matcher,
-        topics: &[String],
-        window: Window,
-        tally: &mut Tally,
-    ) -> Result<HashSet<Place>, ExplainError> {
+    ///
+    /// One that was retried isn't left out at its first place: what became of it is told at the place of its retry, where it
+    /// counts as any other record, or was refused again.
+    fn refused(&self, of: &Refusals<'_>, tally: &mut Tally) -> Result<HashSet<Place>, ExplainError> {
         let mut found = HashSet::new();
-        let mut lines = self.runtime.block_on(stored::refused(self.client, topics, window))?;
-        while let Some(batch) = self.runtime.block_on(stored::next_refused(&mut lines, topics))? {
+        let asked = stored::refused(self.client, of.topics, of.window, of.stretches);
+        let mut lines = self.runtime.block_on(asked)?;
+        while let Some(batch) = self.runtime.block_on(stored::next_refused(&mut lines, of.topics))? {
             for (schema_id, records) in batch {
-                let Some(events) = log.decode(schema_id, &records)? else { continue };
-                let (of_row, _) = matcher.matching(&events)?;
+                let Some(events) = of.log.decode(schema_id, &records)? else { continue };
+                let (of_row, _) = of.matcher.matching(&events)?;
                 for at in places::places_of(&of_row)? {
-                    if let Some(record) = records.iter().find(|record| record.place == at) {
-                        *tally.left_out.entry((record.reason.clone(), record.rule.clone())).or_default() += 1;
-                        found.insert(at);
-                    }
+                    let Some(record) = records.iter().find(|record| record.place == at) else { continue };
+                    let cause = (record.reason.clone(), record.rule.clone());
+                    let of_cause = if record.is_retried { &mut tally.retried } else { &mut tally.left_out };
+                    *of_cause.entry(cause).or_default() += 1;
+                    found.insert(at);
                 }
             }
         }
@@ -216,7 +219,12 @@ impl<'a> Explain<'a> {
     ) -> Result<(), ExplainError> {
         let sql = format!("({})", view.text.trim().trim_end_matches(';'));
         let values = self.runtime.block_on(stored::measures(self.client, &view.plan, &sql, window, row))?;
-        report.compare(row, &values, "the accepted events, by the view's own SQL: the log has forgotten some of them");
+        let from = "the accepted events, by the view's own SQL: the log has forgotten some of them";
+        match row.presence {
+            Presence::Stored => report.compare(row, &values, from),
+            // The SQL has HAVING in it: no row is what it gives for one that isn't there.
+            _ => report.absent(row, &view.plan, &values, (!values.is_empty()).then_some(true), from),
+        }
         Ok(())
     }
 
@@ -247,6 +255,43 @@ impl Window {
     fn from(&self) -> i64 {
         if self.is_first { i64::MIN } else { self.start }
     }
+}
+
+/// Holds what came out of the log against the row, or tells why there is none.
+fn from_log(
+    plan: &ViewPlan,
+    window: Window,
+    row: &Row,
+    recount: &Recount<'_>,
+    counts: bool,
+    report: &mut Report,
+) -> Result<(), ExplainError> {
+    let from = "the log";
+    match (row.presence, counts) {
+        (Presence::Stored, _) => report.compare(row, &recount.texts()?, from),
+        (Presence::Never, false) => {
+            return Err(asked(
+                format!("`{}` has no such row: no record of its window belongs to it", plan.name),
+                "check the window and the dimensions; one that isn't delivered yet comes within seconds",
+            ));
+        }
+        (_, true) => {
+            // Without HAVING every group that has a record has a row.
+            let holds = recount.having(window)?.or(Some(true));
+            report.absent(row, plan, &recount.texts()?, holds, from);
+        }
+        (_, false) => report.absent(row, plan, &[], None, from),
+    }
+    Ok(())
+}
+
+/// Which refused records are looked for, and with what.
+struct Refusals<'a> {
+    log: &'a Log<'a>,
+    matcher: &'a Matcher,
+    topics: &'a [String],
+    window: Window,
+    stretches: &'a [Stretch],
 }
 
 fn window_of(view: &BoundView, text: &str) -> Result<Window, ExplainError> {

@@ -27,6 +27,8 @@ const RELEASES_MAX: usize = 1_000;
 pub(super) struct Tally {
     /// Refused records of the row, by reason and rule.
     pub(super) left_out: BTreeMap<(String, String), u64>,
+    /// Records of the row that were refused and retried since, by reason and rule of the refusal.
+    pub(super) retried: BTreeMap<(String, String), u64>,
     /// Events of the window for which the view can't be evaluated.
     pub(super) unproven: u64,
     /// Further copies of events.

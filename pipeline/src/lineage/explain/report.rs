@@ -10,7 +10,7 @@ use weir_schemas::types::ColumnType;
 
 use super::Window;
 use super::places::{Places, Tally};
-use super::stored::{Row, Version};
+use super::stored::{Presence, Row, Version};
 use super::stretches::{Known, Stretch};
 
 /// Greatest relative difference of Float64 values, whose sums depend on the order of events in ClickHouse, too.
@@ -33,7 +33,11 @@ pub struct Report {
     pub is_closed: bool,
     /// Whether the row can change no more by itself.
     pub is_final: bool,
-    /// The epoch whose commit wrote it.
+    /// Whether readers see it.
+    pub is_there: bool,
+    /// Why not, in words; empty where they do.
+    pub absence: String,
+    /// The epoch whose commit wrote or removed it; where none did, the greatest there can be.
     pub epoch: u64,
     /// The generation of versions.
     pub generation: u32,
@@ -49,8 +53,11 @@ pub struct Report {
     pub schemas: Vec<SchemaSeen>,
     /// The releases that sent the records that counted, the commonest first.
     pub releases: Vec<Release>,
-    /// Records of the row that were refused.
+    /// Records of the row that were refused, and not retried since.
     pub left_out: Vec<Left>,
+    /// Records of the row that were refused at first and retried since: what became of each is told at its place in the
+    /// retry topic.
+    pub retried: Vec<Left>,
     /// Further copies of events that counted.
     pub copies: u64,
     /// How the copy that counted is known.
@@ -71,6 +78,8 @@ pub struct Report {
     known_from: Option<u64>,
     #[serde(skip)]
     floats: Vec<bool>,
+    #[serde(skip)]
+    has_forgotten: bool,
 }
 
 /// A measure, as it is stored and as it came out again.
@@ -193,6 +202,8 @@ impl Report {
             revision: row.revision,
             is_closed: row.is_closed,
             is_final: row.is_final,
+            is_there: row.presence == Presence::Stored,
+            absence: since(row),
             epoch: row.epoch,
             generation: row.generation,
             measures: measures.collect(),
@@ -219,6 +230,7 @@ impl Report {
         self.records_read = records;
         self.undecodable =
             undecodable.into_iter().map(|(reason, records)| Left { reason, rule: String::new(), records }).collect();
+        self.has_forgotten = !forgotten.is_empty();
         for Stretch { topic, partition, first, next } in forgotten {
             self.notes.push(format!("the log has forgotten {topic}/{partition} from {first} to {}", next - 1));
         }
@@ -237,6 +249,7 @@ impl Report {
             .collect();
         let left = |((reason, rule), records): ((String, String), u64)| Left { reason, rule, records };
         self.left_out = tally.left_out.into_iter().map(left).collect();
+        self.retried = tally.retried.into_iter().map(left).collect();
         self.releases = tally
             .releases
             .into_iter()
@@ -247,6 +260,10 @@ impl Report {
         self.copies_known_by = match (places.deduplicates(), places.knows_copies()) {
             (false, _) => "nothing is deduplicated: the source has no event id",
             (true, true) => "the accepted events, which keep the place of each",
+            (true, false) if self.has_forgotten => {
+                "the first place that the log still has: where it has forgotten the copy that counted, and the accepted events \
+                 aren't kept, another copy stands in its stead"
+            }
             (true, false) => {
                 "the first place found: the accepted events aren't kept, so that where copies lie in several partitions it may have \
                  been another one, and a copy that came beyond the horizon counted, too"
@@ -273,6 +290,31 @@ impl Report {
         self.is_equal = Some(self.measures.iter().all(|measure| measure.is_equal == Some(true)));
     }
 
+    /// Tells of a row that isn't there. `values` are what came out, none where no record counts; `holds` is whether HAVING is
+    /// true for them.
+    pub(super) fn absent(
+        &mut self,
+        row: &Row,
+        plan: &ViewPlan,
+        values: &[Option<String>],
+        holds: Option<bool>,
+        from: &str,
+    ) {
+        self.recomputed_from = from.to_owned();
+        for (at, measure) in self.measures.iter_mut().enumerate() {
+            measure.recomputed = values.get(at).cloned().flatten();
+        }
+        let having = plan.having.as_ref().map(ToString::to_string);
+        let (why, is_right) = match (having, holds) {
+            (Some(having), Some(false)) => (format!("HAVING {having} isn't true for it"), true),
+            (_, None) => ("no record counts in it".to_owned(), true),
+            (_, Some(true)) => ("though what came out says that it should be there".to_owned(), false),
+            (None, Some(false)) => ("no record counts in it".to_owned(), true),
+        };
+        self.absence = format!("{}: {why}", since(row));
+        self.is_equal = Some(is_right);
+    }
+
     pub(super) fn nothing_left(&mut self) {
         self.recomputed_from =
             "nothing: the log has forgotten some of it, and the accepted events aren't kept".to_owned();
@@ -293,6 +335,15 @@ impl Report {
                 self.notes.push(format!("what epochs took isn't known before epoch {from}"));
             }
         }
+    }
+}
+
+/// Since when a row isn't there; empty where it is.
+fn since(row: &Row) -> String {
+    match row.presence {
+        Presence::Stored => String::new(),
+        Presence::Removed => format!("removed by epoch {}", row.epoch),
+        Presence::Never => "never written".to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use weir_operators::view::ViewPlan;
+use weir_schemas::retry::RETRIED;
 use weir_schemas::tables;
 use weir_schemas::types::ColumnType;
 use weir_sinks::DeliveryError;
@@ -11,19 +12,36 @@ use weir_sinks::clickhouse::{Client, Lines, base_table, ddl};
 
 use super::asked::Wanted;
 use super::places::Place;
+use super::stretches::Stretch;
 use super::{ExplainError, Window, asked};
 
 /// Refused records that are decoded together, at most.
 const REFUSED_TOGETHER: usize = 1_000;
 /// Rows that are named where more than one fits.
 const NAMED_AT_MOST: usize = 10;
+/// Where the generation begins in a version, below which is the epoch.
+const EPOCH_BITS: u32 = 40;
+const LAST_EPOCH: u64 = (1 << EPOCH_BITS) - 1;
 /// Without these ClickHouse computes branches that no row takes (see `weir verify`).
 const LAZILY: &str =
     "short_circuit_function_evaluation = 'force_enable', optimize_rewrite_aggregate_function_with_if = 0";
 
-/// A row as it is stored. Values are texts as `toString` gives them; `None` is NULL.
+/// Whether a row is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It is.
+    #[default]
+    Stored,
+    /// It was, until a tombstone took its place.
+    Removed,
+    /// Nothing was ever written of it.
+    Never,
+}
+
+/// A row as it is stored. Values are texts as `toString` gives them; `None` is NULL, or that there is no row.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Row {
+    pub(super) presence: Presence,
     pub(super) dimensions: Vec<Option<String>>,
     pub(super) measures: Vec<Option<String>>,
     pub(super) revision: u32,
@@ -67,23 +85,41 @@ pub(super) async fn find(
             format!("say which with --where; there are\n    {}{more}", named.join("\n    ")),
         ));
     }
-    let Some(row) = found.pop() else {
-        return Err(asked(
-            format!("`{}` has no such row", plan.name),
-            "check the window and the dimensions; a row that HAVING leaves out is none, and one that isn't delivered yet \
-             comes within seconds",
-        ));
-    };
+    let Some(row) = found.pop() else { return absent(client, plan, window, wanted).await };
     let all: Vec<Wanted> = row.dimensions.iter().cloned().enumerate().collect();
     let version = version_of(client, plan, window, &all).await?;
     Ok(Row {
+        presence: Presence::Stored,
         dimensions: row.dimensions,
         measures: row.measures,
         revision: row.revision,
         is_closed: row.is_closed,
         is_final: row.is_final,
-        generation: u32::try_from(version >> 40).unwrap_or(u32::MAX),
-        epoch: version & ((1 << 40) - 1),
+        generation: u32::try_from(version >> EPOCH_BITS).unwrap_or(u32::MAX),
+        epoch: version & LAST_EPOCH,
+    })
+}
+
+/// A row that readers don't see: one that was removed, or that there never was. Which one is meant has to be said whole.
+async fn absent(client: &Client, plan: &ViewPlan, window: Window, wanted: &[Wanted]) -> Result<Row, ExplainError> {
+    let named = |at| wanted.iter().find(|(of, _)| *of == at).map(|(_, value)| value.clone());
+    let Some(dimensions) = (0..plan.dimensions.len()).map(named).collect::<Option<Vec<_>>>() else {
+        return Err(asked(
+            format!("`{}` has no such row", plan.name),
+            "check the window and the dimensions; one that isn't delivered yet comes within seconds. Give every dimension \
+             with --where to learn of a row that was removed, or that HAVING leaves out",
+        ));
+    };
+    let version = version_of(client, plan, window, wanted).await?;
+    let presence = if version > 0 { Presence::Removed } else { Presence::Never };
+    Ok(Row {
+        presence,
+        dimensions,
+        measures: vec![None; plan.measures.len()],
+        generation: u32::try_from(version >> EPOCH_BITS).unwrap_or(u32::MAX),
+        // Every epoch may have brought records of a row that none has written.
+        epoch: if presence == Presence::Removed { version & LAST_EPOCH } else { LAST_EPOCH },
+        ..Row::default()
     })
 }
 
@@ -213,24 +249,60 @@ pub(super) async fn accepted(
 /// A refused record.
 pub(super) struct Refused {
     pub(super) place: Place,
-    pub(super) event_time: i64,
     pub(super) reason: String,
     pub(super) rule: String,
+    /// Whether it was taken again since.
+    pub(super) is_retried: bool,
     pub(super) value: Vec<u8>,
 }
 
-/// The refused records whose event time lies in the window and whose bytes have a schema.
-pub(super) async fn refused(client: &Client, topics: &[String], window: Window) -> Result<Lines, DeliveryError> {
+/// The refused records that may belong to the window and whose bytes have a schema: those with an event time in it, and
+/// among the stretches those that had none when they were refused, since their schema may be readable by now.
+pub(super) async fn refused(
+    client: &Client,
+    topics: &[String],
+    window: Window,
+    stretches: &[Stretch],
+) -> Result<Lines, DeliveryError> {
+    #[derive(Deserialize)]
+    struct There {}
+    let (database, table) = (literal(client.database()), literal(RETRIED));
+    let there = format!("SELECT name FROM system.tables WHERE database = {database} AND name = {table}");
+    // The table is there once the pipeline was started with a retry topic.
+    let (is_retried, join) = if client.select::<There>(&there).await?.is_empty() {
+        ("0", String::new())
+    } else {
+        let join = "ON r.`topic` = q.`topic` AND r.`partition` = q.`partition` AND r.`offset` = q.`offset`";
+        ("r.`epoch` > 0", format!("LEFT JOIN {} AS r {join}", client.qualified(RETRIED)))
+    };
     let names: Vec<String> = topics.iter().map(|topic| literal(topic)).collect();
     let sql = format!(
-        "SELECT `topic`, `partition`, toString(`offset`), assumeNotNull(`schema_id`), \
-         toString(toUnixTimestamp64Micro(assumeNotNull(`event_time`))), `reason`, `rule`, hex(assumeNotNull(`value`)) FROM {} \
-         WHERE `topic` IN ({}) AND isNotNull(`schema_id`) AND isNotNull(`value`) AND {} ORDER BY assumeNotNull(`schema_id`)",
+        "SELECT q.`topic`, q.`partition`, toString(q.`offset`), assumeNotNull(q.`schema_id`) AS schema, q.`reason`, q.`rule`, \
+         toUInt8({is_retried}), hex(assumeNotNull(q.`value`)) FROM {} AS q {join} \
+         WHERE q.`topic` IN ({}) AND isNotNull(q.`schema_id`) AND isNotNull(q.`value`) \
+         AND ({} OR (isNull(q.`event_time`) AND ({}))) ORDER BY schema",
         client.qualified(tables::QUARANTINE),
         names.join(", "),
-        between("`event_time`", window),
+        between("q.`event_time`", window),
+        within(stretches),
     );
     client.lines(&sql, "JSONCompactEachRow")
+}
+
+/// The condition that a place lies between the first and the last of a partition's stretches.
+fn within(stretches: &[Stretch]) -> String {
+    let mut spans: BTreeMap<(&str, i32), (i64, i64)> = BTreeMap::new();
+    for of in stretches {
+        let span = spans.entry((&of.topic, of.partition)).or_insert((of.first, of.next));
+        *span = (span.0.min(of.first), span.1.max(of.next));
+    }
+    let one = |((topic, partition), (first, next)): (&(&str, i32), &(i64, i64))| {
+        format!(
+            "(q.`topic` = {} AND q.`partition` = {partition} AND q.`offset` >= {first} AND q.`offset` < {next})",
+            literal(topic)
+        )
+    };
+    if spans.is_empty() { "0".to_owned() } else { spans.iter().map(one).collect::<Vec<_>>().join(" OR ") }
 }
 
 /// The next refused records by schema id; `None` after the last.
@@ -243,27 +315,11 @@ pub(super) async fn next_refused(
         let Some(line) = lines.next().await? else {
             return Ok((!batch.is_empty()).then_some(batch));
         };
-        let (topic, partition, offset, schema, time, reason, rule, value): (
-            String,
-            i32,
-            String,
-            u32,
-            String,
-            String,
-            String,
-            String,
-        ) = parse(&line)?;
-        let (Some(at), Ok(offset), Ok(event_time)) = (index_of(topics, &topic), offset.parse(), time.parse()) else {
-            continue;
-        };
-        let value = unhex(&value);
-        batch.entry(schema).or_default().push(Refused {
-            place: (at, partition, offset),
-            event_time,
-            reason,
-            rule,
-            value,
-        });
+        type Line = (String, i32, String, u32, String, String, u8, String);
+        let (topic, partition, offset, schema, reason, rule, is_retried, value): Line = parse(&line)?;
+        let (Some(at), Ok(offset)) = (index_of(topics, &topic), offset.parse()) else { continue };
+        let (place, value) = ((at, partition, offset), unhex(&value));
+        batch.entry(schema).or_default().push(Refused { place, reason, rule, is_retried: is_retried != 0, value });
     }
     Ok(Some(batch))
 }

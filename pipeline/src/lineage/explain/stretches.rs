@@ -1,15 +1,16 @@
 //! Stretches of the log: which ones can hold a row's records, and reading just those.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array};
+use arrow_array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array};
+use arrow_select::filter::filter_record_batch;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde::Deserialize;
 use weir_operators::view::ViewPlan;
-use weir_schemas::avro::Decoder;
+use weir_schemas::avro::{Decoded, Decoder};
 use weir_schemas::fate::Reason;
 use weir_schemas::frame::{FRAME_BYTES, frame};
 use weir_schemas::place::{Partition, TopicId};
@@ -18,6 +19,7 @@ use weir_schemas::tables;
 use weir_schemas::time::{Epoch, EventTime, Span};
 use weir_sinks::DeliveryError;
 use weir_sinks::clickhouse::Client;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::Window;
 use super::stored::{Refused, literal, parse};
@@ -28,9 +30,10 @@ use crate::config::Pipeline;
 use crate::connect;
 use crate::error::Error;
 use crate::source::fetch::{Assigned, Fetcher, Message, consumer_config};
-use crate::source::intake::{Contract, Run, Sheets};
+use crate::source::intake::{Contract, Run, Sheets, event_times};
 use crate::source::judge::{Bounds, PartitionClock};
 use crate::source::open::unreachable_broker;
+use crate::source::retry::retried_by;
 
 /// Offsets that are read and thrown away rather than seek again.
 const GAP_OFFSETS: i64 = 20_000;
@@ -127,6 +130,9 @@ pub(super) struct Log<'a> {
     /// The source's contract without judgements: whose time is up and who breaks a rule was decided long ago.
     contract: Contract,
     decoders: RefCell<HashMap<u32, Option<Arc<Decoder>>>>,
+    retry_topic: Option<&'a str>,
+    /// Hashes of the places whose retries were read: a second message for one of them is no record, as in the pipeline.
+    retried: RefCell<HashSet<u128>>,
 }
 
 impl<'a> Log<'a> {
@@ -146,7 +152,9 @@ impl<'a> Log<'a> {
             proofs: Vec::new(),
             ..source.contract.clone()
         };
-        Log { pipeline, source, topics, schemas, contract, decoders: RefCell::default() }
+        let retry_topic = pipeline.sources.get(&source.name).and_then(|config| config.retry_topic.as_deref());
+        let (decoders, retried) = (RefCell::default(), RefCell::default());
+        Log { pipeline, source, topics, schemas, contract, decoders, retry_topic, retried }
     }
 
     /// Parts the stretches into those that the log still has and those that it has forgotten.
@@ -227,9 +235,9 @@ impl<'a> Log<'a> {
             let mut has_moved = false;
             for (index, stretches) in round.iter().enumerate().filter(|(index, _)| open[*index]).collect::<Vec<_>>() {
                 let fetched = fetcher.fetch(index);
-                if let Some(failure) = fetched.failure {
+                if let Some(trouble) = fetched.trouble.filter(|trouble| !trouble.passes()) {
                     let place = format!("{}/{}", stretches[0].topic, stretches[0].partition);
-                    return Err(unreachable_broker(brokers, format!("{place} can't be read: {failure}")));
+                    return Err(unreachable_broker(brokers, format!("{place} can't be read: {}", trouble.detail)));
                 }
                 has_moved |= !fetched.messages.is_empty() || fetched.end_offset.is_some();
                 let next = stretches.last().map_or(0, |last| last.next);
@@ -267,6 +275,9 @@ impl<'a> Log<'a> {
     ) -> Result<(), Error> {
         let topic = self.topics.iter().position(|topic| *topic == stretch.topic).and_then(|at| u16::try_from(at).ok());
         let partition = Partition { topic: TopicId(topic.unwrap_or(u16::MAX)), number: stretch.partition };
+        if self.retry_topic == Some(&stretch.topic) {
+            messages = self.first_of_places(messages, read);
+        }
         let run = Run {
             contract: &self.contract,
             topic: &stretch.topic,
@@ -304,6 +315,23 @@ impl<'a> Log<'a> {
         Ok(())
     }
 
+    /// Of messages of the retry topic, the first for each place, with the original's Kafka timestamp.
+    fn first_of_places(&self, messages: Vec<Message>, read: &mut Read) -> Vec<Message> {
+        let mut first = Vec::with_capacity(messages.len());
+        for mut message in messages {
+            match retried_by(&message) {
+                Ok(of) => {
+                    message.set_timestamp_ms(of.kafka_time_ms);
+                    if self.retried.borrow_mut().insert(xxh3_128(of.origin.to_string().as_bytes())) {
+                        first.push(message);
+                    }
+                }
+                Err(_) => *read.undecodable.entry(Reason::Malformed.name().to_owned()).or_default() += 1,
+            }
+        }
+        first
+    }
+
     /// Decodes refused records, with their system columns; `None` where their schema can't be had.
     pub(super) fn decode(&self, schema_id: u32, records: &[Refused]) -> Result<Option<RecordBatch>, Error> {
         let Some(decoder) = self.decoder(schema_id)? else { return Ok(None) };
@@ -319,20 +347,36 @@ impl<'a> Log<'a> {
                     Err(too_large) => upto = from + too_large.fits.clamp(1, upto - from),
                 }
             };
-            let rows: Vec<&Refused> = decoded.records.iter().map(|&at| &records[from + at as usize]).collect();
-            let mut columns: Vec<ArrayRef> = vec![
-                Arc::new(UInt16Array::from_iter_values(rows.iter().map(|row| row.place.0))),
-                Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.place.1))),
-                Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.place.2))),
-                Arc::new(Int64Array::from_value(0, rows.len())),
-                Arc::new(UInt32Array::from_value(schema_id, rows.len())),
-                Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.event_time))),
-            ];
-            columns.extend_from_slice(decoded.batch.columns());
-            batches.push(RecordBatch::try_new(Arc::clone(&self.contract.events), columns)?);
-            from = upto;
+            from += self.add_decoded(schema_id, &records[from..upto], decoded, &mut batches)?;
         }
         Ok(Some(arrow_select::concat::concat_batches(&self.contract.events, &batches)?))
+    }
+
+    /// Adds those that have an event time; gives how many records were looked at.
+    fn add_decoded(
+        &self,
+        schema_id: u32,
+        records: &[Refused],
+        decoded: Decoded,
+        batches: &mut Vec<RecordBatch>,
+    ) -> Result<usize, Error> {
+        let (times, known) = event_times(decoded.batch.column(self.contract.event_time))?;
+        let rows: Vec<&Refused> = decoded.records.iter().filter_map(|&at| records.get(at as usize)).collect();
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt16Array::from_iter_values(rows.iter().map(|row| row.place.0))),
+            Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.place.1))),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.place.2))),
+            Arc::new(Int64Array::from_value(0, rows.len())),
+            Arc::new(UInt32Array::from_value(schema_id, rows.len())),
+            Arc::new(Int64Array::from_iter_values(times.iter().map(|time| time.0))),
+        ];
+        columns.extend_from_slice(decoded.batch.columns());
+        let batch = RecordBatch::try_new(Arc::clone(&self.contract.events), columns)?;
+        batches.push(match known {
+            Some(known) => filter_record_batch(&batch, &BooleanArray::new(known.into_inner(), None))?,
+            None => batch,
+        });
+        Ok(records.len())
     }
 
     /// The decoder for a writer schema; `None` where the registry doesn't know it or it can't be read.

@@ -3,6 +3,7 @@
 mod data;
 mod facts;
 mod generate;
+mod lineage;
 mod oracle;
 mod prove;
 mod refusals;

@@ -5,42 +5,18 @@ use std::f64::consts::TAU;
 
 use weir_judge::tally::{Family, Indicator, Place, Release, Row, Tally, Volume, Window, code_of};
 
+use super::catalog::{
+    AMOUNT_THING, AMOUNTS, BETWEEN, BETWEEN_OF_MIX, CAMPAIGN_OF_TYPES, CAMPAIGN_OF_VALUES, CHANNEL_THING, CHANNELS,
+    COMMON, KEY_THING, KEYS, MISSPELT_TYPE, MIX, NEW_TYPE, SHARES, TYPE_THING, WANDER, raised,
+};
 use super::incidents::{Incident, Kind};
+use super::oracle::NEVER_SEEN;
 use super::random::Random;
 use super::world::{FIELDS, PLATFORMS, Plan, TYPES, lasting};
 
 const HOUR_US: i64 = 3_600_000_000;
 /// Monday, 5 January 2026.
 const START_US: i64 = 1_767_571_200_000_000;
-
-/// What is counted of every type as hits of events: family, field, label, usual share, whether users agree with
-/// themselves, deviation of a campaign's effect.
-const SHARES: [(Family, &str, &str, f64, bool, f64); 15] = [
-    (Family::Refused, "", "decode", 5e-4, false, 0.1),
-    (Family::Refused, "", "contract", 1e-3, false, 0.1),
-    (Family::Tagged, "user_id", "user_required", 3e-3, false, 0.1),
-    (Family::Tagged, "amount", "amount_range", 5e-3, false, 0.2),
-    (Family::Duplicate, "", "", 5e-3, false, 0.1),
-    (Family::Late, "", "", 1e-2, false, 0.3),
-    (Family::Skew, "", "", 2e-2, true, 0.3),
-    (Family::Lost, "", "", 4e-3, false, 0.1),
-    (Family::Null, "user_id", "", 0.15, true, 0.4),
-    (Family::Null, "channel", "", 0.03, true, 0.3),
-    (Family::Null, "amount", "", 5e-3, false, 0.2),
-    (Family::Default, "user_id", "", 1e-3, true, 0.2),
-    (Family::Default, "channel", "", 0.02, false, 0.2),
-    (Family::Default, "amount", "", 0.01, false, 0.2),
-    (Family::Drift, "amount", "", 8e-4, true, 0.1),
-];
-const CHANNELS: [f64; 6] = [0.35, 0.25, 0.2, 0.1, 0.07, 0.03];
-const AMOUNTS: [f64; 10] = [0.02, 0.06, 0.14, 0.24, 0.24, 0.16, 0.08, 0.04, 0.015, 0.005];
-const MIX: [f64; 4] = [0.52, 0.26, 0.15, 0.07];
-const NEW_TYPE: &str = "feature";
-
-/// Shares of what, by number of the thing: 0 to 14 as above, 16 on channels, 32 on amounts, 48 on types.
-const CHANNEL_THING: u64 = 16;
-const AMOUNT_THING: u64 = 32;
-const TYPE_THING: u64 = 48;
 
 /// A device that sends odd events for some hours.
 struct Bot {
@@ -108,7 +84,9 @@ impl Emitter {
             if incidents[at].kind == Kind::VolumeDrop {
                 let lost = events * incidents[at].size;
                 events -= lost;
-                incidents[at].add_users(lost / of.events_per_user, hour);
+                let usual = (events + lost) / of.events_per_user;
+                incidents[at].add_users(lost / of.events_per_user);
+                incidents[at].show_volume(tenant, hour, usual);
             }
         }
         self.keep_bots(plan, tenant, hour);
@@ -170,25 +148,34 @@ impl Emitter {
         let release = &of.releases[sent.release];
         let mut weights = [0.0; 4];
         for (at, weight) in weights.iter_mut().enumerate() {
-            *weight = MIX[at] * self.logit_noise(sent, TYPE_THING + at as u64, 0.25, 0.3).exp();
+            let noise = self.logit_noise(sent, TYPE_THING + at as u64, BETWEEN_OF_MIX, CAMPAIGN_OF_TYPES);
+            *weight = MIX[at] * noise.exp();
         }
         let all: f64 = weights.iter().sum();
+        let wrong = active.iter().copied().find(|&one| {
+            let incident = &incidents[one];
+            incident.concerns(sent.plan, sent.tenant, sent.release)
+        });
         let mut counts = [0u64; 4];
+        let mut misspelt = 0;
         for (at, count) in counts.iter_mut().enumerate() {
             let mut mean = sent.mean * weights[at] / all;
-            for &one in active {
-                let incident = &mut incidents[one];
-                let hit = incident.kind == Kind::TypeVanished && incident.event_type == Some(at);
-                if hit && incident.concerns(sent.plan, sent.tenant, sent.release) {
-                    let lost = mean * incident.size;
-                    mean -= lost;
-                    incident.add_users(lost / of.events_per_user, sent.hour);
+            if let Some(incident) = wrong.map(|one| &mut incidents[one])
+                && matches!(incident.kind, Kind::TypeVanished | Kind::NewType)
+                && incident.event_type == Some(at)
+            {
+                let lost = mean * incident.size;
+                mean -= lost;
+                if incident.kind == Kind::NewType {
+                    misspelt = self.random.poisson(lost);
                 }
+                incident.add_users(lost / of.events_per_user);
+                incident.show_type(sent, at, weights[at] / all);
             }
             *count = self.random.poisson(mean);
         }
         let of_feature = if release.brings_type { self.random.poisson(sent.mean * 0.02) } else { 0 };
-        let total: u64 = counts.iter().sum::<u64>() + of_feature;
+        let total: u64 = counts.iter().sum::<u64>() + of_feature + misspelt;
         if total == 0 {
             return;
         }
@@ -200,10 +187,10 @@ impl Emitter {
         });
         let users = (total as f64 / of.events_per_user).ceil();
         tally.release_users.push(users as u32);
-        let new_type = (of_feature > 0).then_some((NEW_TYPE, of_feature));
-        for (name, count) in TYPES.into_iter().zip(counts).chain(new_type) {
-            let label = self.text(name);
+        let others = [(NEW_TYPE, of_feature), (MISSPELT_TYPE, misspelt)];
+        for (name, count) in TYPES.into_iter().zip(counts).chain(others) {
             if count > 0 {
+                let label = self.text(name);
                 *volumes.entry(label).or_default() += count;
                 let indicator = Indicator { family: Family::TypeShare, code: code_of(name) };
                 let users = (count as f64 / of.events_per_user).ceil() as u32;
@@ -212,7 +199,8 @@ impl Emitter {
         }
         for (at, count) in counts.into_iter().enumerate() {
             if count > 0 {
-                self.emit_type(sent, incidents, active, tally, seat, at, count);
+                let wrong = wrong.map(|one| &mut incidents[one]);
+                self.emit_type(sent, wrong, tally, seat, at, count);
             }
         }
     }
@@ -221,8 +209,7 @@ impl Emitter {
     fn emit_type(
         &mut self,
         sent: &Sent<'_>,
-        incidents: &mut [Incident],
-        active: &[usize],
+        wrong: Option<&mut Incident>,
         tally: &mut Tally,
         seat: u32,
         at: usize,
@@ -231,28 +218,13 @@ impl Emitter {
         let of = &sent.plan.tenants[sent.tenant];
         let type_text = self.text(TYPES[at]);
         let users = (count as f64 / of.events_per_user).max(1.0);
-        let mut gone = [0.0; 16];
-        let (mut renamed, mut news, mut shifted) = (0.0, 0.0, 0.0);
-        for &one in active {
-            let incident = &mut incidents[one];
-            let of_type = incident.event_type.is_none_or(|only| only == at);
-            if !of_type || !incident.concerns(sent.plan, sent.tenant, sent.release) {
-                continue;
-            }
-            let mut part = incident.size;
-            match incident.kind {
-                Kind::EnumDrift => (renamed, part) = (part, part * CHANNELS[0]),
-                Kind::NewValue => news = part,
-                Kind::UnitChange => shifted = part,
-                kind => symptoms(kind, incident.field).iter().for_each(|&(share, factor)| gone[share] = part * factor),
-            }
-            if !matches!(incident.kind, Kind::TypeVanished | Kind::VolumeDrop) {
-                incident.add_users(users * part, sent.hour);
-            }
+        let mut wrong = wrong.filter(|incident| incident.event_type.is_none_or(|only| only == at));
+        if let Some(incident) = &mut wrong {
+            incident.add_users(users * incident.part_of_users());
         }
         let mut nulls = [0; 3];
         for (share, &(family, field, label, _, clustered, _)) in SHARES.iter().enumerate() {
-            let (hits, touched) = self.hits(sent, at, share, count, users, gone[share], clustered);
+            let (hits, touched) = self.hits(sent, at, share, count, users, wrong.as_deref_mut(), clustered);
             let bots =
                 || self.bots[sent.tenant].iter().filter(|bot| bot.release == sent.release && bot.event_type == at);
             let odd: u64 = bots().filter(|bot| bot.share == share).map(|bot| bot.events).sum();
@@ -267,13 +239,60 @@ impl Emitter {
             tally.rows.push(self.row(sent, seat, type_text, field, indicator, label, counted));
         }
         let channels = count - nulls[1].min(count);
-        self.emit_buckets(sent, tally, seat, at, type_text, channels, &CHANNELS, CHANNEL_THING, (renamed, news));
+        self.emit_buckets(sent, tally, seat, at, channels, &CHANNELS, CHANNEL_THING, wrong.as_deref_mut());
         let amounts = count - nulls[2].min(count);
-        self.emit_buckets(sent, tally, seat, at, type_text, amounts, &AMOUNTS, AMOUNT_THING, (shifted, 0.0));
-        let label = self.text(&release_schema(sent));
-        let code = code_of(&release_schema(sent));
-        let indicator = Indicator { family: Family::Schema, code };
-        tally.rows.push(self.row(sent, seat, type_text, 0, indicator, label, (count, count, users as u32)));
+        self.emit_buckets(sent, tally, seat, at, amounts, &AMOUNTS, AMOUNT_THING, wrong.as_deref_mut());
+        self.emit_keys(sent, tally, seat, at, count, wrong.as_deref_mut());
+        let left = match wrong {
+            Some(incident) if incident.kind == Kind::SchemaLeft => {
+                incident.show(sent, Family::Schema, TYPE_THING + 12, users, (1.0, 1.0 - incident.size), 0.0);
+                self.random.binomial(count, incident.size)
+            }
+            _ => 0,
+        };
+        for (schema, hits) in [(release_schema(sent), count - left), ("schema of nobody".to_owned(), left)] {
+            if hits > 0 {
+                let (label, code) = (self.text(&schema), code_of(&schema));
+                let users = (hits as f64 / of.events_per_user).ceil() as u32;
+                let indicator = Indicator { family: Family::Schema, code };
+                tally.rows.push(self.row(sent, seat, type_text, 0, indicator, label, (hits, count, users)));
+            }
+        }
+    }
+
+    /// Keys of a map: each is in some of the events, and one may be gone.
+    fn emit_keys(
+        &mut self,
+        sent: &Sent<'_>,
+        tally: &mut Tally,
+        seat: u32,
+        at: usize,
+        count: u64,
+        mut wrong: Option<&mut Incident>,
+    ) {
+        let (type_text, field) = (self.text(TYPES[at]), self.text("props"));
+        let per_user = sent.plan.tenants[sent.tenant].events_per_user;
+        for (key, part) in KEYS.into_iter().enumerate() {
+            let thing = 64 * (at as u64 + 1) + KEY_THING + key as u64;
+            let noise = self.logit_noise(sent, thing, BETWEEN_OF_MIX, CAMPAIGN_OF_VALUES);
+            let usual = 1.0 / (1.0 + (-(part / (1.0 - part)).ln() - noise).exp());
+            let mut share = usual;
+            if let Some(incident) = &mut wrong
+                && incident.kind == Kind::PropertyGone
+                && incident.field == key % 3
+                && key < 3
+            {
+                share *= 1.0 - incident.size;
+                let users = count as f64 / per_user;
+                let symptom = KEY_THING + key as u64;
+                incident.show(sent, Family::Category, symptom, users, (usual, share), CAMPAIGN_OF_VALUES);
+            }
+            let hits = self.random.binomial(count, share);
+            let label = self.text(&format!("key:{key}"));
+            let indicator = Indicator { family: Family::Category, code: key as u64 + 1 };
+            let users = (hits as f64 / per_user).ceil() as u32;
+            tally.rows.push(self.row(sent, seat, type_text, field, indicator, label, (hits, count, users)));
+        }
     }
 
     /// Logit by which a thing is off its usual share here and now.
@@ -290,13 +309,13 @@ impl Emitter {
         }
         let key = (sent.tenant, thing << 8 | release.platform as u64);
         if let Some(common) = self.common.get(&key) {
-            logit += 0.06 * common;
+            logit += COMMON * common;
         }
         for one in of.campaigns_at(sent.hour) {
             let further = if one.of_new_audience && sent.is_newest { 1.5 } else { 1.0 };
             logit += campaign * lasting(one.seed, thing) * further;
         }
-        logit + between * lasting(release.seed, thing) + 0.05 * self.random.normal()
+        logit + between * lasting(release.seed, thing) + WANDER * self.random.normal()
     }
 
     /// Slow noise that all releases of a platform share; once an hour.
@@ -319,18 +338,25 @@ impl Emitter {
         share: usize,
         count: u64,
         users: f64,
-        gone: f64,
+        wrong: Option<&mut Incident>,
         clustered: bool,
     ) -> (u64, u32) {
-        let (_, _, _, usual, _, campaign) = SHARES[share];
+        let (family, _, _, usual, _, campaign) = SHARES[share];
+        let number = share;
         let thing = (64 * (at as u64 + 1)) + share as u64;
-        let mut logit = (usual / (1.0 - usual)).ln() + self.logit_noise(sent, thing, 0.15, campaign);
+        let mut logit = (usual / (1.0 - usual)).ln() + self.logit_noise(sent, thing, BETWEEN, campaign);
         // The same users stay: a release's own noise that lasts for hours, larger where fewer users carry the share.
         let own = self.own.entry((sent.tenant, sent.release, thing)).or_default();
         let state = Self::drift(own, &mut self.random, 0.8);
         logit += state * (0.5 / (users * usual * (1.0 - usual)).sqrt()).min(0.5);
         let usual = 1.0 / (1.0 + (-logit).exp());
-        let share = usual + gone * (1.0 - usual);
+        let mut share = usual;
+        if let Some(incident) = wrong.filter(|incident| raised(incident.kind, incident.field).contains(&number)) {
+            share += incident.size * (1.0 - usual);
+            // What is lost isn't among what came.
+            let seen = if family == Family::Lost { share / (1.0 + share) } else { share };
+            incident.show(sent, family, number as u64, users, (usual, seen), campaign);
+        }
         if !clustered {
             let hits = self.random.binomial(count, share);
             let touched = users * (1.0 - (-(hits as f64) / users).exp());
@@ -350,30 +376,30 @@ impl Emitter {
         tally: &mut Tally,
         seat: u32,
         at: usize,
-        type_text: u32,
         count: u64,
         usual: &[f64],
         first_thing: u64,
-        (moved, new): (f64, f64),
+        wrong: Option<&mut Incident>,
     ) {
         let is_amount = first_thing == AMOUNT_THING;
+        let type_text = self.text(TYPES[at]);
         let thing = |bucket: usize| 64 * (at as u64 + 1) + first_thing + bucket as u64;
-        let mut weights: Vec<f64> =
-            (0..usual.len()).map(|b| usual[b] * self.logit_noise(sent, thing(b), 0.25, 0.5).exp()).collect();
+        let mut noise = |b: usize| self.logit_noise(sent, thing(b), BETWEEN_OF_MIX, CAMPAIGN_OF_VALUES);
+        let mut weights: Vec<f64> = (0..usual.len()).map(|b| usual[b] * noise(b).exp()).collect();
         let sum: f64 = weights.iter().sum();
         weights.iter_mut().for_each(|weight| *weight /= sum);
-        if is_amount && moved > 0.0 {
+        if !is_amount {
+            weights.extend([0.0, 0.0]);
+        }
+        if let Some(incident) = wrong.filter(|incident| incident.moves(first_thing)) {
             let before = weights.clone();
-            for (bucket, weight) in before.iter().enumerate() {
-                weights[bucket] -= moved * weight;
-                let to = (bucket + 3).min(usual.len() - 1);
-                weights[to] += moved * weight;
+            incident.move_values(&mut weights);
+            let users = count as f64 / sent.plan.tenants[sent.tenant].events_per_user;
+            let family = if is_amount { Family::Number } else { Family::Category };
+            for (bucket, (before, now)) in before.into_iter().zip(&weights).enumerate() {
+                let shares = (before.max(NEVER_SEEN), *now);
+                incident.show(sent, family, first_thing + bucket as u64, users, shares, CAMPAIGN_OF_VALUES);
             }
-        } else if !is_amount {
-            let renamed = weights[0] * moved;
-            weights[0] -= renamed;
-            weights.iter_mut().for_each(|weight| *weight *= 1.0 - new);
-            weights.extend([renamed, new]);
         }
         let (family, field) = if is_amount { (Family::Number, "amount") } else { (Family::Category, "channel") };
         let field = self.text(field);
@@ -425,42 +451,16 @@ impl Emitter {
 }
 
 /// One release in one hour.
-struct Sent<'p> {
-    plan: &'p Plan,
-    tenant: usize,
-    release: usize,
-    hour: u32,
-    mean: f64,
-    is_newest: bool,
+pub(crate) struct Sent<'p> {
+    pub(crate) plan: &'p Plan,
+    pub(crate) tenant: usize,
+    pub(crate) release: usize,
+    pub(crate) hour: u32,
+    /// Events expected.
+    pub(crate) mean: f64,
+    pub(crate) is_newest: bool,
 }
 
 fn release_schema(sent: &Sent<'_>) -> String {
     format!("schema of {}", sent.plan.tenants[sent.tenant].releases[sent.release].sdk_version)
-}
-
-/// Which shares an incident raises, and by what part of its size.
-fn symptoms(kind: Kind, field: usize) -> Vec<(usize, f64)> {
-    match (kind, field) {
-        (Kind::FieldDropped, 0) => vec![(8, 1.0), (2, 1.0)],
-        (Kind::FieldDropped, field) => vec![(8 + field, 1.0)],
-        (Kind::DefaultSent, field) => vec![(11 + field, 1.0)],
-        (Kind::NumberAsText, _) => vec![(14, 1.0)],
-        (Kind::Duplicates, _) => vec![(4, 1.0)],
-        (Kind::Late, _) => vec![(5, 1.0)],
-        (Kind::ClockSkew, _) => vec![(6, 1.0)],
-        (Kind::Lost, _) => vec![(7, 1.0)],
-        (Kind::RuleBroken, 0) => vec![(2, 1.0)],
-        (Kind::RuleBroken, _) => vec![(3, 1.0)],
-        (Kind::Refused, _) => vec![(1, 1.0)],
-        _ => Vec::new(),
-    }
-}
-
-impl Incident {
-    fn add_users(&mut self, users: f64, hour: u32) {
-        self.users += users;
-        if hour < self.start + 24 {
-            self.users_in_first_day += users;
-        }
-    }
 }

@@ -1,5 +1,8 @@
 //! Labelled incidents: what goes wrong, for whom, from when to when.
 
+use weir_judge::settings::Settings;
+
+use super::oracle::{Evidence, Known};
 use super::random::Random;
 use super::world::{FIELDS, HOURS, LEARN_HOURS, Plan, TYPES};
 
@@ -19,11 +22,16 @@ pub(crate) enum Kind {
     RuleBroken,
     Refused,
     VolumeDrop,
+    PropertyGone,
+    CategoryShift,
+    /// Of a release that is known: a new one may bring types and schemas of its own.
+    NewType,
+    SchemaLeft,
 }
 
 impl Kind {
     /// What one release can do wrong.
-    pub(crate) const OF_RELEASES: [Kind; 13] = [
+    pub(crate) const OF_RELEASES: [Kind; 15] = [
         Kind::FieldDropped,
         Kind::DefaultSent,
         Kind::EnumDrift,
@@ -37,7 +45,11 @@ impl Kind {
         Kind::NewValue,
         Kind::RuleBroken,
         Kind::Refused,
+        Kind::PropertyGone,
+        Kind::CategoryShift,
     ];
+    /// What a release that was in order can do besides.
+    pub(crate) const OF_KNOWN: [Kind; 2] = [Kind::NewType, Kind::SchemaLeft];
     /// What can go wrong behind all releases at once.
     pub(crate) const OF_TENANTS: [Kind; 8] = [
         Kind::FieldDropped,
@@ -50,9 +62,11 @@ impl Kind {
         Kind::VolumeDrop,
     ];
 
-    /// Moves shares that also move with people's choices: smaller sizes aren't told from those.
+    /// Moves shares that also move with people's choices.
     pub(crate) fn is_mix(self) -> bool {
-        matches!(self, Kind::EnumDrift | Kind::UnitChange | Kind::TypeVanished | Kind::NewValue)
+        use Kind::{CategoryShift, EnumDrift, NewType, NewValue, PropertyGone, SchemaLeft, TypeVanished, UnitChange};
+        let mixes = [EnumDrift, UnitChange, TypeVanished, NewValue, PropertyGone, CategoryShift, NewType, SchemaLeft];
+        mixes.contains(&self)
     }
 }
 
@@ -93,9 +107,13 @@ pub(crate) struct Incident {
     pub(crate) field: usize,
     /// (SDK version, app version, platform) to be named per tenant; empty where no release is to blame.
     pub(crate) first_bad: Vec<(usize, usize)>,
-    /// Users that went wrong, by hour, summed; filled in by the world.
+    /// Filled in by the world: users that went wrong, by hour, summed; and what could be known of it.
     pub(crate) users: f64,
-    pub(crate) users_in_first_day: f64,
+    pub(crate) evidence: Evidence,
+    /// Filled in when it is scored: the best that could be known, its ratio to the threshold, and whether that is enough.
+    pub(crate) known: Known,
+    pub(crate) ratio: f64,
+    pub(crate) is_of_stated_size: bool,
 }
 
 impl Incident {
@@ -111,19 +129,12 @@ impl Incident {
             && self.app_version.as_ref().is_none_or(|only| *only == release.app_version)
     }
 
-    /// Large enough that it has to be found. By the end 60 users went wrong, 300 where what people choose moves as well; five
-    /// an hour, so that it isn't one device; and the part that goes wrong is beyond what releases, or hours, differ by.
-    pub(crate) fn is_of_stated_size(&self) -> bool {
-        let size_min = match (self.breadth, self.kind) {
-            (_, Kind::TypeVanished) => 0.95,
-            (Breadth::Tenant, Kind::VolumeDrop) => 0.75,
-            (Breadth::Tenant, _) => 0.15,
-            (_, kind) if kind.is_mix() => 0.55,
-            _ => 0.08,
-        };
-        let users_min = if self.kind.is_mix() { 300.0 } else { 60.0 };
-        let hours = f64::from(self.end - self.start);
-        self.users >= users_min && self.users >= 5.0 * hours && self.size >= size_min
+    /// States its size against the logarithms of the thresholds of a tenant's series, and of its volumes.
+    pub(crate) fn weigh(&mut self, (of_series, of_volumes): (f64, f64), settings: &Settings) {
+        let threshold = if self.kind == Kind::VolumeDrop { of_volumes } else { of_series };
+        self.known = self.evidence.best(self.breadth == Breadth::Tenant, settings);
+        self.ratio = self.known.nats / threshold;
+        self.is_of_stated_size = self.known.is_enough(threshold, settings);
     }
 
     pub(crate) fn size_class(&self) -> &'static str {
@@ -193,16 +204,20 @@ pub(crate) fn plan_incidents(plan: &mut Plan, random: &mut Random) -> Vec<Incide
 fn kind_of(random: &mut Random, breadth: Breadth) -> Kind {
     match breadth {
         Breadth::Tenant => Kind::OF_TENANTS[random.below(Kind::OF_TENANTS.len())],
+        Breadth::KnownRelease => {
+            let at = random.below(Kind::OF_RELEASES.len() + 2 * Kind::OF_KNOWN.len());
+            let known = || Kind::OF_KNOWN[at % Kind::OF_KNOWN.len()];
+            Kind::OF_RELEASES.get(at).copied().unwrap_or_else(known)
+        }
         _ => Kind::OF_RELEASES[random.below(Kind::OF_RELEASES.len())],
     }
 }
 
 fn blank(random: &mut Random, kind: Kind, breadth: Breadth, start: u32, end: u32) -> Incident {
     let of_field = matches!(kind, Kind::FieldDropped | Kind::DefaultSent | Kind::RuleBroken | Kind::NumberAsText);
-    let of_type = of_field
-        || matches!(kind, Kind::EnumDrift | Kind::UnitChange | Kind::TypeVanished | Kind::NewValue | Kind::Refused);
+    let of_type = of_field || kind.is_mix() || kind == Kind::Refused;
     let field = match kind {
-        Kind::EnumDrift | Kind::NewValue => 1,
+        Kind::EnumDrift | Kind::NewValue | Kind::CategoryShift => 1,
         Kind::UnitChange | Kind::NumberAsText => 2,
         _ => random.below(FIELDS.len()),
     };
@@ -222,7 +237,10 @@ fn blank(random: &mut Random, kind: Kind, breadth: Breadth, start: u32, end: u32
         field,
         first_bad: Vec::new(),
         users: 0.0,
-        users_in_first_day: 0.0,
+        evidence: Evidence::default(),
+        known: Known::default(),
+        ratio: 0.0,
+        is_of_stated_size: false,
     }
 }
 

@@ -10,7 +10,8 @@ use weir_judge::tally::Release;
 
 use super::emit::Emitter;
 use super::incidents::{Breadth, Incident, Kind};
-use super::world::{HOURS, LEARN_HOURS, PLATFORMS, Plan};
+use super::oracle::FACTOR;
+use super::world::{HOURS, LEARN_HOURS, PLATFORMS, Plan, TYPES};
 
 /// One incident's fate.
 #[derive(Clone, Debug)]
@@ -45,16 +46,24 @@ struct Told {
 pub(crate) fn run(seed: u64, with_incidents: bool, scores: &mut Scores) {
     let plan = Plan::new(seed, with_incidents);
     let mut incidents = plan.incidents.clone();
-    let told = alerts_of(&plan, &mut incidents, scores);
+    let (told, series) = alerts_of(&plan, &mut incidents, scores);
+    let settings = Settings::default();
+    let threshold = |series: u64| (series as f64 * 168.0 / settings.false_alerts_per_week).ln();
+    for incident in &mut incidents {
+        let of_tenant = incident.tenant.map_or_else(|| series.iter().copied().max().unwrap_or(0), |at| series[at]);
+        incident.weigh((threshold(of_tenant), threshold(TYPES.len() as u64 + 1)), &settings);
+    }
     score(&plan, &incidents, &told, scores);
 }
 
-fn alerts_of(plan: &Plan, incidents: &mut [Incident], scores: &mut Scores) -> Told {
+/// What was told, and how many series each tenant had at most.
+fn alerts_of(plan: &Plan, incidents: &mut [Incident], scores: &mut Scores) -> (Told, Vec<u64>) {
     let mut emitter = Emitter::new(plan);
     let mut store = MemoryStore::default();
     let (settings, manners) = (Settings::default(), Manners::default());
     let mut book = Book::default();
     let mut told = Told { opened: Vec::new(), revisions: Vec::new() };
+    let mut series = vec![0; plan.tenants.len()];
     for hour in 0..HOURS {
         emitter.drift_common(plan.tenants.len());
         let mut of = WindowSignals { window: Emitter::window(hour).index(), ..WindowSignals::default() };
@@ -64,13 +73,14 @@ fn alerts_of(plan: &Plan, incidents: &mut [Incident], scores: &mut Scores) -> To
             let judged = weir_judge::judge(&tally, &mut store, &settings);
             scores.judge_ns += began.elapsed().as_nanos();
             scores.series_judged += judged.series;
+            series[tenant] = series[tenant].max(judged.series);
             assert_eq!(judged.skipped, 0);
             of.signals.extend(judged.signals);
             of.releases.insert(tally.tenant.clone(), judged.releases);
             of.users.insert(tally.tenant, judged.users);
         }
         for alert in book.close(of, &manners, &NoFacts) {
-            if std::env::var("WEIR_JUDGE_ALL").is_ok() {
+            if std::env::var("WEIR_JUDGE_ALERTS").is_ok() {
                 println!("seed {} hour {hour} #{:x}: {}", plan.seed, alert.fingerprint >> 48, brief(&alert));
             }
             if matches!(alert.change, Change::Opened | Change::Reopened) {
@@ -79,20 +89,20 @@ fn alerts_of(plan: &Plan, incidents: &mut [Incident], scores: &mut Scores) -> To
             told.revisions.push((hour, alert));
         }
     }
-    told
+    (told, series)
 }
 
-/// Whether an alert that came in an hour is one of an incident.
-fn explains(plan: &Plan, incident: &Incident, hour: u32, alert: &Alert) -> bool {
-    if hour < incident.start || hour > incident.end + 3 {
+/// Whether an alert that came in an hour is one of an incident, by a symptom that wasn't there `before`.
+fn explains(plan: &Plan, incident: &Incident, (hour, alert): &(u32, Alert), before: &BTreeSet<u64>) -> bool {
+    if *hour < incident.start || *hour > incident.end + 3 {
         return false;
     }
-    alert.symptoms.iter().any(|symptom| {
+    alert.symptoms.iter().filter(|symptom| !before.contains(&symptom.series())).any(|symptom| {
         let Some(tenant) = plan.tenants.iter().position(|tenant| tenant.name == symptom.tenant) else { return false };
         let fits = incident.event_type.is_none_or(|at| {
             symptom.event_type.is_empty()
-                || symptom.event_type == super::world::TYPES[at]
-                || incident.kind == Kind::TypeVanished
+                || symptom.event_type == TYPES[at]
+                || matches!(incident.kind, Kind::TypeVanished | Kind::NewType)
         });
         fits && (0..plan.tenants[tenant].releases.len())
             .any(|at| incident.concerns(plan, tenant, at) && symptom.scope.holds(&release(plan, tenant, at)))
@@ -111,11 +121,21 @@ fn release(plan: &Plan, tenant: usize, at: usize) -> Release {
 fn score(plan: &Plan, incidents: &[Incident], told: &Told, scores: &mut Scores) {
     let mut used: BTreeSet<usize> = BTreeSet::new();
     for incident in incidents {
-        let mine: Vec<usize> = (0..told.opened.len())
-            .filter(|&at| explains(plan, incident, told.opened[at].0, &told.opened[at].1))
-            .collect();
+        let none = BTreeSet::new();
+        let mine: Vec<usize> =
+            (0..told.opened.len()).filter(|&at| explains(plan, incident, &told.opened[at], &none)).collect();
         used.extend(&mine);
-        let first = mine.first().map(|&at| &told.opened[at]);
+        // It is told, too, where an alert that was open before (of another fault that looks alike) is told anew with it.
+        let open = |(hour, alert): &&(u32, Alert)| *hour < incident.start && alert.change != Change::Resolved;
+        let before =
+            told.revisions.iter().filter(open).flat_map(|(_, alert)| alert.symptoms.iter().map(|s| s.series()));
+        let before: BTreeSet<u64> = before.collect();
+        let first = told.revisions.iter().find(|revision| {
+            let is_new = matches!(revision.1.change, Change::Opened | Change::Reopened);
+            let known = if is_new { &none } else { &before };
+            revision.1.change != Change::Resolved && explains(plan, incident, revision, known)
+        });
+        let opened = first.is_some_and(|(_, alert)| matches!(alert.change, Change::Opened | Change::Reopened));
         let last = first.and_then(|(_, alert)| {
             let same = |(hour, other): &&(u32, Alert)| {
                 other.fingerprint == alert.fingerprint && *hour <= incident.end && other.change != Change::Resolved
@@ -133,7 +153,7 @@ fn score(plan: &Plan, incidents: &[Incident], told: &Told, scores: &mut Scores) 
             delay: first.map(|(hour, _)| hour - incident.start),
             right_release: right,
             told: last.map_or_else(String::new, brief),
-            more: (mine.len() as u32).saturating_sub(1),
+            more: (mine.len() as u32).saturating_sub(u32::from(opened)),
         });
     }
     for (at, (hour, alert)) in told.opened.iter().enumerate() {
@@ -227,7 +247,7 @@ impl Summary {
 pub(crate) fn print(title: &str, scores: &Scores) {
     println!("\n{title}");
     println!("{:<44} {:>4} {:>6} {:>6} {:>6} {:>6} {:>5}", "", "n", "recall", "right", "p50", "p90", "more");
-    let stated = || scores.scored.iter().filter(|one| one.incident.is_of_stated_size());
+    let stated = || scores.scored.iter().filter(|one| one.incident.is_of_stated_size);
     let mut rows: BTreeMap<String, Vec<&Scored>> = BTreeMap::new();
     for one in stated() {
         let incident = &one.incident;
@@ -244,8 +264,14 @@ pub(crate) fn print(title: &str, scores: &Scores) {
         println!("{name:<44} {}", summary(of.into_iter()).line());
     }
     println!("{:<44} {}", "all of the stated minimum size", summary(stated()).line());
-    let below = scores.scored.iter().filter(|one| !one.incident.is_of_stated_size());
-    println!("{:<44} {}", "below it", summary(below).line());
+    let below = || scores.scored.iter().filter(|one| !one.incident.is_of_stated_size);
+    println!("{:<44} {}", "below it", summary(below()).line());
+    for range in [0.0..1.0, 1.0..2.0, 2.0..FACTOR, FACTOR..2.0 * FACTOR, 2.0 * FACTOR..f64::INFINITY] {
+        let within = |one: &&Scored| range.contains(&one.incident.ratio);
+        let title = format!("evidence / threshold {} to {}", range.start, range.end);
+        println!("{title:<44} {}", summary(scores.scored.iter().filter(within)).line());
+        println!("{:<44} {}", "    of these below the stated size", summary(below().filter(within)).line());
+    }
     let weeks = scores.tenant_weeks;
     println!(
         "false alerts: {} in {weeks} tenant weeks = {:.3} per tenant and week; {} ns per series",

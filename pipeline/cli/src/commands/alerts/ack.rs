@@ -7,6 +7,7 @@ use weir_sinks::kafka::acknowledgement::Acknowledgement;
 use weir_sinks::notify::headline;
 
 use super::{Ack, clickhouse, find, pipeline, short};
+use crate::out::{printable, say};
 use crate::{Outcome, paint, runtime};
 
 pub(super) fn run(ack: &Ack) -> Result<Outcome, Outcome> {
@@ -39,6 +40,12 @@ pub(super) fn run(ack: &Ack) -> Result<Outcome, Outcome> {
         until,
     };
     runtime.block_on(acknowledge(&pipeline, &client, &acknowledgement)).map_err(|error| Outcome::of_error(&error))?;
-    println!("{} {} has {}  {}", paint::good("acknowledged:"), ack.by, short(&alert.fingerprint), headline(&alert));
+    say!(
+        "{} {} has {}  {}",
+        paint::good("acknowledged:"),
+        ack.by,
+        short(&alert.fingerprint),
+        printable(&headline(&alert))
+    );
     Ok(Outcome::done())
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use weir_schemas::tables;
 
 use super::{Current, clickhouse, json, pipeline, print_line, select, severity, share, short, status, time};
+use crate::out::say;
 use crate::{Outcome, counted, paint, runtime};
 
 /// Alerts that are listed at most.
@@ -25,7 +26,7 @@ pub(super) fn run(file: &Path, all: bool, as_json: bool) -> Result<Outcome, Outc
         return Ok(Outcome::done());
     }
     if found.is_empty() {
-        println!("{}", if all { "no alert" } else { "no open alert" });
+        say!("{}", if all { "no alert" } else { "no open alert" });
         return Ok(Outcome::done());
     }
     let mut table =
@@ -49,6 +50,6 @@ pub(super) fn run(file: &Path, all: bool, as_json: bool) -> Result<Outcome, Outc
             note,
         ]);
     }
-    println!("{table}\n{}", paint::dim(&counted(found.len(), "alert")));
+    say!("{table}\n{}", paint::dim(&counted(found.len(), "alert")));
     Ok(Outcome::done())
 }

@@ -230,8 +230,7 @@ fn time(at: i64) -> String {
 
 /// Prints one line; `false` when nobody reads it any more.
 fn print_line(line: &str) -> bool {
-    use std::io::Write;
-    writeln!(std::io::stdout().lock(), "{line}").is_ok()
+    crate::out::line(format_args!("{line}"))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, Outcome> {

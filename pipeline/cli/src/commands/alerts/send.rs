@@ -8,6 +8,7 @@ use weir_pipeline::error::Error;
 
 use super::super::run::{log, stop_on_signal};
 use super::{Send, pipeline};
+use crate::out::say;
 use crate::{Outcome, paint, runtime};
 
 pub(super) fn run(arguments: &Send) -> Result<Outcome, Outcome> {
@@ -51,7 +52,7 @@ pub(super) fn run(arguments: &Send) -> Result<Outcome, Outcome> {
     let mut failed = None;
     for (name, result) in names.iter().zip(results) {
         match result {
-            Ok(sent) => println!("{} told {}, skipped {}", paint::bold(name), sent.told, sent.skipped),
+            Ok(sent) => say!("{} told {}, skipped {}", paint::bold(name), sent.told, sent.skipped),
             Err(error) => failed = failed.or(Some(error)),
         }
     }

@@ -7,6 +7,7 @@ use weir_sinks::kafka::read::Alert;
 use weir_sinks::notify::{facts, headline};
 
 use super::{clickhouse, find, json, pipeline, print_line, select, severity, share, status, time};
+use crate::out::{printable, say};
 use crate::{Outcome, paint, runtime};
 
 /// Steps that are shown at most: the newest.
@@ -32,7 +33,7 @@ pub(super) fn run(file: &Path, fingerprint: &str, as_json: bool) -> Result<Outco
         return Ok(Outcome::done());
     }
     let alert = &current.alert;
-    println!("{}\n", paint::bold(&headline(alert)));
+    say!("{}\n", paint::bold(&printable(&headline(alert))));
     let mut table = paint::table(&["", ""]);
     table.add_row(["fingerprint", &alert.fingerprint]);
     table.add_row(["status", &status(alert)]);
@@ -49,7 +50,7 @@ pub(super) fn run(file: &Path, fingerprint: &str, as_json: bool) -> Result<Outco
             table.add_row([name, text]);
         }
     }
-    println!("{table}\n");
+    say!("{table}\n");
 
     let mut history = paint::table(&["window", "step", "status", "severity", "affected", "of", "share", "why"]);
     for step in &steps {
@@ -64,9 +65,9 @@ pub(super) fn run(file: &Path, fingerprint: &str, as_json: bool) -> Result<Outco
             step.status_reason.clone(),
         ]);
     }
-    println!("{history}");
+    say!("{history}");
     if !alert.query.is_empty() {
-        println!("\n{}\n{};", paint::dim("look further:"), alert.query);
+        say!("\n{}\n{};", paint::dim("look further:"), alert.query);
     }
     Ok(Outcome::done())
 }

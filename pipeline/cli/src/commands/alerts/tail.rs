@@ -10,6 +10,7 @@ use weir_sinks::kafka::read::Alert;
 use weir_sinks::notify::headline;
 
 use super::{Tail, json, pipeline, print_line, short, time};
+use crate::out::{complain, printable};
 use crate::{Outcome, paint, runtime};
 
 /// How long one look for a message takes.
@@ -26,6 +27,8 @@ pub(super) fn run(tail: &Tail) -> Result<Outcome, Outcome> {
     let of_error = |error| Outcome::of_error(&error);
     let registry = connect::registry(&pipeline).map_err(of_error)?;
     let mut decoder: Decoder<Alert> = Decoder::new(registry, SCHEMA).map_err(of_error)?;
+    // A person who looks on is told at once.
+    decoder.set_grace(Duration::ZERO);
     // Nothing is kept under this group.
     let group = format!("weir-{}-tail", pipeline.name);
     let topic = Topic::open(&pipeline, connect::kafka(&pipeline), &group, name).map_err(of_error)?;
@@ -58,7 +61,7 @@ fn print(record: &Record, decoded: Result<Alert, Undecoded>, topic: &str, as_jso
     let alert = match decoded {
         Ok(alert) => alert,
         Err(Undecoded::Poisoned(why)) => {
-            eprintln!("{topic}/{}@{}: {why}", record.partition, record.offset);
+            complain!("{topic}/{}@{}: {why}", record.partition, record.offset);
             return Ok(true);
         }
         Err(Undecoded::NotYet(why)) => {
@@ -68,7 +71,7 @@ fn print(record: &Record, decoded: Result<Alert, Undecoded>, topic: &str, as_jso
     if as_json {
         return Ok(print_line(&json(&alert)?));
     }
-    let headline = headline(&alert);
+    let headline = printable(&headline(&alert)).into_owned();
     let painted = match (alert.is_resolved(), alert.severity.as_str()) {
         (true, _) => paint::good(&headline),
         (false, "critical") => paint::bad(&headline),

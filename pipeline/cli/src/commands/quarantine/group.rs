@@ -6,6 +6,7 @@ use serde::Deserialize;
 use weir_schemas::tables::QUARANTINE;
 
 use super::{Desk, print_json, text};
+use crate::out::say;
 use crate::{Outcome, counted, paint};
 
 /// The ledger.
@@ -36,7 +37,7 @@ pub(super) fn run(file: &Path, as_json: bool) -> Result<Outcome, Outcome> {
         return Ok(print_json(&rows));
     }
     if rows.is_empty() {
-        println!("nothing was refused");
+        say!("nothing was refused");
         return Ok(Outcome::done());
     }
     let columns = ["cause", "reason", "about", "owner", "waiting", "retried", "first_seen", "last_seen", "releases"];
@@ -44,7 +45,7 @@ pub(super) fn run(file: &Path, as_json: bool) -> Result<Outcome, Outcome> {
     for row in &rows {
         table.add_row(columns.map(|column| text(row, column)));
     }
-    println!("{table}\n{}", paint::dim(&counted(rows.len(), "cause")));
+    say!("{table}\n{}", paint::dim(&counted(rows.len(), "cause")));
     let books: Vec<Books> = desk.select(&format!(
         "SELECT (SELECT sum(quarantined) FROM {}) AS quarantined, countIf({is_retried}) AS retried, \
          countIf(NOT {is_retried}) AS waiting FROM {quarantine} WHERE NOT {LATE}",
@@ -54,9 +55,9 @@ pub(super) fn run(file: &Path, as_json: bool) -> Result<Outcome, Outcome> {
         let is_even = *quarantined == retried + waiting;
         let sum = format!("{quarantined} quarantined, by the ledger; {retried} retried + {waiting} waiting");
         let verdict = if is_even { paint::good("balanced") } else { paint::bad("not balanced") };
-        println!("{sum}: {verdict}");
+        say!("{sum}: {verdict}");
         if !is_even {
-            println!("{}", paint::dim("while the pipeline runs, tables are a second or two apart: look again"));
+            say!("{}", paint::dim("while the pipeline runs, tables are a second or two apart: look again"));
         }
     }
     Ok(Outcome::done())

@@ -5,6 +5,7 @@ use weir_schemas::tables::QUARANTINE;
 use weir_sinks::clickhouse::literal;
 
 use super::{Desk, List, begins_with, print_json, text};
+use crate::out::say;
 use crate::{Outcome, counted, paint};
 
 /// Characters of what was found that a line shows.
@@ -32,17 +33,17 @@ pub(super) fn run(list: &List) -> Result<Outcome, Outcome> {
         return Ok(print_json(&rows));
     }
     if rows.is_empty() {
-        println!("no refused record");
+        say!("no refused record");
         return Ok(Outcome::done());
     }
     let mut table = paint::table(&["place", "at", "cause", "reason", "about", "found", "release", "tenant", "state"]);
     for row in &rows {
-        let found: String = text(row, "found").chars().take(FOUND).collect::<String>().escape_debug().to_string();
+        let found: String = text(row, "found").chars().take(FOUND).collect();
         let cells = ["place", "at", "cause", "reason", "about"].map(|column| text(row, column));
         let further = ["release", "tenant", "state"].map(|column| text(row, column));
         table.add_row(cells.into_iter().chain([found]).chain(further));
     }
-    println!("{table}\n{}", paint::dim(&counted(rows.len(), "record")));
+    say!("{table}\n{}", paint::dim(&counted(rows.len(), "record")));
     Ok(Outcome::done())
 }
 

@@ -18,6 +18,7 @@ use weir_pipeline::quarantine::is_retried;
 use weir_schemas::retry::RETRIED;
 use weir_sinks::clickhouse::{Client, literal};
 
+use crate::out::{line, printable};
 use crate::{Outcome, runtime};
 
 /// Arguments of `weir quarantine`.
@@ -170,20 +171,16 @@ fn begins_with(prefix: &str) -> Result<String, Outcome> {
 }
 
 fn print_json(rows: &[serde_json::Value]) -> Outcome {
-    use std::io::Write;
-    for row in rows {
-        if writeln!(std::io::stdout().lock(), "{row}").is_err() {
-            break;
-        }
-    }
+    // The first line that nobody reads is the last one.
+    let _ = rows.iter().all(|row| line(format_args!("{row}")));
     Outcome::done()
 }
 
-/// What stands in a column of a row; empty for null.
+/// What stands in a column of a row, for people; empty for null.
 fn text(row: &serde_json::Value, column: &str) -> String {
     match row.get(column) {
         None | Some(serde_json::Value::Null) => String::new(),
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
+        Some(serde_json::Value::String(text)) => printable(text).into_owned(),
+        Some(other) => printable(&other.to_string()).into_owned(),
     }
 }

@@ -11,6 +11,7 @@ use weir_schemas::time::EventTime;
 use weir_sinks::clickhouse::literal;
 
 use super::{Desk, Retry, begins_with};
+use crate::out::{ask, say};
 use crate::{Outcome, counted, paint};
 
 #[derive(Deserialize)]
@@ -42,18 +43,18 @@ pub(super) fn run(retry: &Retry) -> Result<Outcome, Outcome> {
         EventTime::MIN => 0,
         floor => too_old(&desk, &cause.fingerprint, floor)?,
     };
-    println!("{} {} {}", paint::bold(&cause.fingerprint), cause.reason, cause.about);
-    println!("{} waiting, {} retried", before.waiting, before.retried);
+    say!("{} {} {}", paint::bold(&cause.fingerprint), cause.reason, cause.about);
+    say!("{} waiting, {} retried", before.waiting, before.retried);
     if too_old > 0 {
         let told = format!("{too_old} of them are older than what the state keeps: they would be kept as too late");
-        println!("{}", paint::bad(&told));
+        say!("{}", paint::bad(&told));
     }
     if retry.dry_run || before.waiting == 0 {
-        println!("{}", paint::dim("nothing was sent"));
+        say!("{}", paint::dim("nothing was sent"));
         return Ok(Outcome::done());
     }
     if !retry.yes && !agreed(before.waiting, &topic)? {
-        println!("{}", paint::dim("nothing was sent"));
+        say!("{}", paint::dim("nothing was sent"));
         return Ok(Outcome::done());
     }
     let audit = Audit::begin(&cause.fingerprint, name, &retry.by, &retry.why, before.waiting);
@@ -66,7 +67,7 @@ fn carry_out(desk: &Desk, retry: &Retry, topic: &str, mut audit: Audit, before: 
     let sent = desk.runtime.block_on(send(pipeline, client, topic, &mut audit, |sent| bar.set_position(sent)));
     bar.finish_and_clear();
     sent.map_err(|error| Outcome::of_error(&error))?;
-    println!("retry {}: {} to {topic}", audit.id, counted(usize::try_from(audit.sent).unwrap_or(usize::MAX), "record"));
+    say!("retry {}: {} to {topic}", audit.id, counted(usize::try_from(audit.sent).unwrap_or(usize::MAX), "record"));
     let within = Duration::from_secs(retry.wait);
     let bar = indicatif::ProgressBar::new(audit.sent);
     let watched = watch(pipeline, client, topic, &mut audit, before, within, |taken| bar.set_position(taken));
@@ -80,13 +81,13 @@ fn carry_out(desk: &Desk, retry: &Retry, topic: &str, mut audit: Audit, before: 
         before.retried.to_string(),
         before.retried.saturating_add(audit.taken).to_string(),
     ]);
-    println!("{table}");
+    say!("{table}");
     if audit.status == Status::Done {
         let again = audit.refused_again;
-        println!("{} taken, {again} of them refused again", audit.taken);
+        say!("{} taken, {again} of them refused again", audit.taken);
     } else {
         let left = audit.sent.saturating_sub(audit.taken);
-        println!("{}", paint::dim(&format!("{left} wait in the topic: the pipeline takes them when it runs")));
+        say!("{}", paint::dim(&format!("{left} wait in the topic: the pipeline takes them when it runs")));
     }
     Ok(Outcome::done())
 }
@@ -150,7 +151,7 @@ fn agreed(waiting: u64, topic: &str) -> Result<bool, Outcome> {
     if !std::io::stdin().is_terminal() {
         return Err(Outcome::refused("nobody can be asked here", "give --yes to send, or --dry-run to look"));
     }
-    eprint!("send {waiting} to {topic}? [y/N] ");
+    ask(format_args!("send {waiting} to {topic}? [y/N] "));
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     Ok(read.is_ok() && matches!(answer.trim(), "y" | "yes"))

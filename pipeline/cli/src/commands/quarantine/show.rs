@@ -1,14 +1,16 @@
-//! `weir quarantine show`: one refused record.
+//! `weir quarantine show`: one refused record, decoded where its schema can be had and its bytes follow it.
 
 use std::path::Path;
 
-use weir_pipeline::quarantine::from_hex;
+use serde_json::{Map, Value};
+use weir_pipeline::quarantine::{decode, from_hex};
 use weir_schemas::headers;
 use weir_schemas::place::Place;
 use weir_schemas::tables::QUARANTINE;
 use weir_sinks::clickhouse::literal;
 
 use super::{Desk, print_json, text};
+use crate::out::say;
 use crate::{Outcome, paint};
 
 /// Bytes that a line shows, and of a value in all.
@@ -59,8 +61,18 @@ pub(super) fn run(file: &Path, place: &str, as_json: bool) -> Result<Outcome, Ou
         let remedy = format!("`weir quarantine list {}` shows what was refused", file.display());
         return Err(Outcome::refused(format!("no record was refused at {place}"), remedy));
     };
-    let source = desk.source_of(&at.topic).and_then(|name| desk.pipeline.sources.get(name));
+    let name = desk.source_of(&at.topic);
+    let source = name.and_then(|name| desk.pipeline.sources.get(name));
     let is_sensitive = source.is_none_or(|source| !source.sensitive.is_empty());
+    let value = row.get("value").and_then(|value| value.as_str()).and_then(from_hex);
+    let decoded = match (&value, name) {
+        (Some(value), Some(name)) => desk.runtime.block_on(decode(&desk.pipeline, name, value)),
+        (None, _) => Err("there is no value".to_owned()),
+        (_, None) => Err("no source of the file reads its topic".to_owned()),
+    };
+    if let Some(row) = row.as_object_mut() {
+        row.insert("decoded".to_owned(), decoded.clone().map_or(serde_json::Value::Null, Into::into));
+    }
     if is_sensitive && let Some(row) = row.as_object_mut() {
         // Which of the bytes are the sensitive ones can't be told where the record doesn't decode.
         for bytes in ["key", "value", "headers"] {
@@ -74,26 +86,49 @@ pub(super) fn run(file: &Path, place: &str, as_json: bool) -> Result<Outcome, Ou
     for column in COLUMNS {
         let value = text(&row, column);
         if !value.is_empty() {
-            table.add_row([column.to_owned(), value.escape_debug().to_string()]);
+            table.add_row([column.to_owned(), value]);
         }
     }
-    println!("{table}");
+    say!("{table}");
+    print_value(value.as_deref(), &decoded, is_sensitive);
     if is_sensitive {
-        println!("\n{}", paint::dim("key, value and headers: masked, as the source has sensitive fields"));
+        say!("\n{}", paint::dim("the bytes of key, value and headers: masked, as the source has sensitive fields"));
         return Ok(Outcome::done());
     }
-    for part in ["key", "value"] {
-        match row.get(part).and_then(|value| value.as_str()).and_then(from_hex) {
-            None => println!("\n{part}: null"),
-            Some(bytes) => println!("\n{part}, {} bytes\n{}", bytes.len(), dump(&bytes)),
-        }
+    match row.get("key").and_then(|key| key.as_str()).and_then(from_hex) {
+        None => say!("\nkey: null"),
+        Some(bytes) => say!("\nkey, {} bytes\n{}", bytes.len(), dump(&bytes)),
     }
     let bytes = from_hex(&text(&row, "headers")).unwrap_or_default();
     for (name, value) in headers::iter(&bytes) {
         let value = value.map_or("null".to_owned(), |value| value.escape_ascii().to_string());
-        println!("header {}: {value}", name.escape_ascii());
+        say!("header {}: {value}", name.escape_ascii());
     }
     Ok(Outcome::done())
+}
+
+/// The fields of a value that decodes; of another one its bytes, unless they may hold something sensitive.
+fn print_value(value: Option<&[u8]>, decoded: &Result<Map<String, Value>, String>, is_sensitive: bool) {
+    let Some(value) = value else {
+        say!("\nvalue: null");
+        return;
+    };
+    match decoded {
+        Ok(fields) => {
+            say!("\nvalue, {} bytes, decoded", value.len());
+            let mut table = paint::table(&["  field", "value"]);
+            for (field, value) in fields {
+                table.add_row([format!("  {}", field.escape_debug()), value.to_string()]);
+            }
+            say!("{table}");
+        }
+        Err(why) => {
+            say!("\nvalue, {} bytes, which don't decode: {why}", value.len());
+            if !is_sensitive {
+                say!("{}", dump(value));
+            }
+        }
+    }
 }
 
 /// Bytes as hexadecimal digits beside what of them is text.

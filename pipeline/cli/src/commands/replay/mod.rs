@@ -1,0 +1,145 @@
+//! `weir replay`: a stretch of history through a pipeline, beside the live one.
+
+mod manage;
+mod start;
+
+use std::path::{Path, PathBuf};
+
+use chrono::TimeDelta;
+use clap::{Args, Subcommand};
+use weir_pipeline::config::Pipeline;
+use weir_pipeline::config::load::load;
+use weir_replay::rerun::range::{parse_length, parse_time};
+use weir_replay::rerun::record::{Record, Store, is_name};
+use weir_schemas::time::EventTime;
+
+use crate::{OperatorRegistry, Outcome};
+
+const EXAMPLES: &str = "\
+Examples:
+  weir replay shop/pipeline.toml --from 2026-01-01 --to 2026-02-01 --plan
+  weir replay shop/pipeline.toml --last \"7 days\" --run fixed_prices --with shop/next.toml
+  weir replay shop/pipeline.toml --run fixed_prices              (goes on with it after a stop or a kill)
+  weir replay list shop/pipeline.toml
+  weir diff shop/pipeline.toml fixed_prices
+  weir swap shop/pipeline.toml fixed_prices --why \"prices were in cents\"";
+
+/// Arguments of `weir replay`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = EXAMPLES)]
+pub(crate) struct Replay {
+    /// What to do with replays that are there.
+    #[command(subcommand)]
+    pub command: Option<Manage>,
+    /// What to replay.
+    #[command(flatten)]
+    pub start: Option<Start>,
+}
+
+/// A replay to begin, or to go on with.
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// The live pipeline's file.
+    #[arg(required = true)]
+    pub file: PathBuf,
+    /// The first event time, such as 2026-01-31T12:00:00Z or 2026-01-31; widened to whole windows.
+    #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "to", conflicts_with = "last")]
+    pub from: Option<EventTime>,
+    /// The event time after the last one.
+    #[arg(long, value_name = "TIME", value_parser = parse_time, requires = "from")]
+    pub to: Option<EventTime>,
+    /// Instead: so much before what is final, such as 12h, 7d or "7 days".
+    #[arg(long, value_name = "LENGTH", value_parser = parse_length)]
+    pub last: Option<TimeDelta>,
+    /// Only these views, and the sources that they read.
+    #[arg(long)]
+    pub view: Vec<String>,
+    /// Run the rules, views and code of this pipeline file instead.
+    #[arg(long, value_name = "FILE")]
+    pub with: Option<PathBuf>,
+    /// Its name: lower-case letters, digits and _; absent, one is made from the time.
+    #[arg(long, value_name = "NAME", value_parser = named)]
+    pub run: Option<String>,
+    /// Say what would be read, and read nothing.
+    #[arg(long)]
+    pub plan: bool,
+    /// Read what the log still has, where it has forgotten a part.
+    #[arg(long)]
+    pub allow_gaps: bool,
+    /// Records a second, at most.
+    #[arg(long)]
+    pub rate: Option<u32>,
+    /// Pause while the live pipeline is as many records behind as this.
+    #[arg(long, value_name = "RECORDS")]
+    pub while_lag_below: Option<u64>,
+    /// Worker threads, instead of the file's.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: Option<u16>,
+}
+
+/// What to do with replays that are there.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Manage {
+    /// The replays of a pipeline, the newest first.
+    List {
+        /// The live pipeline's file.
+        file: PathBuf,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// One of them.
+    Show(One),
+    /// End one that runs; what it has written stays until it is dropped.
+    Cancel(One),
+    /// Remove its tables and its state. One that is swapped in stays.
+    Drop(One),
+}
+
+/// A replay that is there.
+#[derive(Debug, Args)]
+pub(crate) struct One {
+    /// The live pipeline's file.
+    pub file: PathBuf,
+    /// The replay.
+    pub run: String,
+}
+
+fn named(text: &str) -> Result<String, String> {
+    if is_name(text) { Ok(text.to_owned()) } else { Err("write up to 40 lower-case letters, digits and _".to_owned()) }
+}
+
+/// Replays, or does what is asked with replays.
+pub(crate) fn run(replay: &Replay, operators: &OperatorRegistry) -> Outcome {
+    let done = match (&replay.command, &replay.start) {
+        (Some(Manage::List { file, json }), _) => manage::list(file, *json),
+        (Some(Manage::Show(one)), _) => manage::show(one),
+        (Some(Manage::Cancel(one)), _) => manage::cancel(one),
+        (Some(Manage::Drop(one)), _) => manage::drop_run(one),
+        (None, Some(start)) => start::run(start, operators),
+        (None, None) => {
+            Err(Outcome::refused("nothing is named to replay", "give a pipeline file; --help has examples"))
+        }
+    };
+    done.unwrap_or_else(|outcome| outcome)
+}
+
+/// A pipeline file, and its replays.
+pub(crate) fn opened(file: &Path) -> Result<(Pipeline, Store), Outcome> {
+    let pipeline = load(file).map_err(|problems| Outcome::problems(&problems))?;
+    let store = Store::of(&pipeline.state);
+    Ok((pipeline, store))
+}
+
+/// The replay of this name.
+pub(crate) fn found(store: &Store, run: &str) -> Result<Record, Outcome> {
+    let found = if is_name(run) { store.read(run).map_err(|error| Outcome::of_error(&error))? } else { None };
+    found.ok_or_else(|| {
+        let names: Vec<String> = store.all().unwrap_or_default().into_iter().map(|record| record.run).collect();
+        let remedy = match names.as_slice() {
+            [] => "there are none yet: `weir replay FILE --from ... --to ...` makes one".to_owned(),
+            names => format!("name one of {}", names.join(", ")),
+        };
+        Outcome::refused(format!("there is no replay `{run}`"), remedy)
+    })
+}

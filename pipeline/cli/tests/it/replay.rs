@@ -1,0 +1,227 @@
+//! Replays on real parts: history that is run again gives the live rows, disturbs nothing, differs by what was changed and by
+//! nothing else, and stands in the place of live rows while readers look.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::program::{Bench, wait_until};
+use crate::shop::{sell, shop};
+
+const FAULTS: &[&str] = &[
+    "--disorder-ms",
+    "3000",
+    "--duplicates",
+    "0.02",
+    "--stragglers",
+    "0.01",
+    "--straggler-ms",
+    "20000",
+    "--bad",
+    "0.01",
+];
+/// Two stretches of ten minutes of the same day, the second right behind the first.
+const EVENTS: u64 = 60_000;
+const FROM: &str = "2026-01-05T06:12:00Z";
+const TO: &str = "2026-01-05T06:25:00Z";
+const RANGE: &str = "window_start >= toDateTime('2026-01-05 06:12:00', 'UTC') AND \
+                     window_start < toDateTime('2026-01-05 06:25:00', 'UTC')";
+
+/// A shop that has read its log to the end.
+fn lived(name: &str) -> Bench {
+    let bench = shop(name);
+    sell(&bench, EVENTS, 1, FAULTS);
+    sell(&bench, EVENTS, 2, FAULTS);
+    bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
+    bench
+}
+
+/// Everything that readers see of the live side, and how far its logs are.
+fn live(bench: &Bench) -> String {
+    let tables =
+        ["by_minute", "weir_ledger", "weir_quarantine", "weir_alerts_history", "weir_progress", "weir_partitions"];
+    let sums = tables.map(|table| bench.ask(&format!("SELECT count(), sum(cityHash64(*)) FROM {table}")));
+    format!("{sums:?} {:?}", crate::alerts::messages(&format!("{}-alerts", bench.topic)).len())
+}
+
+fn replay_of(bench: &Bench, run: &str) -> String {
+    format!("{}_replay_{run}", bench.database)
+}
+
+const COLUMNS: &str = "window_start, tenant, country, events, revenue, users";
+
+/// Rows that only one of two sides has.
+fn one_sided(bench: &Bench, first: &str, second: &str) -> String {
+    bench.ask(&format!(
+        "SELECT count() FROM (SELECT {COLUMNS}, count() AS n FROM (SELECT {COLUMNS} FROM {first} WHERE {RANGE} \
+         UNION ALL SELECT {COLUMNS} FROM {second} WHERE {RANGE}) GROUP BY ALL HAVING n != 2)"
+    ))
+}
+
+#[test]
+fn a_replay_gives_the_live_rows_and_touches_nothing() {
+    let bench = lived("replay_same");
+    let before = live(&bench);
+    let arguments = ["replay", "pipeline.toml", "--from", FROM, "--to", TO];
+    let planned = bench.weir(&[&arguments[..], &["--plan"]].concat()).fine().out;
+    assert!(planned.contains("offsets") && planned.contains("resolve") && !planned.contains("gap"), "{planned}");
+    assert!(!bench.folder.path().join("state.replays").exists());
+
+    for (run, workers) in [("one", "1"), ("three", "3")] {
+        bench.weir(&[&arguments[..], &["--run", run, "--workers", workers]].concat()).fine();
+        assert_eq!(one_sided(&bench, "by_minute", &format!("{}.by_minute", replay_of(&bench, run))), "0");
+        let outside = format!("SELECT countIf(NOT ({RANGE})), count() > 100 FROM {}.by_minute", replay_of(&bench, run));
+        assert_eq!(bench.ask(&outside), "0\t1", "rows of other windows");
+        bench.weir(&["diff", "pipeline.toml", run]).fine();
+    }
+    assert_eq!(live(&bench), before);
+    // Not all of the log was read again.
+    let read = |database: &str| -> u64 {
+        bench.ask(&format!("SELECT sum(consumed) FROM {database}.weir_ledger")).parse().unwrap()
+    };
+    assert!(read(&replay_of(&bench, "one")) < read(&bench.database) * 9 / 10);
+
+    let listed = bench.weir(&["replay", "list", "pipeline.toml"]).fine().out;
+    assert!(listed.contains("one") && listed.contains("three") && listed.contains("complete"), "{listed}");
+    bench.weir(&["replay", "drop", "pipeline.toml", "three"]).fine();
+    bench.weir(&["diff", "pipeline.toml", "three"]).refused(2, &["no replay `three`", "one"]);
+    let there = format!("SELECT count() FROM system.databases WHERE name = '{}'", replay_of(&bench, "three"));
+    assert_eq!(bench.ask(&there), "0");
+}
+
+#[test]
+fn a_killed_replay_goes_on_and_ends_equal() {
+    let bench = lived("replay_killed");
+    let begin = ["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--run", "slow", "--rate", "20000"];
+    let goes_on = ["replay", "pipeline.toml", "--run", "slow", "--rate", "20000"];
+    let ledger = format!("{}.weir_ledger", replay_of(&bench, "slow"));
+    let mut running = bench.start(&begin);
+    for kill in 0..3_u64 {
+        let there = format!(
+            "SELECT count() FROM system.tables WHERE database = '{}' AND name = 'weir_ledger'",
+            replay_of(&bench, "slow")
+        );
+        wait_until("a part is read", || {
+            bench.ask(&there) == "1"
+                && bench.ask(&format!("SELECT sum(consumed) > {} FROM {ledger}", 4_000 + kill * 12_000)) == "1"
+        });
+        running.kill().unwrap();
+        running.wait().unwrap();
+        if kill == 0 {
+            let listed = bench.weir(&["replay", "list", "pipeline.toml"]).fine().out;
+            assert!(listed.contains("interrupted"), "{listed}");
+        }
+        running = bench.start(&goes_on);
+    }
+    assert_eq!(running.wait().unwrap().code(), Some(0));
+    assert_eq!(one_sided(&bench, "by_minute", &format!("{}.by_minute", replay_of(&bench, "slow"))), "0");
+    bench.weir(&["diff", "pipeline.toml", "slow"]).fine();
+
+    // One that is cancelled ends, and is dropped.
+    let begin = ["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--run", "unwanted", "--rate", "1000"];
+    let mut running = bench.start(&begin);
+    wait_until("it runs", || bench.weir(&["replay", "list", "pipeline.toml"]).fine().out.contains("running"));
+    bench.weir(&["replay", "drop", "pipeline.toml", "unwanted"]).refused(4, &["run by another process", "cancel"]);
+    bench.weir(&["replay", "cancel", "pipeline.toml", "unwanted"]).fine();
+    assert_eq!(running.wait().unwrap().code(), Some(0));
+    bench.weir(&["replay", "drop", "pipeline.toml", "unwanted"]).fine();
+}
+
+#[test]
+fn a_changed_view_and_rule_differ_as_sql_says_and_are_swapped_in_and_out() {
+    let bench = lived("replay_changed");
+    let folder = bench.folder.path();
+    let file = std::fs::read_to_string(bench.file()).unwrap();
+    let changed = file
+        .replace("views/by_minute.sql", "views/next.sql")
+        .replace("require = \"type != 'purchase' OR amount >= 0\"", "require = \"type != 'purchase' OR amount >= 20\"");
+    std::fs::write(folder.join("next.toml"), changed).unwrap();
+    let sql = std::fs::read_to_string(folder.join("views/by_minute.sql")).unwrap();
+    let next = sql.replace("WHERE type != 'heartbeat'", "WHERE type != 'heartbeat' AND props['country'] != 'DE'");
+    assert_ne!(sql, next);
+    std::fs::write(folder.join("views/next.sql"), &next).unwrap();
+    let arguments = ["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--with", "next.toml", "--run", "next"];
+    bench.weir(&arguments).fine();
+
+    // What the change does by SQL of its own over the accepted events: a tighter rule takes events away, the view a country.
+    let expected = next.replace("FROM events\nWHERE", "FROM events\nWHERE (type != 'purchase' OR amount >= 20) AND");
+    assert_ne!(expected, next);
+    bench.ask(&format!("CREATE VIEW expected AS {expected}"));
+    let replayed = format!("{}.by_minute", replay_of(&bench, "next"));
+    assert_eq!(one_sided(&bench, "expected", &replayed), "0");
+    let said = bench.weir(&["diff", "pipeline.toml", "next"]);
+    assert_eq!(said.code, 5, "{}{}", said.out, said.err);
+    let count = |condition: &str| {
+        bench.ask(&format!(
+            "SELECT countIf({condition}) FROM (SELECT *, 1 AS there FROM by_minute WHERE {RANGE}) AS live \
+             FULL JOIN (SELECT *, 1 AS there FROM expected WHERE {RANGE}) AS next \
+             USING (window_start, tenant, country)"
+        ))
+    };
+    let removed = count("next.there = 0");
+    let differs = "abs(live.revenue - next.revenue) > 1e-9 * abs(live.revenue)";
+    let changed = count(&format!(
+        "live.there = 1 AND next.there = 1 AND (live.events != next.events OR live.users != next.users OR {differs})"
+    ));
+    assert!(removed.parse::<u64>().unwrap() > 10 && changed.parse::<u64>().unwrap() > 10, "{removed} {changed}");
+    let line = said.out.lines().find(|line| line.trim_start().starts_with("by_minute")).unwrap();
+    let cells: Vec<String> =
+        line.split("  ").map(|cell| cell.trim().replace(' ', "")).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(cells[3..6], ["0".to_owned(), removed, changed], "{}", said.out);
+
+    swapped_in_and_out(&bench, &replayed);
+}
+
+/// A reader that asks without pause sees the old rows or the new ones.
+fn swapped_in_and_out(bench: &Bench, replayed: &str) {
+    let sum = |from: &str| format!("SELECT count(), sum(events), sum(users) FROM {from} WHERE {RANGE}");
+    let (old, new) = (bench.ask(&sum("by_minute")), bench.ask(&sum(replayed)));
+    assert_ne!(old, new);
+    let outside = format!("SELECT count(), sum(cityHash64(*)) FROM by_minute WHERE NOT ({RANGE})");
+    let before = bench.ask(&outside);
+    let (is_over, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Acquire) {
+                let seen = bench.ask(&sum("by_minute"));
+                assert!(seen == old || seen == new, "a mixture: {seen}");
+                asked.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+        for _ in 0..3 {
+            bench.weir(&["swap", "pipeline.toml", "next", "--by", "ada", "--why", "a country too many"]).fine();
+            assert_eq!(bench.ask(&sum("by_minute")), new);
+            bench.weir(&["swap", "pipeline.toml", "next", "--undo", "--by", "ada"]).fine();
+            assert_eq!(bench.ask(&sum("by_minute")), old);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        is_over.store(true, Ordering::Release);
+    });
+    assert!(asked.load(Ordering::Acquire) > 10);
+
+    bench.weir(&["swap", "pipeline.toml", "next", "--by", "ada", "--why", "for good"]).fine();
+    assert_eq!(bench.ask(&outside), before, "live rows before and behind are seen as ever");
+    bench.weir(&["replay", "drop", "pipeline.toml", "next"]).refused(2, &["stands in the place", "--undo"]);
+    // A start of the pipeline makes the readers' views anew, and keeps what is in place.
+    sell(bench, 2_000, 3, &[]);
+    bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
+    assert_eq!(bench.ask(&sum("by_minute")), new);
+    let audit = "SELECT action, by, why FROM weir_swaps ORDER BY at DESC LIMIT 2";
+    assert_eq!(bench.ask(audit), "swap\tada\tfor good\nundo\tada\t");
+    bench.weir(&["swap", "pipeline.toml", "next", "--from", "2026-01-05T06:12:30Z"]).refused(2, &["cuts a window"]);
+    bench.weir(&["swap", "pipeline.toml", "next", "--undo"]).fine();
+    bench.weir(&["replay", "drop", "pipeline.toml", "next"]).fine();
+}
+
+#[test]
+fn what_cannot_be_replayed_is_refused_with_a_remedy() {
+    let bench = lived("replay_refused");
+    let replay = |arguments: &[&str]| bench.weir(&[&["replay", "pipeline.toml"], arguments].concat());
+    replay(&[]).refused(2, &["--from", "--last"]);
+    replay(&["--from", TO, "--to", FROM]).refused(2, &["not after"]);
+    replay(&["--from", "yesterday", "--to", TO]).refused(2, &["2026-01-31"]);
+    replay(&["--from", FROM, "--to", TO, "--view", "by_hour"]).refused(2, &["no view `by_hour`", "by_minute"]);
+    replay(&["--from", FROM, "--to", "2026-01-05T07:00:00Z"]).refused(2, &["final", "replay to"]);
+    replay(&["--from", "2025-01-01", "--to", "2025-01-02"]).refused(2, &["no partition holds events"]);
+    replay(&["--from", FROM, "--to", TO, "--run", "Not-A-Name"]).refused(2, &["lower-case"]);
+    bench.weir(&["swap", "pipeline.toml", "nobody"]).refused(2, &["no replay `nobody`"]);
+}

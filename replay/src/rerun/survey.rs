@@ -1,0 +1,242 @@
+//! Looking before reading: which stretches of the log hold what a replay is for, and what is missing of them.
+//!
+//! The live pipeline wrote down, for each epoch and partition, the span of the event times that were in time
+//! (`weir_epochs`). Every event in time that belongs to the range lies in an epoch whose span meets it; so a partition's
+//! stretch goes from the first such epoch to the last. Nothing before it can make an event of the range too late that wasn't:
+//! what came before is older than the range. It begins earlier by the horizon of deduplication, since a copy whose time differs counts
+//! as one only if the first is seen.
+//!
+//! Where the live pipeline knows nothing of a partition's beginning (its epochs have expired, or there was no pipeline),
+//! the stretch begins where the log's own timestamps say, earlier by how far a clock may be ahead.
+//!
+//! Not here: what the records say; they are read when the replay runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+use serde::Deserialize;
+use weir_pipeline::complaints::Complaints;
+use weir_pipeline::config::{Pipeline, Source};
+use weir_pipeline::connect;
+use weir_pipeline::error::Error;
+use weir_pipeline::slice::{Slice, Stretch};
+use weir_pipeline::source::open::{topics_of, unreachable_broker};
+use weir_schemas::registry::{Lookup, Registry};
+use weir_schemas::time::EventTime;
+use weir_schemas::{rows::Table, tables};
+use weir_sinks::DeliveryError;
+use weir_sinks::clickhouse::{Client, literal};
+
+use super::range::Range;
+
+/// How long a broker may take to answer one question.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a replay would read.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// The stretches that the log still has.
+    pub slice: Slice,
+    /// What it has forgotten of them.
+    pub forgotten: Vec<Stretch>,
+    /// Partitions of whose beginning the live pipeline knows nothing: all that may hold something is read.
+    pub by_log_time: Vec<(String, i32)>,
+    /// The writer schemas that were seen in the stretches, each with what the registry says against it.
+    pub schemas: BTreeMap<u32, Option<String>>,
+    /// Records in the stretches, as far as the live pipeline counted them.
+    pub records: u64,
+}
+
+/// What is asked, and of whom.
+pub struct Surveyor<'a> {
+    /// The live pipeline.
+    pub live: &'a Pipeline,
+    /// Its ClickHouse.
+    pub client: &'a Client,
+    /// Its registry.
+    pub registry: &'a Registry,
+}
+
+/// Why there is no survey.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// ClickHouse said no, or nothing.
+    #[error("clickhouse: {0}")]
+    ClickHouse(#[from] DeliveryError),
+    /// Something else failed.
+    #[error(transparent)]
+    Other(#[from] Error),
+}
+
+/// What the live pipeline knows of a partition.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    first: i64,
+    next: i64,
+    /// The first offset that any epoch is known for.
+    begins: i64,
+    records: u64,
+    schema_ids: Vec<u32>,
+}
+
+/// A partition's log.
+struct Log<'a> {
+    consumer: &'a BaseConsumer<Complaints>,
+    brokers: &'a str,
+    topic: &'a str,
+    partition: i32,
+    low: i64,
+    high: i64,
+}
+
+impl Surveyor<'_> {
+    /// Finds what `range` needs of the topics of `sources`.
+    ///
+    /// # Errors
+    /// When a part can't be asked.
+    pub async fn survey(&self, sources: &BTreeSet<&str>, range: Range) -> Result<Survey, SurveyError> {
+        let brokers = &self.live.kafka.brokers;
+        let consumer: BaseConsumer<Complaints> = connect::kafka(self.live)
+            .create_with_context(Complaints::default())
+            .map_err(|error| unreachable_broker(brokers, error))?;
+        let slice = Slice { from: range.from, to: range.to, stretches: Vec::new() };
+        let mut survey =
+            Survey { slice, forgotten: Vec::new(), by_log_time: Vec::new(), schemas: BTreeMap::new(), records: 0 };
+        let is_known = self.has_table(&tables::epochs(None)).await?;
+        for (name, source) in self.live.sources.iter().filter(|(name, _)| sources.contains(name.as_str())) {
+            let known = if is_known { self.known(name, source, range).await? } else { BTreeMap::new() };
+            for topic in topics_of(&consumer, brokers, &source.all_topics())? {
+                for &partition in &topic.partitions {
+                    let (low, high) = consumer
+                        .fetch_watermarks(&topic.name, partition, ANSWER_WITHIN)
+                        .map_err(|error| unreachable_broker(brokers, error))?;
+                    let log = Log { consumer: &consumer, brokers, topic: &topic.name, partition, low, high };
+                    survey.add(&log, known.get(&(topic.name.clone(), partition)), source, range)?;
+                }
+            }
+        }
+        let ids: Vec<u32> = survey.schemas.keys().copied().collect();
+        for id in ids {
+            let said = match self.registry.by_id(id).await {
+                Lookup::Found(_) => None,
+                Lookup::Unknown => Some("the registry doesn't know it".to_owned()),
+                Lookup::Unusable(why) | Lookup::Unavailable(why) | Lookup::Refused(why) => Some(why),
+            };
+            survey.schemas.insert(id, said);
+        }
+        Ok(survey)
+    }
+
+    async fn has_table(&self, table: &Table) -> Result<bool, DeliveryError> {
+        #[derive(Deserialize)]
+        struct Found {}
+        let database = literal(self.client.database());
+        let name = literal(&table.name);
+        let sql = format!("SELECT name FROM system.tables WHERE database = {database} AND name = {name}");
+        Ok(!self.client.select::<Found>(&sql).await?.is_empty())
+    }
+
+    /// What `weir_epochs` says of a source's partitions. One that has no epoch in the range, but some epoch, has an empty stretch.
+    async fn known(
+        &self,
+        name: &str,
+        source: &Source,
+        range: Range,
+    ) -> Result<BTreeMap<(String, i32), Known>, DeliveryError> {
+        #[derive(Deserialize)]
+        struct Row {
+            topic: String,
+            partition: i32,
+            first: Option<String>,
+            next: Option<String>,
+            begins: String,
+            records: String,
+            schema_ids: Vec<u32>,
+        }
+        // What ClickHouse's type can't hold, no epoch's span does.
+        let storable = |time: EventTime| time.0.clamp(-2_208_988_800_000_000, 10_413_791_999_000_000);
+        let horizon = i64::try_from(source.dedup_horizon_ms).unwrap_or(i64::MAX).saturating_mul(1_000);
+        let from = storable(EventTime(range.from.0.saturating_sub(horizon)));
+        let meets = format!(
+            "greatest_event_time >= fromUnixTimestamp64Micro({from}, 'UTC') \
+             AND least_event_time < fromUnixTimestamp64Micro({}, 'UTC')",
+            storable(range.to)
+        );
+        let sql = format!(
+            "SELECT topic, partition, toString(minIfOrNull(first_offset, {meets})) AS first, \
+             toString(maxIfOrNull(next_offset, {meets})) AS next, toString(min(first_offset)) AS begins, \
+             toString(sumIf(records, {meets})) AS records, arraySort(groupUniqArrayArrayIf(schema_ids, {meets})) AS schema_ids \
+             FROM {} WHERE source = {} GROUP BY topic, partition",
+            self.client.qualified(tables::EPOCHS),
+            literal(name)
+        );
+        let number = |text: &str| text.parse::<i64>().unwrap_or_default();
+        let rows = self.client.select::<Row>(&sql).await?;
+        let known = rows.into_iter().map(|row| {
+            let begins = number(&row.begins);
+            let (first, next) = match (&row.first, &row.next) {
+                (Some(first), Some(next)) => (number(first), number(next)),
+                _ => (begins, begins),
+            };
+            let records = row.records.parse().unwrap_or_default();
+            ((row.topic, row.partition), Known { first, next, begins, records, schema_ids: row.schema_ids })
+        });
+        Ok(known.collect())
+    }
+}
+
+impl Survey {
+    fn add(&mut self, log: &Log<'_>, known: Option<&Known>, source: &Source, range: Range) -> Result<(), Error> {
+        let (topic, partition) = (log.topic.to_owned(), log.partition);
+        let is_retry = source.retry_topic.as_deref() == Some(log.topic);
+        let (first, next) = match known {
+            Some(known) => {
+                self.records += known.records;
+                self.schemas.extend(known.schema_ids.iter().map(|id| (*id, None)));
+                // An epoch before the first known one may hold something of the range, too.
+                let is_open = known.first == known.begins && known.begins > log.low;
+                if is_open && !is_retry {
+                    self.by_log_time.push((topic.clone(), partition));
+                    (log.at(source, range.from)?.min(known.first), known.next)
+                } else {
+                    (known.first, known.next)
+                }
+            }
+            // What was retried is known to the pipeline that took it, or to nobody.
+            None if is_retry => return Ok(()),
+            None => {
+                self.by_log_time.push((topic.clone(), partition));
+                (log.at(source, range.from)?, log.high)
+            }
+        };
+        if first < log.low && next > first {
+            let next = next.min(log.low);
+            self.forgotten.push(Stretch { topic: topic.clone(), partition, first, next });
+        }
+        let (first, next) = (first.max(log.low), next.min(log.high));
+        if next > first {
+            self.slice.stretches.push(Stretch { topic, partition, first, next });
+        }
+        Ok(())
+    }
+}
+
+impl Log<'_> {
+    /// The first offset that may hold an event of `time`: a record is no older than its event, but for how far a clock may
+    /// be ahead.
+    fn at(&self, source: &Source, time: EventTime) -> Result<i64, Error> {
+        let unreachable = |error: KafkaError| unreachable_broker(self.brokers, error);
+        let ahead_ms = i64::try_from(source.future_limit_ms.max(source.dedup_horizon_ms)).unwrap_or(i64::MAX);
+        let at_ms = time.0.div_euclid(1_000).saturating_sub(ahead_ms).max(0);
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_offset(self.topic, self.partition, Offset::Offset(at_ms)).map_err(unreachable)?;
+        let answered = self.consumer.offsets_for_times(asked, ANSWER_WITHIN).map_err(unreachable)?;
+        match answered.find_partition(self.topic, self.partition).map(|found| found.offset()) {
+            Some(Offset::Offset(offset)) => Ok(offset),
+            _ => Ok(self.high),
+        }
+    }
+}
