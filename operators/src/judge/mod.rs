@@ -181,7 +181,8 @@ fn keep_largest(cells: &mut Vec<(CellKey, Cell)>, most: usize) {
     }
     let records = |cell: &Cell| {
         let refused: u64 = cell.refused.values().map(|refusals| refusals.records).sum();
-        refused.saturating_add(u64::from(cell.count(Layout::EVENTS)))
+        let numbered = cell.sequences.values().map(|numbers| numbers.received.saturating_add(numbers.missing));
+        numbered.fold(refused, u64::saturating_add).saturating_add(u64::from(cell.count(Layout::EVENTS)))
     };
     cells.select_nth_unstable_by(most, |(a_key, a), (b_key, b)| {
         records(b).cmp(&records(a)).then_with(|| a_key.cmp(b_key))

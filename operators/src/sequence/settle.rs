@@ -8,7 +8,7 @@
 //! and the points ahead that fill gaps already. Bound: in memory is one key group's part of one bucket at a time, and the working
 //! set of devices.
 //!
-//! Output 0 are a judge's cells, in the window that holds the bucket's end and `within` more: so they come before the watermark
+//! Output 0 are a judge's cells, a bucket's at a time, in the window that holds its end and `within` more: so they come before the watermark
 //! that lets the window be judged. Output 1 is how many gaps there were. The gaps themselves are rows.
 
 use std::collections::BTreeMap;

@@ -80,8 +80,9 @@ impl Tell {
         }
     }
 
-    /// Writes the rows of what was found.
+    /// Writes the rows of what was found, and sends the cells on their way: they add up behind the exchange.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        cx.emit(self.cells.take()?);
         let found = std::mem::take(&mut self.rows);
         if found.is_empty() {
             return Ok(());
@@ -122,9 +123,8 @@ impl Tell {
         Ok(())
     }
 
-    /// Emits cells and the number of gaps.
+    /// Emits the number of gaps.
     pub(super) fn emit(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        cx.emit(self.cells.take()?);
         if self.gaps > 0 {
             let counts: ArrayRef = Arc::new(UInt64Array::from(vec![std::mem::take(&mut self.gaps)]));
             cx.emit_to(1, RecordBatch::try_from_iter([("broken", counts)])?);
