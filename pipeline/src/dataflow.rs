@@ -233,7 +233,7 @@ fn count_broken(graph: &SourceGraph, rule: &Rule, wiring: &Wiring, counts: Batch
     Ok(())
 }
 
-/// accepted and refused events ─▶ key sequence ═▶ sequence ─▶ count broken, for each rule of sequences. Gives cells for a judge.
+/// accepted and refused events ─▶ key sequence ═▶ sequence ─▶ count broken, for each rule of sequences. Gives a judge's cells.
 fn sequences<'scope>(
     graph: &SourceGraph,
     wiring: &Wiring,

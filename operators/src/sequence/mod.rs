@@ -1,23 +1,26 @@
 //! Sequences of devices: which of their numbers didn't come, that is, what was lost on the way to the log.
 //!
-//! An SDK numbers the events of a device one after the other. What came of a device is walked in the order of event time, then
-//! of number, and only when no event that isn't too late can come in between any more. So what is missing is a function
-//! of the log alone: disorder, the cut of batches, the number of workers and restarts change nothing.
+//! An SDK numbers the events of a device one after the other. What came of a device is walked in the order of event
+//! time, then of number, and only when no event that isn't too late can come in between any more. So what is missing is
+//! a function of the log alone: disorder, the cut of batches, the number of workers and restarts change nothing.
 //!
-//! - A number is **missing** if the device's events have passed it and no event with it is at most `within` newer than the
-//!   first event beyond it. That event is the one *behind the gap*: it is what is told, its release is who lost.
-//! - A number that came before is counted once; one that is lower than what is expected, and not `starts_at`, is such a one.
-//! - `starts_at` **begins anew**: nothing is missing between it and the number before it. Where its own event is lost, the numbers
-//!   behind it are taken for old ones, until they pass the greatest: then nothing is known of what is missing among them.
+//! - A number is **missing** if the device's events have passed it and no event with it is at most `within` newer than
+//!   the first event beyond it. That event is the one *behind the gap*: it is what is told, its release is who lost.
+//! - A number that came before is counted once; one that is lower than what is expected, and not `starts_at`, is such a
+//!   one.
+//! - `starts_at` **begins anew**: nothing is missing between it and the number before it. Where its own event is lost,
+//!   the numbers behind it are taken for old ones, until they pass the greatest: then nothing is known of what is
+//!   missing among them.
 //! - A step of more than [`STEP_MAX`] numbers is another numbering and no gap; it begins anew, too.
 //! - The first number of a device says nothing of those before it. A device that nothing was heard of for
 //!   [`REMEMBERED_DAYS`] is forgotten, and then is a new one.
 //!
-//! Events that a rule refused have come, so they stand in the input. Records that didn't decode have no number, and records
-//! that are too late aren't waited for: both are missing. What was retried is left out: its gaps were told long ago.
+//! Events that a rule refused have come, so they stand in the input. Records that didn't decode have no number, and
+//! records that are too late aren't waited for: both are missing. What was retried is left out: its gaps were told long
+//! ago.
 //!
-//! [`KeySequence`] stands in front of the exchange, [`Sequence`] behind it. Not here: marking or refusing the event behind a
-//! gap, which is written long before anybody knows that there is one.
+//! [`KeySequence`] stands in front of the exchange, [`Sequence`] behind it. Not here: marking or refusing the event
+//! behind a gap, which is written long before anybody knows that there is one.
 
 mod settle;
 mod tell;
@@ -61,7 +64,8 @@ pub struct Sequencing {
     pub within: Span,
     /// The number with which a device begins anew.
     pub starts_at: Option<i64>,
-    /// The columns that hold device and number: each grows or is an id, so that nobody should judge how its values are spread.
+    /// The columns that hold device and number: each grows or is an id, so that nobody should judge how its values are
+    /// spread.
     pub columns: Vec<String>,
     /// Whether nobody may see the numbers.
     pub is_masked: bool,

@@ -1,15 +1,16 @@
 //! Keeps the numbers of devices until they are settled, then walks over them and tells what is missing.
 //!
-//! Events wait in buckets of event time. A bucket is settled when the log's watermark has passed its end by `within` and the
-//! allowed lateness: everything that may stand in it, or fill a gap in it, is there then. The end of a run settles nothing before
-//! its time, since another run may go on from the state.
+//! Events wait in buckets of event time. A bucket is settled when the log's watermark has passed its end by `within`
+//! and the allowed lateness: everything that may stand in it, or fill a gap in it, is there then. The end of a run
+//! settles nothing before its time, since another run may go on from the state.
 //!
-//! State: an event is added to its device's part of a bucket without reading it, and read once; a device's part is the next number
-//! and the points ahead that fill gaps already. Bound: in memory is one key group's part of one bucket at a time, and the working
-//! set of devices.
+//! State: an event is added to its device's part of a bucket without reading it, and read once; a device's part is the
+//! next number and the points ahead that fill gaps already. Bound: in memory is one key group's part of one bucket at a
+//! time, and the working set of devices.
 //!
-//! Output 0 are a judge's cells, a bucket's at a time, in the window that holds its end and `within` more: so they come before the watermark
-//! that lets the window be judged. Output 1 is how many gaps there were. The gaps themselves are rows.
+//! Output 0 are a judge's cells, a bucket's at a time, in the window that holds its end and `within` more: so they come
+//! before the watermark that lets the window be judged. Output 1 is how many gaps there were. The gaps themselves are
+//! rows.
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
@@ -32,8 +33,8 @@ const WAITING_TABLE: u16 = 0;
 const DEVICES_TABLE: u16 = 1;
 const HEARD_TABLE: u16 = 2;
 const WIDTH_TABLE: u16 = 3;
-/// Microseconds of the narrowest bucket, which delays what is told by as much and saves a walk for each event; a wider one is an
-/// eighth of `within`, so that few have to be looked at.
+/// Microseconds of the narrowest bucket, which delays what is told by as much and saves a walk for each event; a wider
+/// one is an eighth of `within`, so that few have to be looked at.
 const LEAST_BUCKET: i64 = 30 * 1_000_000;
 const DAY: i64 = 86_400_000_000;
 /// Days of event time after which a device that nothing is heard of is forgotten.

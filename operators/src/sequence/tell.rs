@@ -1,6 +1,7 @@
 //! What is told of sequences: a row for each gap, cells for a judge, and how many gaps there were.
 //!
-//! A row is about the event behind the gap: its place and the rule are the key, so that a repeated delivery changes nothing.
+//! A row is about the event behind the gap: its place and the rule are the key, so that a repeated delivery changes
+//! nothing.
 
 use std::fmt::Write;
 use std::sync::Arc;

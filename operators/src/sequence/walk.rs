@@ -1,17 +1,17 @@
 //! Walking over what came of one device: the pure part, that knows points alone.
 //!
-//! A point is an event's time in microseconds and its number. Points are walked in their order, each once. What stands ahead of
-//! the walk is looked at only where a number is skipped.
+//! A point is an event's time in microseconds and its number. Points are walked in their order, each once. What stands
+//! ahead of the walk is looked at only where a number is skipped.
 
 use std::collections::BTreeMap;
 
 use crate::state::{Codec, CodecError};
 
-/// A greater step between two numbers is another numbering: no SDK is known to keep so many events back and lose them all,
-/// and one wrong number mustn't pass for a million lost events.
+/// A greater step between two numbers is another numbering: no SDK is known to keep so many events back and lose them
+/// all, and one wrong number mustn't pass for a million lost events.
 pub const STEP_MAX: i64 = 10_000;
-/// Points ahead that are looked at for the sake of one gap, at most: a device that sends more within the time that a number may
-/// be missing is none, and must not make the walk quadratic.
+/// Points ahead that are looked at for the sake of one gap, at most: a device that sends more within the time that a
+/// number may be missing is none, and must not make the walk quadratic.
 const LOOK_MAX: usize = 2_000;
 
 /// When an event happened, in microseconds, and its number.
@@ -57,8 +57,9 @@ pub(super) struct Gap {
     pub(super) missing: u64,
 }
 
-/// Walks over `points`, which rise and are each there once, and says what each is; `known` is how far the walk is, if it has begun. `further` gives the points beyond them, in
-/// order, as far as a missing number may stand; it is asked once at most.
+/// Walks over `points`, which rise and are each there once, and says what each is; `known` is how far the walk is, if
+/// it has begun. `further` gives the points beyond them, in order, as far as a missing number may stand; it is asked
+/// once at most.
 pub(super) fn walk<E>(
     known: &mut Option<Device>,
     points: &[Point],

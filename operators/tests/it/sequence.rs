@@ -1,5 +1,5 @@
-//! Sequences against a recomputation from the list of all events: through disorder, copies, new beginnings, restarts that lose what
-//! was not committed, and other numbers of workers.
+//! Sequences against a recomputation from the list of all events: through disorder, copies, new beginnings, restarts
+//! that lose what was not committed, and other numbers of workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -84,7 +84,8 @@ fn keyed(rule: &Rule, events: &[Event]) -> RecordBatch {
     effects.emitted.pop().map_or_else(|| RecordBatch::new_empty(Arc::new(arrow_schema::Schema::empty())), |of| of.1)
 }
 
-/// What was told: gaps by place (tenant, kind, missing numbers, the number behind), and counts by window, tenant and kind.
+/// What was told: gaps by place (tenant, kind, missing numbers, the number behind), and counts by window, tenant and
+/// kind.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     gaps: BTreeMap<(i32, i64), (String, String, String, String)>,
@@ -204,8 +205,8 @@ fn in_words(numbers: &[i64]) -> String {
     words.join(", ")
 }
 
-/// An event of a device that counts up with time: a number about every four seconds, some of them out of order; odd devices begin
-/// anew at 1 after 40 numbers; one number in 300 is from another world.
+/// An event of a device that counts up with time: a number about every four seconds, some of them out of order; odd
+/// devices begin anew at 1 after 40 numbers; one number in 300 is from another world.
 fn event(random: &mut Random, at: i64, offset: i64) -> Event {
     let user = random.below(3);
     let ticks = at / (4 * SECOND) + random.between(-2, 3);
@@ -223,8 +224,8 @@ fn event(random: &mut Random, at: i64, offset: i64) -> Event {
     }
 }
 
-/// A bounded number of devices over some minutes, in epochs of several batches; now and then the process dies in an epoch and
-/// reads it again, cut otherwise.
+/// A bounded number of devices over some minutes, in epochs of several batches; now and then the process dies in an
+/// epoch and reads it again, cut otherwise.
 fn run(seed: u64) -> (usize, u64) {
     let mut random = Random::new(seed + 9_000);
     let within = [0, 7 * SECOND, 3 * MINUTE][seed as usize % 3];

@@ -1,5 +1,6 @@
-//! Gaps in devices' sequences, found by ClickHouse as well: over all records that were sent, those that a rule refuses included, each
-//! number of a device and session against the one before it. Live, and through a kill with another number of workers.
+//! Gaps in devices' sequences, found by ClickHouse as well: over all records that were sent, those that a rule refuses
+//! included, each number of a device and session against the one before it. Live, and through a kill with another
+//! number of workers.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,8 +15,8 @@ const DEVICES: usize = 30;
 /// Events without numbers that bring the watermark on.
 const TAIL: usize = 120;
 
-/// The records in the order of sending, and how many there are: devices with sessions that begin at 1; one number in nine is
-/// lost, every twelfth record is there twice, and each leaves up to 25 seconds after its event.
+/// The records in the order of sending, and how many there are: devices with sessions that begin at 1; one number in
+/// nine is lost, every twelfth record is there twice, and each leaves up to 25 seconds after its event.
 fn lines() -> (String, usize) {
     let now = weir_pipeline::clock::Clock::System.now_ms() as u64;
     let mut random = fastrand::Rng::with_seed(41);
@@ -84,7 +85,8 @@ fn strip_sessions(lines: &str) -> String {
     (0..10).fold(lines.to_owned(), |text, session| text.replace(&format!(r#" "session": {session},"#), ""))
 }
 
-/// Tenant, device, version and the number behind each gap, with the first and the last missing one, as ClickHouse finds them.
+/// Tenant, device, version and the number behind each gap, with the first and the last missing one, as ClickHouse finds
+/// them.
 fn expected(bench: &Bench, number: &str, of: &str, min_session: i64, max_session: i64) -> String {
     let sent = format!(
         "SELECT DISTINCT tenant, device, sdk_version, session, toInt64OrZero(toString({number})) AS number FROM {}_raw.raw \
