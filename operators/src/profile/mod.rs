@@ -108,7 +108,7 @@ pub struct ProfileEvents {
 
 /// The cells of the open epoch.
 #[derive(Default)]
-struct Open {
+pub(crate) struct Open {
     index: HashTable<u32>,
     cells: Vec<OpenCell>,
 }
@@ -122,7 +122,7 @@ struct OpenCell {
 
 impl Open {
     /// The number of a cell; a new one is made where there is none.
-    fn number(&mut self, window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u32 {
+    pub(crate) fn number(&mut self, window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u32 {
         let mut hash = mix(xxh3_64(tenant), window as u64);
         hash = mix(hash, xxh3_64(event_type));
         release.iter().for_each(|part| hash = mix(hash, xxh3_64(part)));
@@ -145,38 +145,32 @@ impl Open {
         at
     }
 
-    fn get_mut(&mut self, at: u32) -> Option<&mut Cell> {
+    /// The cell with a number.
+    pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut Cell> {
         self.cells.get_mut(at as usize).map(|open| &mut open.cell)
     }
 
     /// The cells as a batch, in the order of their first event; none are left.
-    fn take(&mut self) -> Result<RecordBatch, Error> {
+    pub(crate) fn take(&mut self) -> Result<RecordBatch, Error> {
         self.index.clear();
         let open = std::mem::take(&mut self.cells);
-        write_cells(open.iter().map(|one| (one.window, &one.key, &one.cell)))
+        let (mut keys, mut cells, mut bytes) = (BinaryBuilder::new(), BinaryBuilder::new(), Vec::new());
+        for one in &open {
+            bytes.clear();
+            one.key.encode(&mut bytes);
+            keys.append_value(&bytes);
+            bytes.clear();
+            one.cell.encode(&mut bytes);
+            cells.append_value(&bytes);
+        }
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt16Array::from_iter_values(open.iter().map(|one| key_group(&one.key.tenant)))),
+            Arc::new(Int64Array::from_iter_values(open.iter().map(|one| one.window))),
+            Arc::new(keys.finish()),
+            Arc::new(cells.finish()),
+        ];
+        Ok(RecordBatch::try_new(cell_schema(), columns)?)
     }
-}
-
-/// Cells as a batch with the columns of [`cell_schema`]: the window's start, the key and the cell of each.
-pub(crate) fn write_cells<'a>(
-    of: impl Iterator<Item = (i64, &'a CellKey, &'a Cell)> + Clone,
-) -> Result<RecordBatch, Error> {
-    let (mut keys, mut cells, mut bytes) = (BinaryBuilder::new(), BinaryBuilder::new(), Vec::new());
-    for (_, key, cell) in of.clone() {
-        bytes.clear();
-        key.encode(&mut bytes);
-        keys.append_value(&bytes);
-        bytes.clear();
-        cell.encode(&mut bytes);
-        cells.append_value(&bytes);
-    }
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(UInt16Array::from_iter_values(of.clone().map(|(_, key, _)| key_group(&key.tenant)))),
-        Arc::new(Int64Array::from_iter_values(of.map(|(window, ..)| window))),
-        Arc::new(keys.finish()),
-        Arc::new(cells.finish()),
-    ];
-    Ok(RecordBatch::try_new(cell_schema(), columns)?)
 }
 
 pub(crate) fn cut(text: &[u8]) -> &[u8] {

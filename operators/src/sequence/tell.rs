@@ -2,7 +2,6 @@
 //!
 //! A row is about the event behind the gap: its place and the rule are the key, so that a repeated delivery changes nothing.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use super::walk::Gap;
 use crate::account::TopicNames;
 use crate::error::Error;
 use crate::operator::Context;
-use crate::profile::{Cell, CellKey, Numbers, cut, window_of, write_cells};
+use crate::profile::{Numbers, Open, cut, window_of};
 use crate::record::{schema_of, topic_names};
 use crate::rule::Rule;
 
@@ -38,7 +37,9 @@ pub struct Tell {
     /// The judge's windows, where there is one.
     window: Option<Span>,
     rows: Vec<(Waiting, String)>,
-    cells: BTreeMap<(i64, CellKey), Cell>,
+    cells: Open,
+    /// Rule and field, as cells name them.
+    of: (Vec<u8>, Vec<u8>),
     gaps: u64,
 }
 
@@ -46,7 +47,8 @@ impl Tell {
     /// Tells of gaps in the name of `rule`; `window` is the width of the judge's windows, where there is one.
     pub fn new(rule: Rule, is_masked: bool, topics: Vec<TopicNames>, window: Option<Span>) -> Tell {
         let schema = schema_of(&tables::violations(None));
-        Tell { rule, is_masked, topics, schema, window, rows: Vec::new(), cells: BTreeMap::new(), gaps: 0 }
+        let of = (rule.id.as_bytes().to_vec(), rule.field.as_bytes().to_vec());
+        Tell { rule, is_masked, topics, schema, window, rows: Vec::new(), cells: Open::default(), of, gaps: 0 }
     }
 
     /// A number came, in the window of `told_at`.
@@ -68,12 +70,14 @@ impl Tell {
 
     fn numbers(&mut self, event: &Waiting, told_at: i64, count: impl FnOnce(&mut Numbers)) {
         let Some(window) = self.window else { return };
-        let release = event.release.each_ref().map(|part| cut(part).to_vec());
-        let key = CellKey { tenant: cut(&event.tenant).to_vec(), event_type: Vec::new(), release };
-        let cell = self.cells.entry((window_of(told_at, window), key)).or_default();
+        let release = event.release.each_ref().map(|part| cut(part));
+        let at = self.cells.number(window_of(told_at, window), cut(&event.tenant), &[], release);
+        let Some(cell) = self.cells.get_mut(at) else { return };
         cell.cover(event.place);
-        let of = (self.rule.id.as_bytes().to_vec(), self.rule.field.as_bytes().to_vec());
-        count(cell.sequences.entry(of).or_default());
+        match cell.sequences.get_mut(&self.of) {
+            Some(numbers) => count(numbers),
+            None => count(cell.sequences.entry(self.of.clone()).or_default()),
+        }
     }
 
     /// Writes the rows of what was found.
@@ -120,8 +124,7 @@ impl Tell {
 
     /// Emits cells and the number of gaps.
     pub(super) fn emit(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let cells = std::mem::take(&mut self.cells);
-        cx.emit(write_cells(cells.iter().map(|((window, key), cell)| (*window, key, cell)))?);
+        cx.emit(self.cells.take()?);
         if self.gaps > 0 {
             let counts: ArrayRef = Arc::new(UInt64Array::from(vec![std::mem::take(&mut self.gaps)]));
             cx.emit_to(1, RecordBatch::try_from_iter([("broken", counts)])?);
