@@ -24,7 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use plan::{
-    Destination, OpenSource, Plan, PrepareSource, Prepared, Reporter, Resume, Running, SourcePlan, Summary,
+    Destination, OpenSource, Plan, PrepareSource, Prepared, Reporter, Resume, Running, SourcePlan, Summary, Watch,
 };
 use timely::WorkerConfig;
 use tokio::task::JoinSet;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
@@ -20,6 +20,9 @@ use crate::error::Error;
 
 /// How long a receiver may take for one event.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a message has arrived.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Takes events, waiting a bounded time for each.
 pub(super) trait Take: Send {
@@ -94,6 +97,24 @@ struct Topic {
 #[derive(Clone, Default)]
 struct Fate(Arc<Mutex<Option<Result<(), KafkaError>>>>);
 
+impl Fate {
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Serves `producer` until the fate is known, for a bounded time. A flush would look every 100 ms only.
+    fn wait(&self, producer: &BaseProducer<Fate>) -> Option<Result<(), KafkaError>> {
+        let until = Instant::now() + ANSWER_WITHIN;
+        loop {
+            producer.poll(LOOK_EVERY);
+            let fate = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if fate.is_some() || Instant::now() >= until {
+                return fate;
+            }
+        }
+    }
+}
+
 impl ClientContext for Fate {}
 
 impl ProducerContext for Fate {
@@ -126,22 +147,23 @@ impl Take for Topic {
             Some(producer) => producer,
             None => self.open()?,
         };
-        *self.fate.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.fate.forget();
         let record = BaseRecord::to(&self.topic).key(&event.job).payload(&event.json);
-        let sent = producer.send(record).map_err(|(error, _)| error).and_then(|()| producer.flush(ANSWER_WITHIN));
-        let fate = self.fate.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (sent, fate) {
-            (Ok(()), Some(Ok(()))) => {
+        let fate = match producer.send(record) {
+            Ok(()) => self.fate.wait(&producer),
+            Err((error, _)) => Some(Err(error)),
+        };
+        let why = match fate {
+            Some(Ok(())) => {
                 self.producer = Some(producer);
-                Ok(())
+                return Ok(());
             }
-            (Err(error), _) | (Ok(()), Some(Err(error))) => {
-                // What is still under way is given up with this producer: it may arrive, and is sent again.
-                producer.purge(PurgeConfig::default().queue().inflight());
-                Err(not_yet(error.to_string()))
-            }
-            (Ok(()), None) => Err(not_yet("the brokers say nothing")),
-        }
+            Some(Err(error)) => error.to_string(),
+            None => "the brokers say nothing".to_owned(),
+        };
+        // What is still under way is given up with this producer: it may arrive, and is sent again.
+        producer.purge(PurgeConfig::default().queue().inflight());
+        Err(not_yet(why))
     }
 }
 
