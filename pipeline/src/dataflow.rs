@@ -175,7 +175,7 @@ pub fn build<'scope>(
     let events = unique(graph, wiring, from.events)?;
     let Accepted { accepted, tallies, copies } = accept(graph, wiring, events)?;
     keep_books(graph, wiring, from.tallies.concat(tallies))?;
-    let accepted = within(graph, wiring, accepted)?;
+    let accepted = within(graph, wiring, "", accepted)?;
     record(graph, wiring, accepted.clone(), from.refused.clone())?;
     let firsts = firsts(graph, wiring, "accepted", accepted.clone())?;
     let first_refused = self::firsts(graph, wiring, "refused", from.refused)?;
@@ -186,7 +186,8 @@ pub fn build<'scope>(
     if let Some((columns, thresholds)) = &graph.detect {
         detect(graph, *columns, thresholds, wiring, firsts.clone(), first_refused.clone())?;
     }
-    let numbered = self::firsts(graph, wiring, "refused events", from.refused_events)?.concat(firsts.clone());
+    let refused_events = within(graph, wiring, " refused events", from.refused_events)?;
+    let numbered = self::firsts(graph, wiring, "refused events", refused_events)?.concat(firsts.clone());
     let sequences = sequences(graph, wiring, numbered)?;
     if let Some(judging) = &graph.judge {
         judge(graph, judging, wiring, firsts.clone(), first_refused, copies, sequences)?;
@@ -238,9 +239,9 @@ fn sequences<'scope>(
     graph: &SourceGraph,
     wiring: &Wiring,
     events: BatchStream<'scope>,
-) -> Result<Option<BatchStream<'scope>>, Error> {
+) -> Result<Vec<BatchStream<'scope>>, Error> {
     let (host, lateness, bytes) = (&wiring.host, graph.lateness, wiring.operator_bytes);
-    let mut all: Option<BatchStream<'scope>> = None;
+    let mut all = Vec::new();
     for rule in &graph.rules {
         let Basis::Sequence(sequencing) = &rule.basis else { continue };
         let (of, key) = (sequencing.clone(), KeySequence::new((**sequencing).clone(), graph.sender));
@@ -255,10 +256,7 @@ fn sequences<'scope>(
         })?)?;
         count_broken(graph, rule, wiring, gaps)?;
         cells.clone().probe_with(&wiring.probe);
-        all = Some(match all {
-            Some(others) => others.concat(cells),
-            None => cells,
-        });
+        all.push(cells);
     }
     Ok(all)
 }
@@ -302,11 +300,12 @@ fn accept<'scope>(
 fn within<'scope>(
     graph: &SourceGraph,
     wiring: &Wiring,
-    accepted: BatchStream<'scope>,
+    what: &str,
+    events: BatchStream<'scope>,
 ) -> Result<BatchStream<'scope>, Error> {
-    let Some((from, to)) = graph.within else { return Ok(accepted) };
-    let name = format!("{}/within", graph.name);
-    one(operate(&name, accepted, Route::Pipeline, &wiring.host, move |_| Ok(Box::new(Within::new(from, to))))?)
+    let Some((from, to)) = graph.within else { return Ok(events) };
+    let name = format!("{}/within{what}", graph.name);
+    one(operate(&name, events, Route::Pipeline, &wiring.host, move |_| Ok(Box::new(Within::new(from, to))))?)
 }
 
 /// Without what came from the retry topic: its windows were judged long ago, and a team's operators count on lateness.
@@ -417,7 +416,7 @@ fn judge<'scope>(
     accepted: BatchStream<'scope>,
     refused: BatchStream<'scope>,
     copies: Option<BatchStream<'scope>>,
-    sequences: Option<BatchStream<'scope>>,
+    sequences: Vec<BatchStream<'scope>>,
 ) -> Result<(), Error> {
     let (host, bytes) = (&wiring.host, wiring.operator_bytes);
     let Judging { senders, telling, court, names, policy } = judging.clone();
@@ -437,8 +436,8 @@ fn judge<'scope>(
         })?;
         cells = cells.concat(one(copied)?);
     }
-    if let Some(sequences) = sequences {
-        cells = cells.concat(sequences);
+    for numbers in sequences {
+        cells = cells.concat(numbers);
     }
     let (by_tenant, of_judge) = (Route::ByGroup { column: profile::GROUP }, court.clone());
     let name = format!("{}/judge", graph.name);
