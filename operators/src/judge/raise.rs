@@ -337,7 +337,7 @@ fn describe(symptom: &Symptom) -> String {
         Family::Late | Family::Skew => label.to_owned(),
         Family::Schema => format!("written with {label}"),
         Family::Lost => {
-            return format!("{seen} of {field} lost in transit by the rule {label}; {expected} expected");
+            return format!("{seen} of the numbers of {field} are lost in transit (rule {label}); {expected} expected");
         }
     };
     format!("{what} in {seen} of {events}; {expected} expected")

@@ -193,7 +193,7 @@ fn a_release_that_loses_events_is_one_alert() {
         History { tenants: vec!["north", "south"], hours: 288, per_hour: 200.0, faults: vec![fault], seed: 7 };
     history.send(&bench, 4, Faults { seed: 5, disorder_ms: 30_000, duplicates: 0.01, ..Faults::default() });
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
-    judged::assert_one_alert(&bench, "north", ["ios 5.1.0", "ios 5.0.2 / 7.0", "props['n']", "growth"]);
+    judged::assert_one_alert(&bench, "north", ["ios 5.1.0", "ios 5.0.2 / 7.0", r"props[\'n\']", "growth"]);
     assert!(judged::steps(&bench, "south").is_empty(), "{:#?}", judged::steps(&bench, "south"));
     let opened = "SELECT indicator, rule, length(samples), extract(detail, '^([0-9]+) %') FROM weir_alerts_history \
                   WHERE status = 'open'";
