@@ -2,7 +2,7 @@
 
 use crate::cell::{Pool, PoolCell, Strand, cut};
 use crate::compare::{Observation, by_shift};
-use crate::facts::{between_min, effective};
+use crate::facts::{between_usual, effective};
 use crate::math::{logit, share_at};
 use crate::report::Who;
 use crate::season::Season;
@@ -284,13 +284,15 @@ impl<'t> Block<'t> {
             Err(at) => {
                 let newcomer = if indicator.family.is_mix() { NEWCOMER.1 } else { NEWCOMER.0 };
                 let share = if mature { newcomer } else { (hits as f64 + 0.5) / (trials as f64 + 1.0) };
+                let level = logit(share.clamp(1e-5, 1.0 - 1e-5));
+                let windows = if mature { settings.learn_windows } else { 0 };
                 let text = label.and_then(|label| self.frame.tally.texts.get(label as usize));
                 let cell = PoolCell {
                     indicator,
                     label: cut(text.map_or("", String::as_str)),
-                    season: Season::new(logit(share.clamp(1e-5, 1.0 - 1e-5)), 0.09),
+                    season: Season::never_seen(level, 0.09, windows),
                     within: (settings.within_min * settings.within_min) as f32,
-                    between: between_min(settings, indicator.family) as f32,
+                    between: between_usual(settings, indicator.family) as f32,
                     per_user: 1.0,
                     trial: Default::default(),
                 };

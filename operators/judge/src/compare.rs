@@ -52,7 +52,12 @@ impl Observation {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Common {
     pub(crate) shift: f64,
+    /// How far off it may be: with `noise`, how the others happened to be counted in this window, which is another in the
+    /// next one.
     pub(crate) variance: f64,
+    pub(crate) noise: f64,
+    /// Part that the counts decide, beside that nothing has moved.
+    pub(crate) known: f64,
     /// Effective trials and hits behind it.
     pub(crate) trials: f64,
     pub(crate) hits: f64,
@@ -89,8 +94,10 @@ pub(crate) fn common(
     let median = median(observations, order, votes, &vote);
     let prior = prior.max(median * median);
     let precision = votes / 1.57;
-    common.shift = median * precision / (precision + 1.0 / prior);
+    common.known = precision / (precision + 1.0 / prior);
+    common.shift = median * common.known;
     common.variance = 1.0 / (precision + 1.0 / prior);
+    common.noise = common.known * common.variance;
     common
 }
 

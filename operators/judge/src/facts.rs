@@ -2,7 +2,7 @@
 
 use crate::cell::PoolCell;
 use crate::compare::{Common, Observation};
-use crate::evidence::{Seen, Segment, drawn_shift};
+use crate::evidence::{Seen, Segment, drawn_shift, stay_variance};
 use crate::math::{logit, share_at};
 use crate::settings::Settings;
 use crate::tally::{Family, Row};
@@ -16,9 +16,14 @@ const OFFSET_DRIFT: f64 = 1e-4;
 
 /// A window's counts with what the others and the past lead to expect.
 pub(crate) fn seen_by(own: &Observation, others: Option<Common>, pool: &PoolCell, settings: &Settings) -> Seen {
+    let part = if others.is_some() { settings.past_beside_others } else { 1.0 };
+    let past = past_variance_from(pool, settings, part);
     let common = others.unwrap_or_default();
+    // What the others don't decide is the past's to say, for as long as it goes on.
+    let undecided = 1.0 - common.known;
+    let prior = past_variance(pool, settings);
+    let lasting = common.variance - common.noise - undecided * undecided * (prior - past).max(0.0);
     let spread = own.offset_variance + own.within;
-    let past = past_variance(pool, settings);
     let by_others = share_at(own.logit + common.shift);
     // Where all moved far, an offset needn't carry over to the new level: between the two nothing is odd.
     let raw = (common.hits + 0.5) / (common.trials + 1.0);
@@ -29,23 +34,33 @@ pub(crate) fn seen_by(own: &Observation, others: Option<Common>, pool: &PoolCell
         trials: own.trials,
         expected: if between { share.clamp(1e-6, 1.0 - 1e-6) } else { by_others },
         expected_by_past: own.expected,
-        variance: spread + common.variance,
+        variance: spread + lasting.max(0.0) + common.noise,
+        noise: common.noise,
         variance_by_past: spread + past,
+        // What people choose is taken to differ by more anyway.
+        stay: match pool.indicator.family.is_mix() {
+            true => 0.0,
+            false => stay_variance(own.trials * own.expected * (1.0 - own.expected)),
+        },
     }
 }
 
 /// Variance of the logit about its season: learned, and never less than a floor, which is greater for what people choose.
 pub(crate) fn past_variance(pool: &PoolCell, settings: &Settings) -> f64 {
-    let least = if pool.indicator.family.is_mix() { settings.past_of_mix_min } else { settings.past_min };
+    past_variance_from(pool, settings, 1.0)
+}
+
+fn past_variance_from(pool: &PoolCell, settings: &Settings, part: f64) -> f64 {
+    let least = part * if pool.indicator.family.is_mix() { settings.past_of_mix_min } else { settings.past_min };
     f64::from(pool.season.variance).max(least * least)
 }
 
-pub(crate) fn between_min(settings: &Settings, family: Family) -> f64 {
+pub(crate) fn between_usual(settings: &Settings, family: Family) -> f64 {
     if family == Family::Schema {
         // A release uses one or the other: nothing to expect of one that isn't known.
         return 9.0;
     }
-    let deviation = if family.is_mix() { settings.between_of_mix_min } else { settings.between_min };
+    let deviation = if family.is_mix() { settings.between_of_mix_usual } else { settings.between_usual };
     deviation * deviation
 }
 

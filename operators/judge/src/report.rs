@@ -64,7 +64,11 @@ pub(crate) struct Came {
 }
 
 impl Came {
-    pub(crate) fn of<'r>(frame: &Frame<'_>, family: usize, members: impl Iterator<Item = (&'r Member, Option<&'r Row>)>) -> Came {
+    pub(crate) fn of<'r>(
+        frame: &Frame<'_>,
+        family: usize,
+        members: impl Iterator<Item = (&'r Member, Option<&'r Row>)>,
+    ) -> Came {
         let mut came = Came::default();
         for (member, row) in members {
             came.trials += member.trials[family];

@@ -6,7 +6,7 @@ use crate::cell::{PoolCell, Trial};
 use crate::compare::{Common, Observation, common};
 use crate::evidence::Seen;
 use crate::facts::{
-    between_min, excess_users, learn_offset, learn_per_user, moved_together, past_variance, seen_by, summed,
+    between_usual, excess_users, learn_offset, learn_per_user, moved_together, past_variance, seen_by, summed,
 };
 use crate::report::{Came, Report, Who};
 use crate::tally::{Family, Indicator, Row};
@@ -18,9 +18,8 @@ const OTHERS_MIN: f64 = 10.0;
 /// Variance by which platforms may differ when a platform has too few releases and others stand in.
 const BETWEEN_PLATFORMS: f64 = 0.09;
 
-/// Windows after which a release has brought what it brings: schemas and types of its own.
-const NEW_WINDOWS: u32 = 48;
-
+/// Releases that the usual difference between releases counts for, where it is learned.
+const USUAL_RELEASES: f64 = 4.0;
 /// Greatest variance that a known release's wandering is taken for.
 const WITHIN_MAX: f64 = 0.25;
 /// Mean of the square of a standard normal number that is clipped at 4.
@@ -52,6 +51,13 @@ struct Say<'t> {
     bar: Bar,
 }
 
+/// By how much a release wandered more than was known of it, as a variance.
+fn wandered(own: &Observation, others: &Common) -> f64 {
+    let left_over = own.shift - others.shift;
+    let known = 1.0 / own.information + own.offset_variance + others.variance + own.within;
+    known * ((left_over * left_over / known).min(4.0) - CLIPPED_SQUARE)
+}
+
 impl<'t> Block<'t> {
     /// What the observations outside of some members lead these to expect, and its variance without the members' own.
     fn reference(
@@ -78,7 +84,7 @@ impl<'t> Block<'t> {
                 }
             };
             others = common(observations, order, prior, any);
-            others.variance += BETWEEN_PLATFORMS;
+            others.variance += BETWEEN_PLATFORMS * others.known * others.known;
         }
         let follow = self.frame.settings.follow_differently * others.shift;
         others.variance += follow * follow;
@@ -107,7 +113,8 @@ impl<'t> Block<'t> {
             let seen = seen_by(&own, others, cell, settings);
             let users = excess_users(row, &own, seen.expected, cell);
             let between = f64::from(cell.between);
-            let bar = self.bar(indicator.family, others, &own, mature, self.is_new(own.member));
+            let is_new = self.is_new(own.member);
+            let bar = self.bar(indicator.family, others, &own, mature, is_new);
             let member = &mut self.members[own.member];
             let told = Told { users, one_user: own.one_user, first: row.map(|row| row.first) };
             let series = member.strand.find(indicator, between);
@@ -117,13 +124,17 @@ impl<'t> Block<'t> {
                 && series.trial.ln_e < WANDER_LN_E_MAX
                 && !matches!(outcome, Outcome::Bad | Outcome::Recovered)
             {
-                let left_over = own.shift - others.shift;
-                let known = 1.0 / own.information + own.offset_variance + others.variance + own.within;
                 let sum = &mut wander[own.platform];
-                sum.0 += known * ((left_over * left_over / known).min(4.0) - CLIPPED_SQUARE);
-                sum.1 += 1.0;
+                *sum = (sum.0 + wandered(&own, &others), sum.1 + 1.0);
             }
-            if let Outcome::Calm(segment) = &outcome {
+            // What a release does from its first windows on may be a fault that is still small, and a known one's that left
+            // its schema for another isn't its habit.
+            let of_schema = indicator.family == Family::Schema;
+            let is_habit = if of_schema { !member.strand.is_at_fault(Family::Schema) } else { !is_new };
+            let series = member.strand.find(indicator, between);
+            if let Outcome::Calm(segment) = &outcome
+                && is_habit
+            {
                 learn_offset(&mut series.offset, &mut series.offset_variance, segment, own.within, between);
             }
             if matches!(outcome, Outcome::Bad | Outcome::Recovered) {
@@ -139,8 +150,10 @@ impl<'t> Block<'t> {
         self.learn_spread(indicator, pool_at, &wander);
     }
 
+    /// Whether a release hasn't been watched for long enough to say what it usually brings.
     fn is_new(&self, member: usize) -> bool {
-        self.frame.ages.get(self.members[member].release).is_none_or(|&age| age < NEW_WINDOWS)
+        let age = self.frame.ages.get(self.members[member].release).copied().unwrap_or(0);
+        age < self.frame.settings.learn_windows
     }
 
     /// How a family is judged for one release. Without others nothing is blamed on a release.
@@ -154,6 +167,7 @@ impl<'t> Block<'t> {
             up: judged && !brings,
             down: judged && family.is_mix() && (family != Family::Schema || (!new && seen.expected > 0.5)),
             windows_min: 1,
+            tells: true,
         }
     }
 
@@ -161,7 +175,7 @@ impl<'t> Block<'t> {
         let settings = self.frame.settings;
         for (platform, at) in pool_at.iter().enumerate() {
             let Some(at) = *at else { continue };
-            let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
+            let (mut sum, mut squares, mut open, mut count) = (0.0, 0.0, 0.0, 0.0);
             for member in self.members.iter_mut().filter(|member| member.platform == platform) {
                 if let Ok(found) = member.strand.cells.binary_search_by(|cell| cell.indicator.cmp(&indicator)) {
                     let cell = &member.strand.cells[found];
@@ -169,16 +183,19 @@ impl<'t> Block<'t> {
                         let offset = f64::from(cell.offset);
                         sum += offset;
                         squares += offset * offset;
+                        open += f64::from(cell.offset_variance);
                         count += 1.0;
                     }
                 }
             }
-            let least = between_min(settings, indicator.family);
+            let usual = between_usual(settings, indicator.family);
             let cell = &mut self.pools[platform].cells[at];
             if count >= 2.0 {
-                // Around their mean: what all offsets have in common is the season's.
-                let between = ((squares - sum * sum / count) / (count - 1.0)).clamp(least, 4.0 * least);
-                cell.between += ((between - f64::from(cell.between)) * 0.01) as f32;
+                // Around their mean: what all offsets have in common is the season's. Few releases say little of how they
+                // differ, so that as many again as usual stand beside them.
+                let around = squares - sum * sum / count + open * (count - 1.0) / count;
+                let between = (around + USUAL_RELEASES * usual) / (count - 1.0 + USUAL_RELEASES);
+                cell.between += ((between.min(4.0 * usual) - f64::from(cell.between)) * 0.01) as f32;
             }
             if wander[platform].1 > 0.0 {
                 let within = f64::from(cell.within) + 0.02 * (wander[platform].0 / wander[platform].1);
@@ -202,8 +219,11 @@ impl<'t> Block<'t> {
         for at in 0..self.groups.len() {
             let group = &self.groups[at];
             let inside = |member: usize| group.members.contains(&member);
-            let own: Vec<&Observation> = observations.iter().filter(|o| inside(o.member) && !o.at_fault).collect();
-            if own.len() < 2 {
+            // Who is out of order alone needn't be found once more, but belongs to what was found before.
+            let known = group.strand.has_fault(indicator);
+            let own = observations.iter().filter(|o| inside(o.member) && (known || !o.at_fault));
+            let own: Vec<&Observation> = own.collect();
+            if own.len() < if known { 1 } else { 2 } {
                 continue;
             }
             // One member alone doesn't make its whole version bad.
@@ -216,10 +236,7 @@ impl<'t> Block<'t> {
             let others = together.compared.then(Common::default);
             let new = members.iter().any(|&member| self.is_new(member));
             let mut bar = self.bar(indicator.family, others, &sum, together.mature, new);
-            let judged = bar.up;
-            if !leaning {
-                (bar.up, bar.down) = (false, false);
-            }
+            bar.tells = leaning;
             let first = group_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
             let who = group.who;
             let told = Told { users: together.users, one_user: sum.one_user, first };
@@ -227,8 +244,6 @@ impl<'t> Block<'t> {
             let outcome = judge(&mut series.trial, self.frame.window, &together.seen, &told, &bar, settings);
             let trial = series.trial.clone();
             let Together { platform, pool_at, .. } = together;
-            // Over types, whether enough members lean is asked of the sums.
-            bar.up |= judged;
             let say = Say { who, platform, pool_at, told, bar };
             self.say(&say, &trial, outcome, &together.seen, &members, &group_rows);
         }
@@ -276,7 +291,9 @@ impl<'t> Block<'t> {
     ) {
         let settings = self.frame.settings;
         let mature = self.pools[platform].windows >= settings.learn_windows;
-        let own: Vec<&Observation> = observations.iter().filter(|o| o.platform == platform && !o.at_fault).collect();
+        let known = self.pools[platform].cells[at].trial.fault.is_some();
+        let own = observations.iter().filter(|o| o.platform == platform && (known || !o.at_fault));
+        let own: Vec<&Observation> = own.collect();
         if own.is_empty() {
             return;
         }
@@ -300,6 +317,7 @@ impl<'t> Block<'t> {
             up: mature && together && !mix,
             down: mature && together && mix && indicator.family != Family::Schema,
             windows_min: if mix { 2 } else { 1 },
+            tells: true,
         };
         let first = own_rows.iter().flatten().filter(|row| row.hits > 0).map(|row| row.first).min();
         let at_us = self.frame.tally.window.start_us;

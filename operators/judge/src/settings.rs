@@ -7,7 +7,8 @@ use crate::tally::Family;
 pub struct Settings {
     /// False alerts that one tenant may expect per week, over all of its series.
     pub false_alerts_per_week: f64,
-    /// Windows that a platform's field, or a tenant's volume, is watched before it is judged.
+    /// Windows that a platform's field, or a tenant's volume, is watched before it is judged, and a release before what it
+    /// brings is its habit: types, schemas, and how it differs from the others.
     pub learn_windows: u32,
     /// Users that must be affected: in one window, and summed over the windows of the evidence.
     pub users_in_window_min: f64,
@@ -16,15 +17,17 @@ pub struct Settings {
     pub release: Effects,
     /// The same for what moves in all releases of a platform at once.
     pub platform: Effects,
-    /// Standard deviation (logit) by which a new release may differ from the others without a fault, at least; what was
-    /// learned goes beyond it. For faults and for what moves with people's choices.
-    pub between_min: f64,
-    pub between_of_mix_min: f64,
+    /// Standard deviation (logit) by which releases differ without a fault, as long as no more is known of them: of faults and
+    /// of what moves with people's choices.
+    pub between_usual: f64,
+    pub between_of_mix_usual: f64,
     /// Standard deviation (logit) by which a known release's difference may wander, at least.
     pub within_min: f64,
     /// Standard deviation (logit) of a platform's own season that is never taken for less.
     pub past_min: f64,
     pub past_of_mix_min: f64,
+    /// The part of it that is left where others are there to compare with, so that the past is a second opinion.
+    pub past_beside_others: f64,
     /// Part of a move of all releases by which each may follow it differently.
     pub follow_differently: f64,
     /// A drop of volume must leave less than this part of what is usual, for at least as many windows.
@@ -68,7 +71,7 @@ impl Default for Settings {
         Settings {
             false_alerts_per_week: 0.5,
             learn_windows: 72,
-            users_in_window_min: 3.0,
+            users_in_window_min: 1.5,
             users_min: 10.0,
             release: Effects {
                 shift_min: 0.6,
@@ -86,11 +89,12 @@ impl Default for Settings {
                 far_shift_of_mix: 3.0,
                 far_difference_of_mix_min: 0.02,
             },
-            between_min: 0.3,
-            between_of_mix_min: 0.35,
+            between_usual: 0.25,
+            between_of_mix_usual: 0.35,
             within_min: 0.1,
             past_min: 0.35,
             past_of_mix_min: 0.45,
+            past_beside_others: 0.6,
             follow_differently: 0.3,
             volume_left_max: 0.4,
             volume_windows: 2,

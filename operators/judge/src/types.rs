@@ -133,21 +133,21 @@ impl<'f, 't> Sums<'f, 't> {
         let settings = self.frame.settings;
         let all = &self.frame.tally.releases;
         let own = || releases.iter().filter(|one| who.holds(one.at, &all[one.at]));
-        let (up, effects) = match who {
-            Who::Release(_) => (true, &settings.release),
+        let (up, tells, effects) = match who {
+            Who::Release(_) => (true, true, &settings.release),
             Who::Platform(_) => {
                 let counts: Vec<(f64, f64, f64)> = own()
                     .filter(|one| !one.at_fault)
                     .map(|one| (one.seen.hits, one.seen.trials, one.seen.expected_by_past))
                     .collect();
                 let together = moved_together(&counts, (seen.hits, seen.trials, seen.expected_by_past));
-                (together >= TOGETHER_MIN, &settings.platform)
+                (together >= TOGETHER_MIN, true, &settings.platform)
             }
             // One member alone doesn't make its whole version bad.
-            _ => (own().filter(|one| one.leans).count() >= 2, &settings.release),
+            _ => (true, own().filter(|one| one.leans).count() >= 2, &settings.release),
         };
         let effects_min = effects.of(indicator.family);
-        Bar { ln_threshold: self.frame.ln_threshold, effects_min, up, down: false, windows_min: 1 }
+        Bar { ln_threshold: self.frame.ln_threshold, effects_min, up, down: false, windows_min: 1, tells }
     }
 }
 

@@ -109,6 +109,8 @@ fn judge_volume(
         expected: 0.5,
         expected_by_past: 0.5,
         variance,
+        noise: 0.0,
+        stay: 0.0,
         variance_by_past: variance,
     };
     let bar = Bar {
@@ -117,6 +119,7 @@ fn judge_volume(
         up: false,
         down: true,
         windows_min: settings.volume_windows,
+        tells: true,
     };
     let lost = (usual - events).max(0.0) / per_user;
     let outcome = judge(&mut cell.trial, frame.window, &seen, &Told { users: lost, ..Told::default() }, &bar, settings);
