@@ -11,3 +11,4 @@ mod nab;
 mod scoring;
 mod series;
 mod shares;
+mod types;

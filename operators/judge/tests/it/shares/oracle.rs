@@ -103,7 +103,9 @@ impl Evidence {
     pub(crate) fn best(&self, of_all: bool, settings: &Settings) -> Known {
         let effects = if of_all { &settings.platform } else { &settings.release };
         let known = self.symptoms.values().map(|symptom| symptom.known(effects));
-        known.max_by(|a, b| a.is_worth_telling.cmp(&b.is_worth_telling).then(a.nats.total_cmp(&b.nats))).unwrap_or_default()
+        known
+            .max_by(|a, b| a.is_worth_telling.cmp(&b.is_worth_telling).then(a.nats.total_cmp(&b.nats)))
+            .unwrap_or_default()
     }
 }
 
