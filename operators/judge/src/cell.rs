@@ -35,14 +35,13 @@ pub(crate) struct Trial {
     pub(crate) one_user: f32,
     /// Logarithm of the segment's e-value.
     pub(crate) ln_e: f32,
-    pub(crate) windows: u32,
     pub(crate) first: Option<Place>,
     pub(crate) fault: Option<Fault>,
     pub(crate) last_seen: u32,
 }
 
 impl Trial {
-    pub(crate) const BYTES: usize = 32 + 20 + 15 + 21 + 4;
+    pub(crate) const BYTES: usize = 40 + 16 + 15 + 21 + 4;
 
     /// Starts gathering anew.
     pub(crate) fn clear(&mut self) {
@@ -53,12 +52,15 @@ impl Trial {
         let segment = &self.segment;
         out.u32(segment.start);
         let sums = [segment.hits, segment.trials, segment.expected, segment.expected_by_past];
-        sums.into_iter().chain([segment.spread, segment.spread_by_past, segment.noise]).for_each(|sum| out.f32(sum));
+        sums.into_iter()
+            .chain([segment.spread, segment.spread_by_past])
+            .chain([segment.noise, segment.stay])
+            .for_each(|sum| out.f32(sum));
+        out.u32(segment.windows);
         out.f32(self.users);
         out.f32(self.users_in_window);
         out.f32(self.one_user);
         out.f32(self.ln_e);
-        out.u32(self.windows);
         out.u8(u8::from(self.first.is_some()));
         let first = self.first.unwrap_or_default();
         out.i16(first.topic as i16);
@@ -84,9 +86,11 @@ impl Trial {
             spread: from.f32()?,
             spread_by_past: from.f32()?,
             noise: from.f32()?,
+            stay: from.f32()?,
+            windows: from.u32()?,
         };
         let (users, users_in_window) = (from.f32()?, from.f32()?);
-        let (one_user, ln_e, windows) = (from.f32()?, from.f32()?, from.u32()?);
+        let (one_user, ln_e) = (from.f32()?, from.f32()?);
         let known = from.u8()? == 1;
         let place = Place { topic: from.i16()? as u16, partition: from.u32()? as i32, offset: from.i64()? };
         let is_fault = from.u8()? == 1;
@@ -103,7 +107,6 @@ impl Trial {
             users_in_window,
             one_user,
             ln_e,
-            windows,
             first: known.then_some(place),
             fault: is_fault.then_some(fault),
             last_seen: from.u32()?,
@@ -183,6 +186,13 @@ impl Strand {
         &mut self.cells[at]
     }
 
+    /// Whether a series is out of order.
+    pub(crate) fn has_fault(&self, indicator: Indicator) -> bool {
+        let found = self.cells.binary_search_by(|cell| cell.indicator.cmp(&indicator));
+        found.is_ok_and(|at| self.cells[at].trial.fault.is_some())
+    }
+
+    /// Whether any series of a family is out of order.
     pub(crate) fn is_at_fault(&self, family: Family) -> bool {
         self.cells.iter().any(|cell| cell.indicator.family == family && cell.trial.fault.is_some())
     }

@@ -37,6 +37,16 @@ const PRIOR_TRIALS: (f64, f64) = (1.0, 1e6);
 /// third of it.
 const PAST_WEIGHT: f64 = 1.45;
 
+/// Part of the users affected, at most, that are the same ones for about so many windows: with few users a share stays where
+/// it happens to be for a while.
+const STAY: f64 = 0.25;
+const STAY_WINDOWS: f64 = 9.0;
+
+/// The variance of a logit of so much information in a window by who happens to stay.
+pub(crate) fn stay_variance(information: f64) -> f64 {
+    STAY / information.max(1.0)
+}
+
 /// The counts of a series since a start, and what was expected of them. Counts are effective ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Segment {
@@ -51,8 +61,11 @@ pub(crate) struct Segment {
     /// Sums of trials x variance of the logit that lasts, by reference.
     pub(crate) spread: f32,
     pub(crate) spread_by_past: f32,
-    /// Sum of the square of trials x variance that is another in each window.
+    /// Sums of the square of trials x variance that is another in each window, and x variance of who happens to stay.
     pub(crate) noise: f32,
+    pub(crate) stay: f32,
+    /// Windows that were added.
+    pub(crate) windows: u32,
 }
 
 /// One window's contribution to a segment.
@@ -67,6 +80,8 @@ pub(crate) struct Seen {
     pub(crate) variance: f64,
     pub(crate) noise: f64,
     pub(crate) variance_by_past: f64,
+    /// Variance beside both by who happens to stay from window to window.
+    pub(crate) stay: f64,
 }
 
 impl Seen {
@@ -94,6 +109,10 @@ impl Seen {
             variance: on_logit(deviation, expected) + noise,
             noise,
             variance_by_past: on_logit(by_past, expected_by_past),
+            stay: match parts.clone().any(|part| part.stay > 0.0) {
+                true => stay_variance(trials * slope(expected_by_past)),
+                false => 0.0,
+            },
         }
     }
 }
@@ -113,6 +132,8 @@ impl Segment {
         self.expected_by_past += (seen.trials * seen.expected_by_past) as f32;
         self.spread += (seen.trials * (seen.variance - seen.noise)) as f32;
         self.noise += (seen.trials * seen.trials * seen.noise) as f32;
+        self.stay += (seen.trials * seen.trials * seen.stay) as f32;
+        self.windows += 1;
         self.spread_by_past += (seen.trials * seen.variance_by_past) as f32;
     }
 
@@ -125,8 +146,9 @@ impl Segment {
         let at = |expected: f32, variance: f64| {
             ln_e_value(f64::from(self.hits), trials, f64::from(expected) / trials, variance)
         };
-        let by_past = at(self.expected_by_past, f64::from(self.spread_by_past) / trials);
-        let variance = (f64::from(self.spread) + f64::from(self.noise) / trials) / trials;
+        let stay = f64::from(self.stay) / trials * f64::from(self.windows).min(STAY_WINDOWS);
+        let by_past = at(self.expected_by_past, (f64::from(self.spread_by_past) + stay) / trials);
+        let variance = (f64::from(self.spread) + stay + f64::from(self.noise) / trials) / trials;
         // The lesser of the two counts; from nothing on, how much less doesn't matter.
         if by_past <= 0.0 { by_past } else { (PAST_WEIGHT * by_past).min(at(self.expected, variance)) }
     }
@@ -143,6 +165,8 @@ impl Segment {
             spread: self.spread * rest,
             spread_by_past: self.spread_by_past * rest,
             noise: self.noise * rest * rest,
+            stay: self.stay * rest * rest,
+            windows: self.windows,
         }
     }
 
@@ -244,7 +268,7 @@ pub(crate) fn is_within(seen: &Seen, deviations: f64) -> bool {
         let off = seen.hits - seen.trials * expected;
         off * off < deviations * deviations * information * (1.0 + information * variance)
     };
-    near(seen.expected, seen.variance) || near(seen.expected_by_past, seen.variance_by_past)
+    near(seen.expected, seen.variance + seen.stay) || near(seen.expected_by_past, seen.variance_by_past + seen.stay)
 }
 
 /// The logarithm of the threshold that keeps the expected number of false alarms of a tenant within a budget per week.
@@ -324,6 +348,7 @@ mod tests {
             expected_by_past: 0.01,
             variance: 0.1,
             noise: 0.0,
+            stay: 0.0,
             variance_by_past: 0.1,
         };
         let (_, first) = observe(&mut segment, 10, &seen);
@@ -344,6 +369,7 @@ mod tests {
             expected_by_past: 0.01,
             variance: 0.1,
             noise: 0.0,
+            stay: 0.0,
             variance_by_past: 0.1,
         };
         assert!(observe(&mut Segment::default(), 1, &seen).1 < 0.0);

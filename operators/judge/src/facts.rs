@@ -2,7 +2,7 @@
 
 use crate::cell::PoolCell;
 use crate::compare::{Common, Observation};
-use crate::evidence::{Seen, Segment, drawn_shift};
+use crate::evidence::{Seen, Segment, drawn_shift, stay_variance};
 use crate::math::{logit, share_at};
 use crate::settings::Settings;
 use crate::tally::{Family, Row};
@@ -37,6 +37,11 @@ pub(crate) fn seen_by(own: &Observation, others: Option<Common>, pool: &PoolCell
         variance: spread + lasting.max(0.0) + common.noise,
         noise: common.noise,
         variance_by_past: spread + past,
+        // What people choose is taken to differ by more anyway.
+        stay: match pool.indicator.family.is_mix() {
+            true => 0.0,
+            false => stay_variance(own.trials * own.expected * (1.0 - own.expected)),
+        },
     }
 }
 

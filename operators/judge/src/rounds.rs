@@ -219,8 +219,11 @@ impl<'t> Block<'t> {
         for at in 0..self.groups.len() {
             let group = &self.groups[at];
             let inside = |member: usize| group.members.contains(&member);
-            let own: Vec<&Observation> = observations.iter().filter(|o| inside(o.member) && !o.at_fault).collect();
-            if own.len() < 2 {
+            // Who is out of order alone needn't be found once more, but belongs to what was found before.
+            let known = group.strand.has_fault(indicator);
+            let own = observations.iter().filter(|o| inside(o.member) && (known || !o.at_fault));
+            let own: Vec<&Observation> = own.collect();
+            if own.len() < if known { 1 } else { 2 } {
                 continue;
             }
             // One member alone doesn't make its whole version bad.
@@ -288,7 +291,9 @@ impl<'t> Block<'t> {
     ) {
         let settings = self.frame.settings;
         let mature = self.pools[platform].windows >= settings.learn_windows;
-        let own: Vec<&Observation> = observations.iter().filter(|o| o.platform == platform && !o.at_fault).collect();
+        let known = self.pools[platform].cells[at].trial.fault.is_some();
+        let own = observations.iter().filter(|o| o.platform == platform && (known || !o.at_fault));
+        let own: Vec<&Observation> = own.collect();
         if own.is_empty() {
             return;
         }

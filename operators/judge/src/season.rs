@@ -1,8 +1,9 @@
 //! The usual level of a number by hour of week, learned online in constant memory.
 //!
 //! The number (a logit or a logarithm) is a level, plus an effect of the hour of day, plus what weekends add at that hour,
-//! plus an effect of the day of week. Each part follows what is left over of the others with a gain that falls from 1/visits to
-//! a floor, and what is left over is clipped at three deviations before it is learned, so that an incident moves little.
+//! plus an effect of the day of week. Each part follows what is left over of the others: the level with the gain of all that
+//! is known of it, the effects with one that falls from 1/visits, both to a floor. What is left over is clipped at three
+//! deviations before it is learned, so that an incident moves little.
 
 use crate::store::{Reader, Writer};
 
@@ -26,6 +27,8 @@ pub(crate) struct Season {
     pub(crate) variance: f32,
     /// Windows that were learned.
     pub(crate) windows: u32,
+    /// Information about the level so far: where windows have few events, or hardly a hit, it takes many of them.
+    known: f32,
     hours: [i16; SLOTS],
     days: [i16; DAYS],
 }
@@ -38,15 +41,22 @@ fn slots(at_us: i64) -> (usize, usize, bool) {
 }
 
 impl Season {
-    pub(crate) const BYTES: usize = 12 + 2 * (SLOTS + DAYS);
+    pub(crate) const BYTES: usize = 16 + 2 * (SLOTS + DAYS);
 
     pub(crate) fn new(level: f64, variance: f64) -> Season {
-        Season { level: level as f32, variance: variance as f32, windows: 0, hours: [0; SLOTS], days: [0; DAYS] }
+        Season {
+            level: level as f32,
+            variance: variance as f32,
+            windows: 0,
+            known: 0.0,
+            hours: [0; SLOTS],
+            days: [0; DAYS],
+        }
     }
 
     /// The season of what was never seen though it could have been for so many windows.
     pub(crate) fn never_seen(level: f64, variance: f64, windows: u32) -> Season {
-        Season { windows, ..Season::new(level, variance) }
+        Season { windows, known: (f64::from(windows) / variance) as f32, ..Season::new(level, variance) }
     }
 
     /// What is expected at a moment, from what was learned before.
@@ -66,7 +76,11 @@ impl Season {
         let clipped = if young { left_over } else { left_over.clamp(-3.0 * deviation, 3.0 * deviation) };
         self.windows = self.windows.saturating_add(1);
         let visits = f64::from(self.windows);
-        self.level += (clipped * weight * (1.0 / visits).max(GAIN_OF_LEVEL)) as f32;
+        // What is left over was drawn towards nothing by one unit of information.
+        let information = 1.0 / (noise + f64::from(self.variance)).max(1e-6);
+        let gain = (1.0 + information) / (1.0 + information + f64::from(self.known));
+        self.level += (clipped * gain.max(weight * GAIN_OF_LEVEL)) as f32;
+        self.known = (f64::from(self.known) + information).min(1e9) as f32;
         // Hours take what the level leaves: each is seen daily, a weekend's twice a week.
         let of_hour = (1.0 / (1.0 + visits / 24.0)).max(GAIN_OF_EFFECT) * weight;
         let of_weekend = (1.0 / (1.0 + visits / 84.0)).max(GAIN_OF_EFFECT) * weight;
@@ -89,6 +103,7 @@ impl Season {
         out.f32(self.level);
         out.f32(self.variance);
         out.u32(self.windows);
+        out.f32(self.known);
         self.hours.iter().chain(&self.days).for_each(|effect| out.i16(*effect));
     }
 
@@ -97,6 +112,7 @@ impl Season {
         season.level = from.f32()?;
         season.variance = from.f32()?;
         season.windows = from.u32()?;
+        season.known = from.f32()?;
         for effect in season.hours.iter_mut().chain(&mut season.days) {
             *effect = from.i16()?;
         }
@@ -126,6 +142,19 @@ mod tests {
             let off = (truth(hour) - season.expected(hour * HOUR_US)).abs();
             assert!(off < 0.3, "hour {hour}: {off}");
         }
+    }
+
+    #[test]
+    fn what_every_event_shows_is_learned_from_few_events() {
+        use crate::evidence::drawn_shift;
+        use crate::math::{logit, share_at};
+        let mut season = Season::new(logit(12.5 / 13.0), 0.09);
+        for hour in 0..24 * 7 {
+            let expected = share_at(season.expected(hour * HOUR_US));
+            let noise = 1.0 / (12.0 * expected * (1.0 - expected));
+            season.learn(hour * HOUR_US, drawn_shift(12.0, 12.0, expected), noise);
+        }
+        assert!(share_at(season.expected(0)) > 0.995, "{}", share_at(season.expected(0)));
     }
 
     #[test]

@@ -14,6 +14,8 @@ const LN_CALM: f64 = -2.5;
 /// Part of the threshold that the evidence must reach without one user of each window: a device that sends odd events for
 /// hours is no fault of a release.
 const WITHOUT_ONE: f64 = 0.5;
+/// Part of what is expected by which more of it must be seen: of what nearly all events show anyway, more is no news.
+const MORE_BY: f64 = 0.1;
 /// Variance of the logit by which a fault's share may change while it goes on.
 const FAULT_VARIANCE: f64 = 0.5;
 
@@ -78,12 +80,11 @@ pub(crate) fn judge(
     trial.ln_e = ln_e as f32;
     if before.is_empty() || trial.segment.start != before.start {
         (trial.users, trial.users_in_window, trial.one_user) = (0.0, 0.0, 0.0);
-        (trial.windows, trial.first) = (0, None);
+        trial.first = None;
     }
     trial.users += told.users as f32;
     trial.users_in_window = trial.users_in_window.max(told.users as f32);
     trial.one_user += told.one_user.min(seen.hits) as f32;
-    trial.windows += 1;
     trial.first = match (trial.first, told.first) {
         (Some(known), Some(new)) => Some(known.min(new)),
         (known, new) => known.or(new),
@@ -95,7 +96,7 @@ pub(crate) fn judge(
         trial.fault = Some(fault);
         return Outcome::Bad;
     }
-    if ln_e <= LN_CALM || trial.windows >= SEGMENT_WINDOWS_MAX {
+    if ln_e <= LN_CALM || trial.segment.windows >= SEGMENT_WINDOWS_MAX {
         let segment = trial.segment;
         trial.clear();
         return Outcome::Calm(segment);
@@ -107,13 +108,13 @@ pub(crate) fn judge(
 fn matters(trial: &Trial, bar: &Bar, settings: &Settings) -> bool {
     let effect = trial.segment.effect();
     let direction = if effect.shift > 0.0 { bar.up } else { bar.down };
+    let difference = (effect.seen - effect.expected).abs();
     direction
-        && bar.effects_min.iter().any(|&(shift, difference)| {
-            effect.shift.abs() >= shift && (effect.seen - effect.expected).abs() >= difference
-        })
+        && bar.effects_min.iter().any(|&(shift, least)| effect.shift.abs() >= shift && difference >= least)
+        && (effect.shift < 0.0 || difference >= MORE_BY * effect.expected)
         && f64::from(trial.users) >= settings.users_min
         && f64::from(trial.users_in_window) >= settings.users_in_window_min
-        && trial.windows >= bar.windows_min
+        && trial.segment.windows >= bar.windows_min
         && (effect.shift < 0.0 || trial.segment.without(trial.one_user).ln_e() >= WITHOUT_ONE * bar.ln_threshold)
 }
 
@@ -128,8 +129,8 @@ fn still_bad(trial: &mut Trial, seen: &Seen, settings: &Settings) -> Outcome {
         let faulty = now.clamp(half.min(found), half.max(found));
         ln_ratio(seen.hits, seen.trials, (expected, variance), (faulty, FAULT_VARIANCE))
     };
-    let by_others = against(seen.expected, seen.variance);
-    let by_past = against(seen.expected_by_past, seen.variance_by_past);
+    let by_others = against(seen.expected, seen.variance + seen.stay);
+    let by_past = against(seen.expected_by_past, seen.variance_by_past + seen.stay);
     let step = by_others.max(by_past).clamp(-settings.ln_recovery, settings.ln_recovery);
     let recovery = (f64::from(fault.recovery) + step).clamp(0.0, settings.ln_recovery * 2.0);
     fault.windows = if step > 0.0 { fault.windows + 1 } else { 0 };

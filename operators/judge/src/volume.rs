@@ -110,6 +110,7 @@ fn judge_volume(
         expected_by_past: 0.5,
         variance,
         noise: 0.0,
+        stay: 0.0,
         variance_by_past: variance,
     };
     let bar = Bar {

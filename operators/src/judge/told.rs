@@ -210,7 +210,9 @@ impl Writing<'_> {
                     let label = self.text(DELAYS[usize::from(bucket)]);
                     self.row(of, 0, Family::Skew, u64::from(bucket), label, hits, events, example);
                 }
-                Indicator::Delay(bucket) if hits > 0 => {
+                // In time is no fault. A row without hits says that delays were looked at.
+                Indicator::Delay(2) => {}
+                Indicator::Delay(bucket) if hits > 0 || bucket == 3 => {
                     let label = self.text(DELAYS.get(usize::from(bucket)).copied().unwrap_or_default());
                     self.row(of, 0, Family::Late, u64::from(bucket), label, hits, events, example);
                 }

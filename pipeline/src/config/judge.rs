@@ -14,7 +14,7 @@ pub struct Judge {
     /// The window, in milliseconds.
     #[serde(default = "default_judge_window_ms")]
     pub window_ms: u64,
-    /// Windows that a field is watched before it is judged.
+    /// Windows that a field is watched before it is judged, and a release before what it brings is its habit.
     #[serde(default = "default_learn_windows")]
     pub learn_windows: u32,
     /// False alerts that one tenant may expect per week, over all of its series.

@@ -1,15 +1,15 @@
 //! The proof of the alerts at the level of counts: labelled incidents in an invented world, held-out seeds.
 //!
-//! Parameters were tuned on seeds below 1000 only. `cargo test` runs a small part, `WEIR_PROOF=full` all of it;
-//! `WEIR_JUDGE_SEEDS=1,2,3` runs these seeds and prints each miss.
+//! Parameters are tuned on seeds below 1000 only; seeds 1000 to 1019 and 2000 to 2007 were looked at once and count as
+//! training since. `cargo test` runs a small part of the latter, `WEIR_PROOF=full` seeds 3000 to 3019 and, clean, 4000 to
+//! 4007. `WEIR_JUDGE_SEEDS=1,2,3` runs these with incidents, `WEIR_JUDGE_CLEAN_SEEDS` without; `WEIR_JUDGE_ALL` prints every
+//! incident with what could be known of it, `WEIR_JUDGE_ALERTS` every step of every alert.
 //!
-//! The goals: recall of 0.99 on incidents of the stated minimum size (`Incident::is_of_stated_size`), the right first bad
-//! release in 0.95, a median delay of one window after close, at most one false alert per tenant and clean week.
-//! On seeds 1000 to 1019 and, clean, 2000 to 2007 it was: 184 of 366 labelled incidents of the stated size, 0.946 of these
-//! found, 0.989 with the right release, median delay one window, 0.33 false alerts per tenant and clean week. A look at one
-//! of the misses (1003: an incident swallowed by another tenant's alert) then narrowed two links in `cause`, so those
-//! seeds aren't held out any more; the full proof runs fresh ones. What is asserted of recall is that it doesn't fall
-//! behind what was measured; the goal is printed beside it.
+//! The goals: recall of 0.99 on incidents of the stated minimum size, the right first bad release in 0.95, a median delay of
+//! one window after close, at most one false alert per tenant and clean week. The stated minimum size is what an oracle
+//! could know at three times what the budget of false alarms asks for (see [`oracle`]); it was fixed before the judge was
+//! measured with it. An incident counts as found when an alert opens for it, or when an open one of a fault that looks
+//! alike is told anew with a symptom of it; then the right release is that of the alert, as of the incident's end.
 
 mod catalog;
 mod emit;
@@ -20,16 +20,28 @@ mod score;
 mod world;
 mod wrong;
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use self::score::{Scores, print, run, summary};
 
 const RECALL_GOAL: f64 = 0.99;
 
-fn measure(seeds: impl Iterator<Item = u64>, with_incidents: bool) -> Scores {
-    let mut scores = Scores::default();
-    for seed in seeds {
-        run(seed, with_incidents, &mut scores);
-    }
-    scores
+/// Runs seeds, as many at a time as there are cores; the scores are in the order of the seeds.
+fn measure(seeds: &[u64], with_incidents: bool) -> Scores {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(BTreeMap::new());
+    let work = || {
+        while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut scores = Scores::default();
+            run(seed, with_incidents, &mut scores);
+            done.lock().unwrap().insert(seed, scores);
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    std::thread::scope(|scope| (0..cores.min(seeds.len())).for_each(|_| drop(scope.spawn(work))));
+    done.into_inner().unwrap().into_values().fold(Scores::default(), Scores::and)
 }
 
 fn explain(scores: &Scores) {
@@ -80,7 +92,7 @@ fn incidents_are_found_and_blamed_on_the_right_release() {
     let (seeds, clean_seeds) = (chosen("WEIR_JUDGE_SEEDS"), chosen("WEIR_JUDGE_CLEAN_SEEDS"));
     if seeds.is_some() || clean_seeds.is_some() {
         for (title, seeds, with_incidents) in [("with incidents", seeds, true), ("clean", clean_seeds, false)] {
-            let scores = measure(seeds.into_iter().flatten(), with_incidents);
+            let scores = measure(&seeds.unwrap_or_default(), with_incidents);
             explain(&scores);
             print(title, &scores);
         }
@@ -89,8 +101,9 @@ fn incidents_are_found_and_blamed_on_the_right_release() {
     let full = std::env::var("WEIR_PROOF").is_ok_and(|value| value == "full");
     let (runs, clean_runs) = if full { (20, 8) } else { (2, 1) };
     let first = if full { 3000 } else { 1000 };
-    let scores = measure(first..first + runs, true);
-    let clean = measure(first + 1000..first + 1000 + clean_runs, false);
+    let seeds = |first: u64, count: u64| -> Vec<u64> { (first..first + count).collect() };
+    let scores = measure(&seeds(first, runs), true);
+    let clean = measure(&seeds(first + 1000, clean_runs), false);
     explain(&scores);
     explain(&clean);
     print("held-out seeds, with incidents", &scores);

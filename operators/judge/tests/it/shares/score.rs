@@ -36,6 +36,18 @@ pub(crate) struct Scores {
     pub(crate) judge_ns: u128,
 }
 
+impl Scores {
+    /// Both together.
+    pub(crate) fn and(mut self, other: Scores) -> Scores {
+        self.scored.extend(other.scored);
+        self.false_alerts.extend(other.false_alerts);
+        self.tenant_weeks += other.tenant_weeks;
+        self.series_judged += other.series_judged;
+        self.judge_ns += other.judge_ns;
+        self
+    }
+}
+
 /// Opened and reopened alerts with their hour, and each alert's newest revision by hour.
 struct Told {
     opened: Vec<(u32, Alert)>,
@@ -67,13 +79,13 @@ fn alerts_of(plan: &Plan, incidents: &mut [Incident], scores: &mut Scores) -> (T
     for hour in 0..HOURS {
         emitter.drift_common(plan.tenants.len());
         let mut of = WindowSignals { window: Emitter::window(hour).index(), ..WindowSignals::default() };
-        for tenant in 0..plan.tenants.len() {
+        for (tenant, series) in series.iter_mut().enumerate() {
             let tally = emitter.tally(plan, incidents, tenant, hour);
             let began = std::time::Instant::now();
             let judged = weir_judge::judge(&tally, &mut store, &settings);
             scores.judge_ns += began.elapsed().as_nanos();
             scores.series_judged += judged.series;
-            series[tenant] = series[tenant].max(judged.series);
+            *series = judged.series.max(*series);
             assert_eq!(judged.skipped, 0);
             of.signals.extend(judged.signals);
             of.releases.insert(tally.tenant.clone(), judged.releases);

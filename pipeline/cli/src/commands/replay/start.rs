@@ -279,8 +279,8 @@ fn carry_out(
     let rerun = Rerun { file: &record.with.clone(), pipeline: &pipeline, operators, store, pace, stop: stop.clone() };
     let told = bar.clone();
     let ended = rerun.run(record, move |reporter| told.follow(reporter));
-    bar.bar.finish_and_clear();
-    runtime.shutdown_background();
+    bar.end();
+    drop(runtime);
     match ended.map_err(|error| Outcome::of_error(&error))? {
         Ended::Complete => {
             say!("{} {} in the database {}", paint::good("complete"), record.run, record.database);
@@ -333,6 +333,12 @@ impl Bar {
 
     fn follow(&self, reporter: Reporter) {
         *self.reporter.lock().unwrap_or_else(PoisonError::into_inner) = Some(reporter);
+    }
+
+    /// Lets go of the run: what tells its status holds its state open.
+    fn end(&self) {
+        *self.reporter.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.bar.finish_and_clear();
     }
 
     fn draw(&self) {
