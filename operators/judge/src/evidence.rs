@@ -10,7 +10,7 @@
 //! so that the lesser e-value counts. This is what keeps a campaign (all moved) and the victims of a comparison (an old
 //! release beside a broken large one) from being blamed.
 //!
-//! **All windows.** A segment that speaks for the null (e-value at most 1) ends, and the next window starts another. The
+//! **All windows.** A segment that speaks for the null (an e-value well below 1) ends, and the next window starts another. The
 //! statistic is the sum of the open segment's e-value and of the newest window's alone. Starts are chosen by the past only,
 //! so this is at most the Shiryaev-Roberts sum over all starts, an *e-detector*: without a fault, the mean time to a false
 //! alarm is at least the threshold (Shin, Ramdas and Rinaldo, "E-detectors", New England Journal of Statistics in Data
@@ -22,8 +22,8 @@
 //! error rate; e-BH of Wang and Ramdas 2022 would control a rate of false discoveries, which grows with the true ones, while a
 //! person's patience is for a number of alerts). What it rests on: the betas are as wide as the truth (learned, with floors), and
 //! windows are independent given the segment's share. Users that stay for many windows break the second; counts are
-//! therefore divided by a design effect (as if all events of one user agreed), half of the evidence must stand without any
-//! one user of each window, and a person is told only of effects that matter. So the guarantee is one under a model; the
+//! therefore divided by a design effect (as if all events of one user agreed), who happens to stay widens both nulls, half
+//! of the evidence must stand without any one user of each window, and a person is told only of effects that matter. So the guarantee is one under a model; the
 //! proof suite (`tests/it/shares`) measures the false alerts in a world that breaks it.
 
 use crate::math::{ln_add, ln_beta, ln_marginal, logit, share_at};

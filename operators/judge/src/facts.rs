@@ -66,9 +66,9 @@ pub(crate) fn between_usual(settings: &Settings, family: Family) -> f64 {
 
 /// Effective hits and trials of a release, and the hits that one user may have brought.
 ///
-/// No user counts for more than a quarter above the usual hits per user, so that one device that sends hundreds of odd events is one
-/// device. And both counts are divided by the design effect of clusters in which all events agree, E[m^2] / E[m] of a
-/// geometric number m of hits per user: 2 x mean - 1.
+/// No user counts for more than a quarter above the usual hits per user, so that one device that sends hundreds of odd
+/// events is one device. And both counts are divided by the design effect of clusters in which all events agree,
+/// E[m^2] / E[m] of a geometric number m of hits per user: 2 x mean - 1.
 pub(crate) fn effective(row: Option<&Row>, trials: u64, pool: &PoolCell) -> (f64, f64, f64) {
     let hits = row.map_or(0.0, |row| row.hits as f64);
     let users = row.map_or(0.0, |row| f64::from(row.users));

@@ -2,7 +2,11 @@
 //!
 //! Parameters are tuned on seeds below 1000 only; seeds 1000 to 1019 and 2000 to 2007 were looked at once and count as
 //! training since. `cargo test` runs a small part of the latter, `WEIR_PROOF=full` seeds 3000 to 3019 and, clean, 4000 to
-//! 4007. `WEIR_JUDGE_SEEDS=1,2,3` runs these with incidents, `WEIR_JUDGE_CLEAN_SEEDS` without; `WEIR_JUDGE_ALL` prints every
+//! 4007. These were held out until the judge of 81a6b3c was measured with them, once: of 355 labelled incidents 213 have
+//! the stated size, 0.995 of these were found, all with the right release, median delay one window, 0.06 false alerts per
+//! tenant and clean week. Whoever tunes anything after that needs fresh ones.
+//!
+//! `WEIR_JUDGE_SEEDS=1,2,3` runs these with incidents, `WEIR_JUDGE_CLEAN_SEEDS` without; `WEIR_JUDGE_ALL` prints every
 //! incident with what could be known of it, `WEIR_JUDGE_ALERTS` every step of every alert.
 //!
 //! The goals: recall of 0.99 on incidents of the stated minimum size, the right first bad release in 0.95, a median delay of
@@ -110,7 +114,8 @@ fn incidents_are_found_and_blamed_on_the_right_release() {
     print("held-out seeds, clean", &clean);
     let stated = summary(scores.scored.iter().filter(|one| one.incident.is_of_stated_size));
     println!("recall {:.3}; the goal is {RECALL_GOAL}", stated.recall());
-    let (recall, right, false_rate) = if full { (0.94, 0.95, 1.0) } else { (0.9, 0.9, 1.0) };
+    // What was reached, less one incident of the small part, or two of the full one.
+    let (recall, right, false_rate) = if full { (0.99, 0.99, 0.5) } else { (0.96, 0.96, 0.5) };
     assert!(stated.recall() >= recall, "recall {}", stated.recall());
     assert!(stated.right_share() >= right, "right release {}", stated.right_share());
     assert!(stated.delay(0.5) <= 1, "median delay {}", stated.delay(0.5));
