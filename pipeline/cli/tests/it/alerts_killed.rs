@@ -26,9 +26,13 @@ fn told(bench: &Bench) -> Told {
         .into_iter()
         .map(|message| (message.0.clone(), message))
         .collect();
+    // The steps of one alert stand in their order. How alerts stand among each other goes with how the log was cut into
+    // epochs, which a kill changes.
+    let mut history = messages(&format!("{}-alerts", bench.database));
+    history.sort_by(|one, other| one.0.cmp(&other.0));
     Told {
         rows: lines("SELECT * FROM weir_alerts_history ORDER BY window_start, fingerprint, revision"),
-        messages: messages(&format!("{}-alerts", bench.database)),
+        messages: history,
         current_rows: lines("SELECT * EXCEPT (acknowledged_by, acknowledged_at) FROM weir_alerts ORDER BY fingerprint"),
         current: newest.into_values().collect(),
     }
