@@ -7,7 +7,7 @@
 //! ```
 //! When tables were away for [`AWAY_FOR`] or longer, their server may have lost what it had acknowledged last, as one
 //! does that loses power: when it is back, every table is sent again what the outbox has kept. So at the end no table's
-//! task leaves before every table has taken everything.
+//! task leaves before every table has taken everything, and completeness isn't told before every table was sent again.
 //!
 //! A task that fell behind sends several epochs together, so that a destination sees at most about one insert per pace
 //! and [`PIECE_BYTES`] whatever the length of an epoch.
@@ -18,7 +18,7 @@
 //!
 //! Not here: what makes a repeated delivery harmless (the sink's natural keys), and when the outbox is full (`epochs`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -91,6 +91,8 @@ pub struct Post {
     committed_at: Mutex<VecDeque<(Epoch, Instant)>>,
     /// How often tables came back from being away.
     returns: AtomicU64,
+    /// How many of them each table has answered.
+    answers: Mutex<BTreeMap<u16, u64>>,
     /// The newest committed epoch, and a number that changes with each acknowledgement.
     news: watch::Sender<News>,
 }
@@ -122,6 +124,7 @@ impl Post {
             tables,
             committed_at: Mutex::default(),
             returns: AtomicU64::new(0),
+            answers: Mutex::default(),
             news: watch::Sender::new(News { committed, ..News::default() }),
         }
     }
@@ -147,6 +150,23 @@ impl Post {
     fn returned(&self) {
         self.returns.fetch_add(1, Ordering::AcqRel);
         self.news.send_modify(|news| news.acknowledgements += 1);
+    }
+
+    /// Tells that table `id` has sent again what so many returns asked for.
+    fn answered(&self, id: DestinationId, returns: u64) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(id.0, returns);
+        self.news.send_modify(|news| news.acknowledgements += 1);
+    }
+
+    /// Whether what the tables acknowledged is there: no table is away, and each has answered every return. Else completeness
+    /// isn't told, since the server may have lost what it would speak of.
+    fn is_settled(&self) -> bool {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let returns = self.returns.load(Ordering::Acquire);
+        self.tables.iter().all(|table| {
+            let answered = answers.get(&table.0).copied().unwrap_or_default();
+            answered == returns && self.failures.of(usize::from(table.0)).is_none()
+        })
     }
 
     fn acknowledged(&self) {
@@ -176,7 +196,8 @@ impl Lane {
             }
             let to = match self.kind {
                 LaneKind::Table | LaneKind::Topic => now.committed,
-                LaneKind::Progress => post.delivered(),
+                LaneKind::Progress if post.is_settled() => post.delivered(),
+                LaneKind::Progress => delivered,
             };
             if to <= delivered {
                 if now.last.is_some_and(|last| self.is_done(&post, delivered, last)) {
@@ -196,7 +217,6 @@ impl Lane {
                 }
                 next_at = Some(tokio::time::Instant::now() + self.every);
                 if self.send(&post, delivered, to).await? && self.kind == LaneKind::Table {
-                    post.returned();
                     self.send_again(&post, delivered).await?;
                 }
             }
@@ -248,6 +268,7 @@ impl Lane {
         let after = post.outbox.kept_after(self.id);
         tracing::warn!(destination = self.name, after = after.0, "was away: what it had acknowledged is sent again");
         self.send(post, after, delivered).await?;
+        post.answered(self.id, returns);
         Ok(())
     }
 
@@ -276,14 +297,22 @@ impl Lane {
         let (at, began) = (usize::from(self.id.0), Instant::now());
         let mut has_failed = false;
         loop {
+            while has_failed && self.kind == LaneKind::Progress && !post.is_settled() {
+                tokio::time::sleep(PAUSES.0).await;
+            }
             let delivery = Delivery { epoch: piece.epoch, rows: &piece.rows };
             match self.sink.deliver(delivery).await {
                 Ok(()) => {
                     let rows = piece.rows.iter().map(|row| u64::from(row.rows)).sum();
                     let bytes = piece.rows.iter().map(|row| row.payload.len() as u64).sum();
                     post.metrics.took(&self.name, rows, bytes);
+                    let was_away = has_failed && began.elapsed() >= AWAY_FOR;
+                    if was_away && self.kind == LaneKind::Table {
+                        // First, so that nobody takes the tables for settled in between.
+                        post.returned();
+                    }
                     post.failures.succeeded(at);
-                    return Ok(has_failed && began.elapsed() >= AWAY_FOR);
+                    return Ok(was_away);
                 }
                 Err(DeliveryError::Retriable { why }) => {
                     has_failed = true;

@@ -5,8 +5,9 @@
 //!   moves on.
 //! - The watermark rises within e only after every worker has passed e-1. So the watermark recorded with e is the
 //!   greatest that any operator was shown in e, and a restart from e can tell the source exactly what was promised.
-//! - At the end of a run the watermark goes to the end of time, so that everything is closed. The log's own is recorded
-//!   beside it: another run goes on from that one, as if this one hadn't ended.
+//! - At the end of a run the watermark goes to the end of time, so that everything is closed, in an epoch after the one
+//!   that shows how far the log itself has come: what goes by that doesn't depend on how the log was cut into epochs. The
+//!   log's own is recorded beside it: another run goes on from that one, as if this one hadn't ended.
 //! - Leaving an epoch needs no budget, and no call here waits for anything.
 //!
 //! Not here: which partition is read next and which one waits (the source's).
@@ -25,7 +26,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::scheduling::activate::Activator;
 use weir_operators::moment::Moment;
 use weir_operators::route::{Batch, BatchStream};
-use weir_schemas::time::EventTime;
+use weir_schemas::time::{Epoch, EventTime};
 
 use crate::clock::Clock;
 use crate::crash::{self, CrashPoint};
@@ -95,6 +96,10 @@ struct Feed {
     at: Moment,
     /// The watermark that the source has reached, which is the log's; the dataflow is shown it as soon as it may be.
     reached: EventTime,
+    /// The epoch in which the dataflow was last shown a watermark of the log.
+    raised_in: Option<Epoch>,
+    /// The epoch in which it was shown where the log ended.
+    end_shown_in: Option<Epoch>,
     is_idle: bool,
     is_ended: bool,
     told_at: Option<Instant>,
@@ -157,12 +162,31 @@ impl Feed {
         let may_rise = self.cx.epochs.passed().next() >= self.at.epoch;
         // Only together: a share that went ahead would let go of state that another run's late events need.
         let has_run_ended = self.is_ended && self.cx.shares.are_at_end();
-        let reached = if has_run_ended { EventTime::MAX } else { self.reached };
-        if !may_rise || reached <= self.at.watermark {
+        if !may_rise {
+            return None;
+        }
+        let reached = if has_run_ended { self.at_the_end() } else { self.reached };
+        if reached <= self.at.watermark {
             return None;
         }
         self.at.watermark = reached;
+        self.raised_in = Some(self.at.epoch);
         Some(self.at)
+    }
+
+    /// The watermark of a run that has ended: the log's own, as it stood when the end was seen (the clock carries it on), and
+    /// from the next epoch on the end of time.
+    fn at_the_end(&mut self) -> EventTime {
+        let is_shown = self.reached <= self.at.watermark && self.raised_in.is_none_or(|epoch| epoch < self.at.epoch);
+        match self.end_shown_in {
+            None if is_shown => EventTime::MAX,
+            None => {
+                self.end_shown_in = Some(self.at.epoch);
+                self.reached
+            }
+            Some(epoch) if epoch < self.at.epoch => EventTime::MAX,
+            Some(_) => self.at.watermark,
+        }
     }
 
     fn share(&self) -> Share {
@@ -205,7 +229,18 @@ pub fn feed<'scope>(
     let mut outputs = outputs;
     let effort = cx.metrics.efforts().of(&format!("{}/source", cx.name));
     let at = resume;
-    let mut feed = Feed { cx, source, at, reached: at.watermark, is_idle: false, is_ended: false, told_at: None };
+    let reached = at.watermark;
+    let mut feed = Feed {
+        cx,
+        source,
+        at,
+        reached,
+        raised_in: None,
+        end_shown_in: None,
+        is_idle: false,
+        is_ended: false,
+        told_at: None,
+    };
     builder.build(move |mut held| {
         let mut has_failed = false;
         held.iter_mut().for_each(|held| held.downgrade(&resume));

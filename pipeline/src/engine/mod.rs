@@ -334,9 +334,11 @@ impl Engine {
                 self.pages.is_healthy.store(false, Ordering::Release);
                 return false;
             }
+            let are_at_end = self.core.shares.iter().all(|shares| shares.are_at_end());
             let facts = Facts {
                 committed: self.core.epochs.committed(),
-                is_due: opened_at.elapsed() >= self.epoch,
+                // At the end nothing more comes into an epoch: the next one closes what this one showed to be over.
+                is_due: opened_at.elapsed() >= self.epoch || (running.until_end && are_at_end),
                 is_outbox_full: self.core.outbox.waiting_in_all().bytes >= self.outbox_bytes,
                 are_sources_ended: running.until_end && self.core.shares.iter().all(|shares| shares.are_ended()),
                 is_behind: self.core.epochs.is_behind(),
