@@ -6,7 +6,7 @@ CARGO ?= cargo
 BUILD := $(CARGO) build --workspace --all-targets
 TARGET := $(or $(CARGO_TARGET_DIR),target)/debug
 
-.PHONY: help demo test proof bench build parts packages format
+.PHONY: help demo test lint proof bench build parts packages format
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -14,8 +14,12 @@ help: ## Say what there is to make
 demo: build parts ## Show it working on this machine: Kafka, registry, ClickHouse engine, events, pipeline
 	$(TARGET)/weir demo $(DEMO)
 
-test: build parts ## Everything that continuous integration runs
+test: build lint parts ## Everything that continuous integration runs
 	$(CARGO) test --workspace --no-fail-fast
+
+lint: packages ## What clippy says, of which nothing may be left
+	@$(CARGO) clippy --version > /dev/null 2>&1 || rustup component add clippy
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 proof: build parts ## The same proofs at full size, telling what they found
 	WEIR_PROOF=full $(CARGO) test --workspace --no-fail-fast --test it -- --nocapture

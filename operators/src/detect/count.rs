@@ -69,10 +69,13 @@ pub(super) struct Count {
     pub(super) last: Spot,
 }
 
+/// By detail: records, their least and their greatest place.
+type Details = BTreeMap<Vec<u8>, (u64, Spot, Spot)>;
+
 /// What an epoch counted on one worker: window, sender, reason and detail, to records, their least and greatest place.
 #[derive(Default)]
 struct Counts {
-    rows: BTreeMap<(i64, Sender, u8), BTreeMap<Vec<u8>, (u64, Spot, Spot)>>,
+    rows: BTreeMap<(i64, Sender, u8), Details>,
 }
 
 impl Counts {

@@ -178,7 +178,7 @@ pub(crate) fn cut(text: &[u8]) -> &[u8] {
 }
 
 /// A text column's value in a row; '' where it is null or there is no such column.
-fn text<'a>(column: Option<&'a BinaryArray>, row: usize) -> &'a [u8] {
+fn text(column: Option<&BinaryArray>, row: usize) -> &[u8] {
     column.filter(|texts| texts.is_valid(row)).map_or(&[], |texts| cut(texts.value(row)))
 }
 

@@ -312,7 +312,7 @@ impl Bench {
         let end = EventTime((window + 1) * WINDOW.0);
         let all = events(window, wrong, random);
         let (all, numbered) = self.transport(all, window, wrong);
-        let is_bad = |event: &&Event| window >= BAD_FROM && event.version == BAD && event.user.len() % 2 == 0;
+        let is_bad = |event: &&Event| window >= BAD_FROM && event.version == BAD && event.user.len().is_multiple_of(2);
         let lost: Vec<&Event> = all.iter().filter(|event| wrong == Wrong::Refused && is_bad(event)).collect();
         let kept: Vec<&Event> = all.iter().filter(|event| wrong != Wrong::Refused || !is_bad(event)).collect();
         let mut effects = Effects::default();

@@ -21,7 +21,7 @@ const WRONG_TYPE: &str = "type = 'vview'";
 /// Events of the last hours in their order, in one partition; every fortieth is there twice.
 fn bench(name: &str, events: u64) -> Bench {
     let bench = Bench::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/quarantine"), name);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let now = weir_pipeline::clock::Clock::default().now_ms() as u64;
     let step = 10_000_000 / events;
     let mut lines = String::new();
     for id in 0..events {

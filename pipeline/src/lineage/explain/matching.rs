@@ -146,7 +146,7 @@ impl<'a> Recount<'a> {
 
     /// The measures as ClickHouse's `toString` gives them; `None` is NULL.
     pub(super) fn texts(&self) -> Result<Vec<Option<String>>, ExplainError> {
-        let text = |(measure, state): (&weir_operators::view::Measure, &Box<dyn Accumulator>)| {
+        let text = |(measure, state): (&weir_operators::view::Measure, &dyn Accumulator)| {
             let column_type = measure.call.result_type().clone();
             let value = state.finish(&[0])?;
             let schema = Schema::new(vec![column_type.field(&measure.name)]);
@@ -156,6 +156,6 @@ impl<'a> Recount<'a> {
             let texts = texts.as_binary_opt::<i32>().ok_or_else(|| not_text(&text))?;
             Ok(texts.is_valid(0).then(|| String::from_utf8_lossy(texts.value(0)).into_owned()))
         };
-        self.plan.measures.iter().zip(&self.states).map(text).collect()
+        self.plan.measures.iter().zip(self.states.iter().map(Box::as_ref)).map(text).collect()
     }
 }

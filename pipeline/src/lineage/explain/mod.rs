@@ -145,7 +145,7 @@ impl<'a> Explain<'a> {
             let (gone, others) = missing.into_iter().partition(is_forgotten);
             missing = others;
             places.add_forgotten(gone);
-            self.from_accepted(view, window, &row, &mut report)?;
+            self.recount_accepted(view, window, &row, &mut report)?;
         } else {
             report.nothing_left();
         }
@@ -210,7 +210,7 @@ impl<'a> Explain<'a> {
     }
 
     /// Recomputes the row by the view's own SQL over the accepted events, since the log has forgotten some of it.
-    fn from_accepted(
+    fn recount_accepted(
         &self,
         view: &BoundView,
         window: Window,

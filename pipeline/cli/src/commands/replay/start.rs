@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use weir_pipeline::bind::BoundView;
+use weir_pipeline::clock::Clock;
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
 use weir_pipeline::engine::Reporter;
@@ -220,7 +221,6 @@ impl Planned {
                 "name other times; `weir replay ... --plan` looks without reading",
             ));
         }
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let run = start.run.clone().unwrap_or_else(|| chrono::Utc::now().format("r%Y%m%d_%H%M%S").to_string());
         let kept = recovery::kept_readers(&live.state).map_err(|error| Outcome::of_error(&error))?;
         let versions = kept.into_iter().filter_map(|(source, reader)| Some((source, reader.version?)));
@@ -232,7 +232,7 @@ impl Planned {
             slice: self.survey.slice,
             views: self.views,
             schema_versions: versions.collect::<BTreeMap<_, _>>(),
-            created_at_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            created_at_ms: Clock::default().now_ms(),
             status: Status::Begun,
         })
     }
