@@ -4,18 +4,21 @@
 //! CPU), and a queue per partition lets the source decide whose turn it is: a partition that isn't asked waits, and
 //! librdkafka stops fetching for it when its queue is full. That is the whole of pausing here.
 //!
-//! Invariants: partitions are assigned by Weir, never by group rebalancing; offsets are never committed or stored
-//! from here; an offset that the log no longer holds is an error, not a reset; messages are read in librdkafka's own
-//! memory and freed when the batch is dropped.
+//! Invariants: every message of a partition comes by its own queue, or the partition goes back to it; partitions are
+//! assigned by Weir, never by group rebalancing; offsets are never committed or stored from here; an offset that the log no
+//! longer holds is an error, not a reset; messages are read in librdkafka's own memory and freed when the batch is dropped.
 //!
 //! These calls stand in librdkafka's C interface only.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use rdkafka::bindings as c;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -24,6 +27,9 @@ use super::trouble::{Kind, Trouble};
 
 /// Messages that one call may bring; librdkafka's queue is bounded in bytes besides.
 const MESSAGES_PER_CALL: usize = 8_192;
+
+/// How long librdkafka may take to go back to an offset; it asks nobody for it.
+const SEEK_WITHIN: Duration = Duration::from_millis(500);
 
 /// A consumer whose partitions each have a queue of their own.
 pub struct Fetcher {
@@ -61,6 +67,18 @@ struct Queue {
     raw: NonNull<c::rd_kafka_queue_t>,
     topic: String,
     partition: i32,
+    /// Whether it is known that everything of the partition comes here.
+    is_own: Cell<bool>,
+    /// The first message that came by the consumer's common queue instead.
+    stray_at: Cell<Option<i64>>,
+}
+
+impl Queue {
+    /// Ends the forwarding to the consumer's common queue.
+    fn keep_to_itself(&self) {
+        // SAFETY: a null destination is how forwarding ends.
+        unsafe { c::rd_kafka_queue_forward(self.raw.as_ptr(), std::ptr::null_mut()) };
+    }
 }
 
 impl Drop for Queue {
@@ -215,19 +233,20 @@ impl Fetcher {
             };
             let queue = NonNull::new(queue)
                 .ok_or_else(|| KafkaError::Subscription(format!("no queue for {}/{}", part.topic, part.partition)))?;
-            queues.push(Queue { raw: queue, topic: part.topic.clone(), partition: part.partition });
+            let (topic, partition) = (part.topic.clone(), part.partition);
+            queues.push(Queue { raw: queue, topic, partition, is_own: Cell::default(), stray_at: Cell::default() });
         }
         consumer.assign(&list)?;
-        for queue in &queues {
-            // SAFETY: a null destination ends the forwarding to the consumer's common queue.
-            unsafe { c::rd_kafka_queue_forward(queue.raw.as_ptr(), std::ptr::null_mut()) };
-        }
+        queues.iter().for_each(Queue::keep_to_itself);
         Ok(Fetcher { queues, consumer })
     }
 
     /// Takes what is ready in the queue of partition `index`, without waiting.
     pub fn fetch(&self, index: usize) -> Fetched {
         let Some(queue) = self.queues.get(index) else { return Fetched::default() };
+        if !queue.is_own.get() && self.went_back(queue) {
+            return Fetched::default();
+        }
         let mut pointers: Vec<*mut c::rd_kafka_message_t> = Vec::with_capacity(MESSAGES_PER_CALL);
         // SAFETY: the buffer has room for the number of pointers that is given; as many are written as are returned.
         let count = unsafe {
@@ -237,11 +256,19 @@ impl Fetcher {
             pointers.set_len(count);
             count
         };
+        let mut messages = pointers.into_iter().filter_map(NonNull::new).map(Message::new);
+        if count > 0 && !queue.is_own.get() {
+            // What comes here from now on is all; what went astray before is in the common queue by now.
+            self.serve();
+            if queue.stray_at.get().is_some() {
+                messages.for_each(drop);
+                return Fetched::default();
+            }
+            queue.is_own.set(true);
+        }
         let is_silent = self.consumer.context().is_silent(&queue.topic, queue.partition);
         let mut fetched = Fetched { messages: Vec::with_capacity(count), is_silent, ..Fetched::default() };
-        for pointer in pointers {
-            let Some(pointer) = NonNull::new(pointer) else { continue };
-            let message = Message::new(pointer);
+        for message in messages.by_ref() {
             match message.raw().err {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
                     fetched.end_offset = None;
@@ -260,6 +287,30 @@ impl Fetcher {
             }
         }
         fetched
+    }
+
+    /// Goes back to the first message of a partition that went astray, if one did: librdkafka forwards a partition's queue to
+    /// the consumer's common one when it begins to fetch, on a thread of its own, and a first message may come there before
+    /// the forwarding is ended. Going back outdates whatever waits in either queue.
+    fn went_back(&self, queue: &Queue) -> bool {
+        let Some(offset) = queue.stray_at.get() else { return false };
+        queue.keep_to_itself();
+        match self.consumer.seek(&queue.topic, queue.partition, Offset::Offset(offset), SEEK_WITHIN) {
+            Ok(()) => queue.stray_at.set(None),
+            Err(error) => {
+                tracing::warn!(topic = queue.topic, partition = queue.partition, %error, "can't go back yet");
+            }
+        }
+        true
+    }
+
+    /// Notes a message that came by the consumer's common queue.
+    fn note_stray(&self, topic: &str, partition: i32, offset: i64) {
+        let is_of = |queue: &&Queue| queue.topic == topic && queue.partition == partition && !queue.is_own.get();
+        if let Some(queue) = self.queues.iter().find(is_of) {
+            let first = queue.stray_at.get().map_or(offset, |known| known.min(offset));
+            queue.stray_at.set(Some(first));
+        }
     }
 
     /// The end of partition `index`'s log as the last fetch told it, without asking the broker; `None` before the first.
@@ -283,12 +334,16 @@ impl Fetcher {
     /// error, if there was one.
     pub fn serve(&self) -> Option<String> {
         let mut newest = None;
-        // A bound on the loop: a broker that is down reports again and again.
-        for _ in 0..64 {
-            match self.consumer.poll(std::time::Duration::ZERO) {
+        // A bound on the loop: a broker that is down reports again and again. What went astray is bounded by librdkafka.
+        let mut reports = 0;
+        while reports < 64 {
+            match self.consumer.poll(Duration::ZERO) {
                 None => break,
-                Some(Ok(_)) => {}
-                Some(Err(error)) => newest = Some(error.to_string()),
+                Some(Ok(message)) => self.note_stray(message.topic(), message.partition(), message.offset()),
+                Some(Err(error)) => {
+                    reports += 1;
+                    newest = Some(error.to_string());
+                }
             }
         }
         newest

@@ -152,11 +152,13 @@ fn leaf(read: &Ty, wrote: &Ty, value: &Value) -> Result<Cell, Refused> {
             // Long values are summed up byte by byte: slow and sure, and exact while they fit.
             let negative = bytes[0] >= 128;
             let skip = bytes.iter().take_while(|byte| **byte == if negative { 255 } else { 0 }).count();
-            if bytes.len() - skip > 32 {
+            let rest = &bytes[skip..];
+            // Of 32 bytes the first bit has to be the sign's.
+            if rest.len() > 32 || (rest.len() == 32 && (rest[0] >= 128) != negative) {
                 return Err(Refused);
             }
             let start = if negative { i256::MINUS_ONE } else { i256::ZERO };
-            let number = bytes[skip..]
+            let number = rest
                 .iter()
                 .fold(start, |sum, byte| sum.wrapping_mul(i256::from(256)).wrapping_add(i256::from(i32::from(*byte))));
             let text = number.to_string();

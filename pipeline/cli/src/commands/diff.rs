@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use weir_pipeline::config::load::load;
 use weir_pipeline::connect;
 use weir_replay::diff::{Example, Options, Sides, ViewDiff};
 use weir_replay::rerun::range::{Range, shown};
 use weir_replay::rerun::record::Status;
 
-use super::replay::{found, opened};
+use super::replay::{found, opened, with};
 use crate::out::{printable, say};
 use crate::prepare::prepare;
 use crate::{Outcome, paint, runtime};
@@ -53,7 +52,7 @@ fn compare(arguments: &Diff) -> Result<Outcome, Outcome> {
         let known = record.views.iter().cloned().collect::<Vec<_>>().join(", ");
         return Err(Outcome::refused(format!("it has no view `{unknown}`"), format!("name one of {known}")));
     }
-    let with = load(&record.with).map_err(|problems| Outcome::problems(&problems))?;
+    let with = with(&record.with, &live)?;
     let (of_live, of_replay) = (prepare(&arguments.file, &live)?, prepare(&record.with, &with)?);
     let mut other = live.clone();
     other.clickhouse.database.clone_from(&record.database);

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use weir_pipeline::config::load::load;
 use weir_pipeline::run::layout;
 use weir_replay::rerun::range::{Range, parse_time, shown};
 use weir_replay::rerun::record::{Record, Status};
@@ -11,7 +10,7 @@ use weir_replay::swap::{Swap as Swapping, SwapError};
 use weir_schemas::time::EventTime;
 use weir_sinks::clickhouse::swaps;
 
-use super::replay::{found, opened};
+use super::replay::{found, opened, with};
 use crate::out::say;
 use crate::prepare::prepare;
 use crate::{OperatorRegistry, Outcome, paint, runtime};
@@ -57,7 +56,7 @@ fn act(arguments: &Swap, operators: &OperatorRegistry) -> Result<Outcome, Outcom
             format!("let it end: weir replay {} --run {}", arguments.file.display(), record.run),
         ));
     }
-    let with = load(&record.with).map_err(|problems| Outcome::problems(&problems))?;
+    let with = with(&record.with, &live)?;
     let (of_live, of_replay) = (prepare(&arguments.file, &live)?, prepare(&record.with, &with)?);
     let layout_of = |file: &PathBuf, pipeline, prepared: &crate::prepare::Prepared| {
         layout(&file.display().to_string(), pipeline, &prepared.bound, operators)

@@ -5,20 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::program::{Bench, wait_until};
-use crate::shop::{sell, shop};
+use crate::shop::{FAULTS, sell, shop};
 
-const FAULTS: &[&str] = &[
-    "--disorder-ms",
-    "3000",
-    "--duplicates",
-    "0.02",
-    "--stragglers",
-    "0.01",
-    "--straggler-ms",
-    "20000",
-    "--bad",
-    "0.01",
-];
 /// Each of three stretches of ten minutes of the same day, one right behind the other; the last is none of the replays' business.
 const EVENTS: u64 = 60_000;
 const FROM: &str = "2026-01-05T06:12:00Z";

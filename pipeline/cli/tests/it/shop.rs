@@ -32,7 +32,7 @@ pub(crate) fn sell(bench: &Bench, count: u64, seed: u64, faults: &[&str]) {
     bench.weir(&arguments).fine();
 }
 
-const FAULTS: &[&str] = &[
+pub(crate) const FAULTS: &[&str] = &[
     "--disorder-ms",
     "3000",
     "--duplicates",

@@ -131,6 +131,26 @@ pub(crate) fn opened(file: &Path) -> Result<(Pipeline, Store), Outcome> {
     Ok((pipeline, store))
 }
 
+/// The pipeline of `file` as it is replayed: its rules, views and code, over what the live one reads, and where that keeps its
+/// results.
+pub(crate) fn with(file: &Path, live: &Pipeline) -> Result<Pipeline, Outcome> {
+    let mut other = load(file).map_err(|problems| Outcome::problems(&problems))?;
+    for (name, source) in &other.sources {
+        if live.sources.get(name).is_none_or(|of_live| of_live.all_topics() != source.all_topics()) {
+            return Err(Outcome::refused(
+                format!("{}: the source `{name}` reads other topics than the live one", file.display()),
+                "a replay changes rules, views and code, not where events come from",
+            ));
+        }
+    }
+    other.kafka.clone_from(&live.kafka);
+    other.registry.clone_from(&live.registry);
+    other.clickhouse.clone_from(&live.clickhouse);
+    // Schemas that the live state keeps are kept.
+    other.state.clone_from(&live.state);
+    Ok(other)
+}
+
 /// The replay of this name.
 pub(crate) fn found(store: &Store, run: &str) -> Result<Record, Outcome> {
     let found = if is_name(run) { store.read(run).map_err(|error| Outcome::of_error(&error))? } else { None };

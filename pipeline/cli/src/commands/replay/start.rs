@@ -11,7 +11,6 @@ use serde::Deserialize;
 use weir_pipeline::bind::BoundView;
 use weir_pipeline::clock::Clock;
 use weir_pipeline::config::Pipeline;
-use weir_pipeline::config::load::load;
 use weir_pipeline::engine::Reporter;
 use weir_pipeline::source::pace::Pace;
 use weir_pipeline::status::Status as PipelineStatus;
@@ -23,7 +22,7 @@ use weir_replay::rerun::{Ended, Rerun};
 use weir_schemas::time::EventTime;
 use weir_sinks::clickhouse::{Client, literal};
 
-use super::{Start, opened};
+use super::{Start, opened, with};
 use crate::commands::run::{log, stop_on_signal};
 use crate::commands::status::fetch;
 use crate::out::say;
@@ -70,26 +69,9 @@ struct Planned {
     survey: Survey,
 }
 
-/// The pipeline whose rules, views and code are run.
-fn with(start: &Start, live: &Pipeline) -> Result<Pipeline, Outcome> {
-    let Some(file) = &start.with else { return Ok(live.clone()) };
-    let mut other = load(file).map_err(|problems| Outcome::problems(&problems))?;
-    for (name, source) in &other.sources {
-        if live.sources.get(name).is_none_or(|of_live| of_live.all_topics() != source.all_topics()) {
-            return Err(Outcome::refused(
-                format!("{}: the source `{name}` reads other topics than the live one", file.display()),
-                "a replay changes rules, views and code, not where events come from",
-            ));
-        }
-    }
-    // Schemas that the live state keeps are kept.
-    other.state.clone_from(&live.state);
-    Ok(other)
-}
-
 fn plan(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
-    let other = with(start, live)?;
     let file = start.with.as_ref().unwrap_or(&start.file);
+    let other = with(file, live)?;
     let prepared = prepare(file, &other)?;
     let bound = &prepared.bound;
     if let Some(unknown) = start.view.iter().find(|name| !other.views.contains_key(*name)) {
@@ -139,7 +121,7 @@ fn plan(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
     Ok(Planned { asked, range, views: views.iter().map(|view| view.plan.name.clone()).collect(), survey })
 }
 
-/// Up to where every view is final; absent where that isn't known.
+/// Up to where every view is final, those that are new as far as the others; absent where that isn't known.
 async fn final_through(client: &Client, views: &[&BoundView]) -> Option<EventTime> {
     #[derive(Deserialize)]
     struct Found {
@@ -147,10 +129,10 @@ async fn final_through(client: &Client, views: &[&BoundView]) -> Option<EventTim
     }
     let names: Vec<String> = views.iter().map(|view| literal(&view.plan.name)).collect();
     let sql = format!(
-        "SELECT toUnixTimestamp64Micro(minOrNull(final_through)) AS through FROM {} WHERE view IN ({}) \
-         SETTINGS output_format_json_quote_64bit_integers = 0",
-        client.qualified(weir_schemas::tables::PROGRESS),
-        names.join(", ")
+        "SELECT toUnixTimestamp64Micro(ifNull(minOrNullIf(final_through, view IN ({})), minOrNull(final_through))) AS through \
+         FROM {} SETTINGS output_format_json_quote_64bit_integers = 0",
+        names.join(", "),
+        client.qualified(weir_schemas::tables::PROGRESS)
     );
     // Where there was no live pipeline yet, there is no such table, and nothing that could still change.
     let found = client.select::<Found>(&sql).await.ok()?;
@@ -253,7 +235,7 @@ fn carry_out(
     if std::env::var_os("RUST_LOG").is_some() {
         log(false);
     }
-    let mut pipeline = load(&record.with).map_err(|problems| Outcome::problems(&problems))?;
+    let mut pipeline = with(&record.with, live)?;
     pipeline.workers = start.workers.map_or(pipeline.workers, usize::from);
     let stop = Arc::new(AtomicBool::new(false));
     let pace = Arc::new(Pace::new(start.rate));
