@@ -11,6 +11,7 @@ pub mod aggregate;
 pub mod combine;
 mod content;
 pub mod deduplicate;
+mod derived;
 pub mod detect;
 mod drive;
 pub mod effort;

@@ -22,12 +22,13 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{UInt16Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, ListArray, RecordBatch, UInt16Array, UInt64Array};
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field};
 use weir_schemas::stage::{BROKEN_RULES, broken_rule_field, system};
 use weir_schemas::time::{EventTime, Span};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::deduplicate::{Accepted, Ids, Remembered, kept_width, place_bytes};
+use crate::derived::Derived;
 use crate::error::Error;
 use crate::expr::{Evaluation, Expr};
 use crate::operator::{Context, Operator};
@@ -68,33 +69,18 @@ pub struct KeyUnique {
     rule: Uniqueness,
     tenant: Option<usize>,
     id: Option<usize>,
-    schema: Option<(SchemaRef, SchemaRef)>,
+    schema: Derived,
 }
 
 impl KeyUnique {
     /// `tenant` and `id` are indices of columns of the batches; where an event has no id it is named by its place.
     pub fn new(rule: Uniqueness, tenant: Option<usize>, id: Option<usize>) -> KeyUnique {
-        KeyUnique { rule, tenant, id, schema: None }
+        KeyUnique { rule, tenant, id, schema: Derived::default() }
     }
 
     /// The index of the column with the key group, in a batch of events with `columns` columns.
     pub fn group_column(columns: usize) -> usize {
         columns
-    }
-
-    fn schema(&mut self, of: SchemaRef) -> SchemaRef {
-        if let Some((known, extended)) = &self.schema
-            && Arc::ptr_eq(known, &of)
-        {
-            return extended.clone();
-        }
-        let mut fields: Vec<_> = of.fields().iter().cloned().collect();
-        fields.push(Arc::new(Field::new("_group", DataType::UInt16, false)));
-        fields.push(Arc::new(Field::new("_key", DataType::FixedSizeBinary(16), true)));
-        fields.push(Arc::new(Field::new("_named", DataType::UInt64, false)));
-        let extended = Arc::new(Schema::new(fields));
-        self.schema = Some((of, extended.clone()));
-        extended
     }
 }
 
@@ -138,7 +124,13 @@ impl Operator for KeyUnique {
         columns.push(Arc::new(UInt16Array::from(groups)));
         columns.push(Arc::new(keys.finish()));
         columns.push(Arc::new(UInt64Array::from(named)));
-        let schema = self.schema(batch.schema());
+        let schema = self.schema.extended(batch.schema(), || {
+            [
+                Field::new("_group", DataType::UInt16, false),
+                Field::new("_key", DataType::FixedSizeBinary(16), true),
+                Field::new("_named", DataType::UInt64, false),
+            ]
+        });
         cx.emit(RecordBatch::try_new(schema, columns)?);
         Ok(())
     }
@@ -156,7 +148,7 @@ pub struct Unique {
     number: u16,
     remembered: Remembered,
     broken: u64,
-    schema: Option<(SchemaRef, SchemaRef)>,
+    schema: Derived,
 }
 
 impl Unique {
@@ -172,7 +164,7 @@ impl Unique {
         let width = LEAST_BUCKET.max(within.0.saturating_mul(2));
         let width = kept_width(&mut registry.table(WIDTH_TABLE)?, registry.owned(), width)?;
         let remembered = Remembered::new(files, notes, registry.owned(), width, memory_bytes)?;
-        Ok(Unique { within, allowed_lateness, number, remembered, broken: 0, schema: None })
+        Ok(Unique { within, allowed_lateness, number, remembered, broken: 0, schema: Derived::default() })
     }
 
     /// The rows that break the rule.
@@ -225,18 +217,6 @@ impl Unique {
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         Ok(ListArray::try_new(broken_rule_field(), offsets, Arc::new(UInt16Array::from(all)), None)?)
     }
-
-    /// The schema of events without the columns that [`KeyUnique`] added.
-    fn event_schema(&mut self, of: SchemaRef, events: usize) -> SchemaRef {
-        if let Some((known, schema)) = &self.schema
-            && Arc::ptr_eq(known, &of)
-        {
-            return schema.clone();
-        }
-        let schema = Arc::new(Schema::new(of.fields().iter().take(events).cloned().collect::<Vec<_>>()));
-        self.schema = Some((of, schema.clone()));
-        schema
-    }
 }
 
 impl Operator for Unique {
@@ -244,7 +224,7 @@ impl Operator for Unique {
         let wrong = || ArrowError::SchemaError("a batch of events has no keys or no marks".to_owned());
         let events = batch.num_columns().checked_sub(COLUMNS).ok_or_else(wrong)?;
         let broken = self.judge(&batch, events)?;
-        let schema = self.event_schema(batch.schema(), events);
+        let schema = self.schema.first(batch.schema(), events);
         let mut columns: Vec<ArrayRef> = batch.columns().iter().take(events).cloned().collect();
         if !broken.is_empty() {
             self.broken += broken.len() as u64;

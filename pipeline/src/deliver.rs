@@ -58,8 +58,6 @@ pub struct Lane {
     pub every: Duration,
     /// What it may send.
     pub kind: LaneKind,
-    /// How many returns of the tables' server it has answered.
-    pub returns: u64,
 }
 
 /// What a destination gets, and when.
@@ -158,15 +156,17 @@ impl Post {
         self.news.send_modify(|news| news.acknowledgements += 1);
     }
 
+    /// How many returns table `id` has answered.
+    fn answered_by(&self, id: DestinationId) -> u64 {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).get(&id.0).copied().unwrap_or_default()
+    }
+
     /// Whether what the tables acknowledged is there: no table is away, and each has answered every return. Else completeness
     /// isn't told, since the server may have lost what it would speak of.
     fn is_settled(&self) -> bool {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let returns = self.returns.load(Ordering::Acquire);
-        self.tables.iter().all(|table| {
-            let answered = answers.get(&table.0).copied().unwrap_or_default();
-            answered == returns && self.failures.of(usize::from(table.0)).is_none()
-        })
+        let is_there = |table: &DestinationId| self.answered_by(*table) == returns;
+        self.tables.iter().all(|table| is_there(table) && self.failures.of(usize::from(table.0)).is_none())
     }
 
     fn acknowledged(&self) {
@@ -235,7 +235,7 @@ impl Lane {
             return delivered >= last;
         }
         // In this order: a return is told before what was sent after it is acknowledged.
-        post.delivered() >= last && post.returns.load(Ordering::Acquire) == self.returns
+        post.delivered() >= last && post.returns.load(Ordering::Acquire) == post.answered_by(self.id)
     }
 
     /// Sends the rows of the epochs after `after`, up to `to`. Returns whether the destination was away meanwhile.
@@ -261,10 +261,9 @@ impl Lane {
     /// Sends what is kept of the epochs up to `delivered`, if a table came back from being away since the last time.
     async fn send_again(&mut self, post: &Arc<Post>, delivered: Epoch) -> Result<(), Error> {
         let returns = post.returns.load(Ordering::Acquire);
-        if returns == self.returns {
+        if returns == post.answered_by(self.id) {
             return Ok(());
         }
-        self.returns = returns;
         let after = post.outbox.kept_after(self.id);
         tracing::warn!(destination = self.name, after = after.0, "was away: what it had acknowledged is sent again");
         self.send(post, after, delivered).await?;

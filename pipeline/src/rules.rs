@@ -137,19 +137,30 @@ pub fn plan(
             vec![Problem::of_file(&place.file, message, "write `when` and `require` as conditions")]
         })?,
     };
-    let field = rule.field.clone().unwrap_or_default();
-    Ok(Rule {
+    let shown = shown_of(rule, &conditions, source);
+    Ok(rule_of(id, rule, &conditions.expected, Basis::Condition(condition), shown))
+}
+
+/// The rule `id` with what its section says, judged by `basis`.
+fn rule_of(id: &str, rule: &config::Rule, expected: &str, basis: Basis, shown: Vec<Shown>) -> Rule {
+    Rule {
         id: Arc::from(id),
         mode: rule.mode,
         severity: rule.severity,
         owner: Arc::from(rule.owner.as_str()),
         fingerprint: Arc::from(cause::fingerprint(&rule.source, Reason::Rule, id, "")),
-        field: Arc::from(field),
+        field: Arc::from(rule.field.as_deref().unwrap_or_default()),
         when: Arc::from(rule.when.as_deref().unwrap_or_default()),
-        expected: Arc::from(conditions.expected.as_str()),
-        basis: Basis::Condition(condition),
-        shown: shown_of(rule, &conditions, source),
-    })
+        expected: Arc::from(expected),
+        basis,
+        shown,
+    }
+}
+
+/// The condition of events that a rule is about, for rules that look at several; what is wrong with it goes to `problems`.
+fn when_of(rule: &config::Rule, place: &Place<'_>, problems: &mut Vec<Problem>) -> Option<Expr> {
+    let planned = sql::plan_condition(rule.when.as_ref()?, &place.file, place.columns);
+    planned.map_err(|found| problems.extend(found)).ok()
 }
 
 /// `require`, where `when` is true.

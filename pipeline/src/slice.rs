@@ -6,8 +6,6 @@
 //!
 //! Not here: how a slice is found (`weir-replay` asks what the live pipeline wrote down, or the log).
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use weir_schemas::time::EventTime;
 
@@ -51,14 +49,5 @@ impl Slice {
     /// How many offsets there are in all.
     pub fn offsets(&self) -> u64 {
         self.stretches.iter().map(Stretch::offsets).sum()
-    }
-
-    /// The stretches of each topic.
-    pub fn by_topic(&self) -> BTreeMap<&str, Vec<&Stretch>> {
-        let mut topics: BTreeMap<&str, Vec<&Stretch>> = BTreeMap::new();
-        for stretch in &self.stretches {
-            topics.entry(&stretch.topic).or_default().push(stretch);
-        }
-        topics
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use weir_operators::view::ViewPlan;
 use weir_sinks::DeliveryError;
-use weir_sinks::clickhouse::{Client, Lines};
+use weir_sinks::clickhouse::{Client, Lines, identifier};
 
 /// Without these ClickHouse computes some branches that no row takes, depending on its plan, and fails over them: it leaves
 /// arithmetic of decimals out of short circuits, and turns `sum(if(c, x, 0))` into `sumIf(x, c)`.
@@ -96,16 +96,16 @@ impl Question {
     }
 
     fn sql(&self, from: &str) -> String {
-        let quoted_all = |names: &[String]| names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        let all = |names: &[String]| names.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ");
         let (first, last) = self.starts;
         format!(
             "SELECT toString(sipHash64(`weir key`)), toJSONString(tuple({key})) AS `weir key`, {columns} FROM {from} \
              WHERE toUnixTimestamp({window}) BETWEEN {first} AND {last} ORDER BY sipHash64(`weir key`), `weir key` \
              SETTINGS {LAZILY}, output_format_json_quote_64bit_integers = 1, output_format_json_quote_decimals = 1, \
              output_format_json_quote_denormals = 1",
-            key = quoted_all(&self.key),
-            columns = quoted_all(&self.columns),
-            window = quoted(&self.window),
+            key = all(&self.key),
+            columns = all(&self.columns),
+            window = identifier(&self.window),
         )
     }
 
@@ -203,7 +203,7 @@ impl Described {
 /// # Errors
 /// What ClickHouse says.
 pub async fn describe(client: &Client, table: &str, columns: &[String]) -> Result<Vec<Described>, DeliveryError> {
-    let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+    let names: Vec<String> = columns.iter().map(|name| identifier(name)).collect();
     client.select(&format!("DESCRIBE (SELECT {} FROM {table})", names.join(", "))).await
 }
 
@@ -213,11 +213,6 @@ fn nearly(first: &Value, second: &Value, tolerance: f64) -> bool {
         (Some(first), Some(second)) => (first - second).abs() <= tolerance * first.abs().max(second.abs()),
         _ => false,
     }
-}
-
-/// A name as SQL writes it.
-pub fn quoted(name: &str) -> String {
-    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
 }
 
 #[cfg(test)]

@@ -8,14 +8,13 @@
 //!
 //! Not here: dropping a replay that is in place (`rerun::record` and the command line refuse it).
 
-use serde::Deserialize;
 use weir_schemas::time::EventTime;
 use weir_schemas::types::ColumnType;
 use weir_sinks::DeliveryError;
 use weir_sinks::clickhouse::swaps::{self, Act, Swapped};
-use weir_sinks::clickhouse::{Client, Layout, ViewTable, literal, reader};
+use weir_sinks::clickhouse::{Client, Layout, ViewTable, reader};
 
-use crate::rerun::range::{Range, shown};
+use crate::rerun::range::{Range, final_through, shown};
 
 /// Why nothing was swapped.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +66,7 @@ impl Swap<'_> {
                 "give the changed view a name of its own: it can't stand in for this one",
             ));
         }
-        let final_through = self.final_through(view).await?;
+        let final_through = final_through(self.client, &[view]).await?.unwrap_or(EventTime::MIN);
         if final_through < range.to {
             return Err(refused(
                 view,
@@ -127,22 +126,6 @@ impl Swap<'_> {
                 &format!("name one of {}", names.join(", ")),
             )
         })
-    }
-
-    async fn final_through(&self, view: &str) -> Result<EventTime, DeliveryError> {
-        #[derive(Deserialize)]
-        struct Found {
-            through: Option<i64>,
-        }
-        let sql = format!(
-            "SELECT toUnixTimestamp64Micro(maxOrNull(final_through)) AS through FROM {} WHERE view = {} \
-             SETTINGS output_format_json_quote_64bit_integers = 0",
-            self.client.qualified(weir_schemas::tables::PROGRESS),
-            literal(view)
-        );
-        let found = self.client.select::<Found>(&sql).await?;
-        let through = found.into_iter().next().and_then(|found| found.through);
-        Ok(through.map_or(EventTime::MIN, EventTime))
     }
 }
 

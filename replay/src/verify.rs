@@ -16,10 +16,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use weir_pipeline::bind::BoundView;
 use weir_sinks::DeliveryError;
-use weir_sinks::clickhouse::Client;
+use weir_sinks::clickhouse::{Client, identifier};
 
 pub use crate::compare::Error;
-use crate::compare::{Described, Meeting, Question, Row, describe, quoted};
+use crate::compare::{Described, Meeting, Question, Row, describe};
 
 /// How often a difference is looked at again before it counts, and how long to wait between.
 const LOOKS: usize = 4;
@@ -171,7 +171,7 @@ async fn closed(client: &Client, view: &BoundView, events_days: u32) -> Result<O
         from_seconds: Option<i64>,
         through_seconds: Option<i64>,
     }
-    let window = quoted(&view.plan.window.name);
+    let window = identifier(&view.plan.window.name);
     let days = view.config.retention_days.map_or(events_days, |days| days.min(events_days));
     let sql = format!(
         "SELECT toString(minOrNull({window})) AS first, toString(maxOrNull({window})) AS last, \

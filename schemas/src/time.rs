@@ -24,6 +24,14 @@ impl EventTime {
         self.0.div_euclid(1000)
     }
 
+    /// This time within what `DateTime64(6)` can hold, 1900 to 2299, where ClickHouse clips windows, too.
+    #[must_use]
+    pub fn storable(self) -> EventTime {
+        const YEAR_1900: i64 = -2_208_988_800_000_000;
+        const YEAR_2299: i64 = 10_413_791_999_000_000;
+        EventTime(self.0.clamp(YEAR_1900, YEAR_2299))
+    }
+
     /// This time moved by `span`; the two ends stay where they are.
     #[must_use]
     pub fn plus(self, span: Span) -> EventTime {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch, UInt16Array, UInt64Array};
 use arrow_buffer::Buffer;
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field};
 use weir_schemas::stage::{BROKEN_RULES, system};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::content;
+use crate::derived::Derived;
 use crate::error::Error;
 use crate::operator::{Context, Operator};
 use crate::route::GROUPS;
@@ -24,34 +25,19 @@ pub const IDENTITY_COLUMNS: usize = 3;
 pub struct Identify {
     tenant: Option<usize>,
     id: usize,
-    schema: Option<(SchemaRef, SchemaRef)>,
+    schema: Derived,
     scratch: Vec<u8>,
 }
 
 impl Identify {
     /// `tenant` and `id` are indices of columns of the batches; the id is bytes or of a fixed width.
     pub fn new(tenant: Option<usize>, id: usize) -> Identify {
-        Identify { tenant, id, schema: None, scratch: Vec::new() }
+        Identify { tenant, id, schema: Derived::default(), scratch: Vec::new() }
     }
 
     /// The index of the column with the key group, in a batch of events with `columns` columns.
     pub fn group_column(columns: usize) -> usize {
         columns
-    }
-
-    fn schema(&mut self, of: SchemaRef) -> SchemaRef {
-        if let Some((known, extended)) = &self.schema
-            && Arc::ptr_eq(known, &of)
-        {
-            return extended.clone();
-        }
-        let mut fields: Vec<_> = of.fields().iter().cloned().collect();
-        fields.push(Arc::new(Field::new("_group", DataType::UInt16, false)));
-        fields.push(Arc::new(Field::new("_identity", DataType::FixedSizeBinary(16), false)));
-        fields.push(Arc::new(Field::new("_content", DataType::UInt64, false)));
-        let extended = Arc::new(Schema::new(fields));
-        self.schema = Some((of, extended.clone()));
-        extended
     }
 
     /// The hash of tenant and id, or of the place where there is no id, for each row.
@@ -98,7 +84,13 @@ impl Operator for Identify {
         columns.push(Arc::new(groups));
         columns.push(Arc::new(FixedSizeBinaryArray::try_new(16, Buffer::from(bytes), None)?));
         columns.push(Arc::new(UInt64Array::from(contents)));
-        let schema = self.schema(batch.schema());
+        let schema = self.schema.extended(batch.schema(), || {
+            [
+                Field::new("_group", DataType::UInt16, false),
+                Field::new("_identity", DataType::FixedSizeBinary(16), false),
+                Field::new("_content", DataType::UInt64, false),
+            ]
+        });
         cx.emit(RecordBatch::try_new(schema, columns)?);
         Ok(())
     }

@@ -21,13 +21,12 @@ mod remembered;
 mod shelf;
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use arrow_arith::boolean::not;
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
 use arrow_array::{BooleanArray, RecordBatch};
-use arrow_schema::{ArrowError, Schema, SchemaRef};
+use arrow_schema::ArrowError;
 use arrow_select::filter::filter_record_batch;
 use weir_schemas::fate::Fate;
 use weir_schemas::time::{EventTime, Span};
@@ -37,6 +36,7 @@ pub(crate) use identify::{Ids, place_bytes};
 pub(crate) use remembered::Remembered;
 pub(crate) use shelf::Accepted;
 
+use crate::derived::Derived;
 use crate::error::Error;
 use crate::operator::{Context, Operator};
 use crate::state::{ByteTable, StateRegistry};
@@ -69,7 +69,8 @@ pub struct Deduplicate {
     settings: Deduplication,
     remembered: Remembered,
     tallies: Tallies,
-    schema: Option<(SchemaRef, SchemaRef)>,
+    /// Of events without the columns that [`Identify`] added.
+    schema: Derived,
     tells_copies: bool,
 }
 
@@ -80,7 +81,13 @@ impl Deduplicate {
         let width = LEAST_BUCKET.max(settings.horizon.0.saturating_mul(2));
         let width = kept_width(&mut registry.table(WIDTH_TABLE)?, registry.owned(), width)?;
         let remembered = Remembered::new(files, notes, registry.owned(), width, settings.memory_bytes)?;
-        Ok(Deduplicate { settings, remembered, tallies: Tallies::default(), schema: None, tells_copies: false })
+        Ok(Deduplicate {
+            settings,
+            remembered,
+            tallies: Tallies::default(),
+            schema: Derived::default(),
+            tells_copies: false,
+        })
     }
 
     /// Lets the copies out, too, on an edge of their own.
@@ -122,18 +129,6 @@ impl Deduplicate {
         }
         Ok(BooleanArray::from(accepted))
     }
-
-    /// The schema of events without the columns that [`Identify`] added.
-    fn event_schema(&mut self, of: SchemaRef, events: usize) -> SchemaRef {
-        if let Some((known, schema)) = &self.schema
-            && Arc::ptr_eq(known, &of)
-        {
-            return schema.clone();
-        }
-        let schema = Arc::new(Schema::new(of.fields().iter().take(events).cloned().collect::<Vec<_>>()));
-        self.schema = Some((of, schema.clone()));
-        schema
-    }
 }
 
 /// The width of the buckets, once and for all: their starts are part of the keys on disk.
@@ -158,7 +153,7 @@ impl Operator for Deduplicate {
             .checked_sub(IDENTITY_COLUMNS)
             .ok_or_else(|| ArrowError::SchemaError("a batch of events was not identified".to_owned()))?;
         let accepted = self.judge(&batch, events)?;
-        let schema = self.event_schema(batch.schema(), events);
+        let schema = self.schema.first(batch.schema(), events);
         let columns = batch.columns().iter().take(events).cloned().collect();
         let batch = RecordBatch::try_new(schema, columns)?;
         let all = accepted.true_count() == batch.num_rows();

@@ -456,7 +456,7 @@ fn mail(
             routes.entry(table).or_default().push(route);
         }
         let Destination { name, sink, every, kind, .. } = destination;
-        lanes.push(Lane { id, name, sink, every, kind, returns: 0 });
+        lanes.push(Lane { id, name, sink, every, kind });
     }
     let outbox = Arc::new(Outbox::open(recovered.store.clone(), &newest, outbox_bytes)?);
     let gathered = Arc::new(Gathered::new(routes, recovered.generation, workers));

@@ -101,7 +101,7 @@ pub fn epochs(
         Arc::new(Int64Array::from_iter_values(taken.iter().map(|(_, of)| offset(of))))
     };
     let times = |time: fn(&(EventTime, EventTime)) -> EventTime| -> ArrayRef {
-        let of = |(_, consumed): &(&str, &Consumed)| consumed.span.as_ref().map(|span| storable(time(span)));
+        let of = |(_, consumed): &(&str, &Consumed)| consumed.span.as_ref().map(|span| time(span).storable().0);
         Arc::new(taken.iter().map(of).collect::<TimestampMicrosecondArray>())
     };
     let table = tables::epochs(None);
@@ -115,7 +115,7 @@ pub fn epochs(
         schema_ids.append(true);
     }
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(TimestampMicrosecondArray::from_value(storable(committed_at), rows)),
+        Arc::new(TimestampMicrosecondArray::from_value(committed_at.storable().0, rows)),
         Arc::new(BinaryArray::from_iter_values(taken.iter().map(|(source, _)| source))),
         Arc::new(BinaryArray::from_iter_values(taken.iter().map(|(_, of)| &of.topic))),
         Arc::new(Int32Array::from_iter_values(taken.iter().map(|(_, of)| of.partition))),
@@ -144,7 +144,7 @@ pub fn version_row(version: &PipelineVersion, first: Epoch, at: EventTime) -> Re
         text(versions::CODE_COMMIT),
         text(&version.definition),
         Arc::new(UInt64Array::from_iter_values([first.0])),
-        Arc::new(TimestampMicrosecondArray::from_iter_values([storable(at)])),
+        Arc::new(TimestampMicrosecondArray::from_iter_values([at.storable().0])),
     ];
     changes(tables::versions(), columns)
 }
@@ -153,14 +153,6 @@ fn changes(table: Table, columns: Vec<ArrayRef>) -> Result<Changes, Error> {
     let fields: Vec<_> = table.columns.iter().map(|column| column.column_type.field(&column.name)).collect();
     let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
     Ok(Changes { table: table.name, rows, deleted: None })
-}
-
-/// A time within what `DateTime64(6)` can hold: 1900 to 2299. An event outside makes its span end at that bound, where
-/// ClickHouse clips its window, too.
-fn storable(time: EventTime) -> i64 {
-    const YEAR_1900: i64 = -2_208_988_800_000_000;
-    const YEAR_2299: i64 = 10_413_791_999_000_000;
-    time.0.clamp(YEAR_1900, YEAR_2299)
 }
 
 #[cfg(test)]

@@ -1,16 +1,12 @@
 //! Planning a rule of sequences: no condition over one event, but a device and its numbers.
 
-use std::sync::Arc;
-
 use weir_operators::expr::{Expr, Function, OnFailure, Target};
 use weir_operators::rule::{Basis, Rule};
 use weir_operators::sequence::Sequencing;
-use weir_schemas::fate::Reason;
 use weir_schemas::time::Span;
 use weir_schemas::types::ColumnType;
 
-use super::{Place, is_sensitive};
-use crate::cause;
+use super::{Place, is_sensitive, rule_of, when_of};
 use crate::config;
 use crate::problem::Problem;
 use crate::sql;
@@ -49,11 +45,7 @@ pub(super) fn plan(
             format!("`starts_at` needs the source's `event_id`: else a copy of a first event begins `{name}` anew");
         problems.push(place.problem(message, "name the source's `event_id`, or leave `starts_at` out"));
     }
-    let when = rule.when.as_ref().map(|when| sql::plan_condition(when, &place.file, place.columns)).transpose();
-    let when = when.unwrap_or_else(|found| {
-        problems.extend(found);
-        None
-    });
+    let when = when_of(rule, place, &mut problems);
     let (Some(number), Some(text), Some(device), true) = (number, text, device, problems.is_empty()) else {
         return Err(problems);
     };
@@ -70,19 +62,8 @@ pub(super) fn plan(
         columns,
         is_masked: is_sensitive(&source.sensitive, &name),
     };
-    Ok(Rule {
-        id: Arc::from(id),
-        mode: rule.mode,
-        severity: rule.severity,
-        owner: Arc::from(rule.owner.as_str()),
-        fingerprint: Arc::from(cause::fingerprint(&rule.source, Reason::Rule, id, "")),
-        field: Arc::from(name),
-        when: Arc::from(rule.when.as_deref().unwrap_or_default()),
-        expected: Arc::from(expected),
-        basis: Basis::Sequence(Box::new(sequencing)),
-        // What is told of a gap is its numbers.
-        shown: Vec::new(),
-    })
+    // What is told of a gap is its numbers.
+    Ok(rule_of(id, rule, &expected, Basis::Sequence(Box::new(sequencing)), Vec::new()))
 }
 
 /// The field as a whole number of 64 bits; a text that isn't one is none.

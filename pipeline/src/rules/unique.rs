@@ -1,15 +1,11 @@
 //! Planning a rule of uniqueness: no condition over one event, but a key.
 
-use std::sync::Arc;
-
 use weir_operators::expr::{Expr, Function};
 use weir_operators::rule::{Basis, Rule, Shown, Value};
 use weir_operators::unique::Uniqueness;
-use weir_schemas::fate::Reason;
 use weir_schemas::time::Span;
 
-use super::{Place, is_sensitive};
-use crate::cause;
+use super::{Place, is_sensitive, rule_of, when_of};
 use crate::config;
 use crate::problem::Problem;
 use crate::sql;
@@ -39,27 +35,12 @@ pub(super) fn plan(
             Err(found) => problems.extend(found),
         }
     }
-    let when = rule.when.as_ref().map(|when| sql::plan_condition(when, &place.file, place.columns)).transpose();
-    let when = when.unwrap_or_else(|found| {
-        problems.extend(found);
-        None
-    });
+    let when = when_of(rule, place, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
     let names = names.join(", ");
     let expected = format!("no other event with the same {names} and tenant within {within} ms");
     let within = Span::from_ms(i64::try_from(within).unwrap_or(i64::MAX));
-    Ok(Rule {
-        id: Arc::from(id),
-        mode: rule.mode,
-        severity: rule.severity,
-        owner: Arc::from(rule.owner.as_str()),
-        fingerprint: Arc::from(cause::fingerprint(&rule.source, Reason::Rule, id, "")),
-        field: Arc::from(rule.field.as_deref().unwrap_or_default()),
-        when: Arc::from(rule.when.as_deref().unwrap_or_default()),
-        expected: Arc::from(expected),
-        basis: Basis::Unique(Box::new(Uniqueness { key, when, within })),
-        shown,
-    })
+    Ok(rule_of(id, rule, &expected, Basis::Unique(Box::new(Uniqueness { key, when, within })), shown))
 }

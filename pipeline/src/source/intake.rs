@@ -164,19 +164,7 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         let data: Vec<&[u8]> =
             messages.iter().map(|m| m.value().and_then(|value| value.get(FRAME_BYTES..)).unwrap_or_default()).collect();
-        let mut from = 0;
-        while from < data.len() {
-            let mut upto = data.len();
-            let decoded = loop {
-                match decoder.decode(&data[from..upto]) {
-                    Ok(decoded) => break decoded,
-                    Err(too_large) => upto = from + too_large.fits.clamp(1, upto - from),
-                }
-            };
-            self.take_decoded(&messages[from..upto], schema_id, decoded, clock, sheets)?;
-            from = upto;
-        }
-        Ok(())
+        decoder.decode_all(&data, |of, decoded| self.take_decoded(&messages[of], schema_id, decoded, clock, sheets))
     }
 
     fn take_decoded(

@@ -78,7 +78,7 @@ impl JudgementSheet {
         self.offset.append_value(judgement.offset);
         self.kind.append_value(judgement.kind.name());
         self.epoch.append_value(judgement.epoch.0);
-        self.watermark.append_value(storable(judgement.watermark));
+        self.watermark.append_value(judgement.watermark.storable().0);
         self.detail.append_value(judgement.detail);
     }
 
@@ -105,13 +105,6 @@ impl JudgementSheet {
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
         Ok(Some(Changes { table: table.name, rows, deleted: None }))
     }
-}
-
-/// A watermark within what `DateTime64(6)` can hold: 1900 to 2299.
-fn storable(watermark: EventTime) -> i64 {
-    const YEAR_1900: i64 = -2_208_988_800_000_000;
-    const YEAR_2299: i64 = 10_413_791_999_000_000;
-    watermark.0.clamp(YEAR_1900, YEAR_2299)
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! The times that a replay is for: what a person asked for, widened to whole windows.
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use serde::Deserialize;
 use weir_operators::window::Windows;
 use weir_pipeline::bind::BoundView;
+use weir_schemas::tables;
 use weir_schemas::time::EventTime;
+use weir_sinks::DeliveryError;
+use weir_sinks::clickhouse::{Client, literal};
 
 /// From the first event time to before the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +84,26 @@ impl Range {
     pub fn shown(&self) -> (String, String) {
         (shown(self.from), shown(self.to))
     }
+}
+
+/// Up to where every one of `views` is final, as far as `weir_progress` knows them; absent where it knows none.
+///
+/// # Errors
+/// What ClickHouse says: that there is no such table, where there was no live pipeline yet.
+pub async fn final_through(client: &Client, views: &[&str]) -> Result<Option<EventTime>, DeliveryError> {
+    #[derive(Deserialize)]
+    struct Found {
+        through: Option<i64>,
+    }
+    let names: Vec<String> = views.iter().map(|name| literal(name)).collect();
+    let sql = format!(
+        "SELECT toUnixTimestamp64Micro(minOrNull(final_through)) AS through FROM {} WHERE view IN ({}) \
+         SETTINGS output_format_json_quote_64bit_integers = 0",
+        client.qualified(tables::PROGRESS),
+        names.join(", ")
+    );
+    let found = client.select::<Found>(&sql).await?;
+    Ok(found.into_iter().next().and_then(|found| found.through).map(EventTime))
 }
 
 /// A time for people, in UTC, without a fraction where there is none.

@@ -25,8 +25,8 @@ use weir_pipeline::error::Error;
 use weir_pipeline::slice::{Slice, Stretch};
 use weir_pipeline::source::open::{topics_of, unreachable_broker};
 use weir_schemas::registry::{Lookup, Registry};
+use weir_schemas::tables;
 use weir_schemas::time::EventTime;
-use weir_schemas::{rows::Table, tables};
 use weir_sinks::DeliveryError;
 use weir_sinks::clickhouse::{Client, literal};
 
@@ -46,8 +46,6 @@ pub struct Survey {
     pub by_log_time: Vec<(String, i32)>,
     /// The writer schemas that were seen in the stretches, each with what the registry says against it.
     pub schemas: BTreeMap<u32, Option<String>>,
-    /// Records in the stretches, as far as the live pipeline counted them.
-    pub records: u64,
 }
 
 /// What is asked, and of whom.
@@ -78,7 +76,6 @@ struct Known {
     next: i64,
     /// The first offset that any epoch is known for.
     begins: i64,
-    records: u64,
     schema_ids: Vec<u32>,
 }
 
@@ -103,9 +100,8 @@ impl Surveyor<'_> {
             .create_with_context(Complaints::default())
             .map_err(|error| unreachable_broker(brokers, error))?;
         let slice = Slice { from: range.from, to: range.to, stretches: Vec::new() };
-        let mut survey =
-            Survey { slice, forgotten: Vec::new(), by_log_time: Vec::new(), schemas: BTreeMap::new(), records: 0 };
-        let is_known = self.has_table(&tables::epochs(None)).await?;
+        let mut survey = Survey { slice, forgotten: Vec::new(), by_log_time: Vec::new(), schemas: BTreeMap::new() };
+        let is_known = self.client.has_table(tables::EPOCHS).await?;
         for (name, source) in self.live.sources.iter().filter(|(name, _)| sources.contains(name.as_str())) {
             let known = if is_known { self.known(name, source, range).await? } else { BTreeMap::new() };
             for topic in topics_of(&consumer, brokers, &source.all_topics())? {
@@ -130,15 +126,6 @@ impl Surveyor<'_> {
         Ok(survey)
     }
 
-    async fn has_table(&self, table: &Table) -> Result<bool, DeliveryError> {
-        #[derive(Deserialize)]
-        struct Found {}
-        let database = literal(self.client.database());
-        let name = literal(&table.name);
-        let sql = format!("SELECT name FROM system.tables WHERE database = {database} AND name = {name}");
-        Ok(!self.client.select::<Found>(&sql).await?.is_empty())
-    }
-
     /// What `weir_epochs` says of a source's partitions. One that has no epoch in the range, but some epoch, has an empty stretch.
     async fn known(
         &self,
@@ -153,22 +140,20 @@ impl Surveyor<'_> {
             first: Option<String>,
             next: Option<String>,
             begins: String,
-            records: String,
             schema_ids: Vec<u32>,
         }
-        // What ClickHouse's type can't hold, no epoch's span does.
-        let storable = |time: EventTime| time.0.clamp(-2_208_988_800_000_000, 10_413_791_999_000_000);
         let horizon = i64::try_from(source.dedup_horizon_ms).unwrap_or(i64::MAX).saturating_mul(1_000);
-        let from = storable(EventTime(range.from.0.saturating_sub(horizon)));
+        // What ClickHouse's type can't hold, no epoch's span does.
+        let from = EventTime(range.from.0.saturating_sub(horizon)).storable().0;
         let meets = format!(
             "greatest_event_time >= fromUnixTimestamp64Micro({from}, 'UTC') \
              AND least_event_time < fromUnixTimestamp64Micro({}, 'UTC')",
-            storable(range.to)
+            range.to.storable().0
         );
         let sql = format!(
             "SELECT topic, partition, toString(minIfOrNull(first_offset, {meets})) AS first, \
              toString(maxIfOrNull(next_offset, {meets})) AS next, toString(min(first_offset)) AS begins, \
-             toString(sumIf(records, {meets})) AS records, arraySort(groupUniqArrayArrayIf(schema_ids, {meets})) AS schema_ids \
+             arraySort(groupUniqArrayArrayIf(schema_ids, {meets})) AS schema_ids \
              FROM {} WHERE source = {} GROUP BY topic, partition",
             self.client.qualified(tables::EPOCHS),
             literal(name)
@@ -181,8 +166,7 @@ impl Surveyor<'_> {
                 (Some(first), Some(next)) => (number(first), number(next)),
                 _ => (begins, begins),
             };
-            let records = row.records.parse().unwrap_or_default();
-            ((row.topic, row.partition), Known { first, next, begins, records, schema_ids: row.schema_ids })
+            ((row.topic, row.partition), Known { first, next, begins, schema_ids: row.schema_ids })
         });
         Ok(known.collect())
     }
@@ -194,7 +178,6 @@ impl Survey {
         let is_retry = source.retry_topic.as_deref() == Some(log.topic);
         let (first, next) = match known {
             Some(known) => {
-                self.records += known.records;
                 self.schemas.extend(known.schema_ids.iter().map(|id| (*id, None)));
                 // An epoch before the first known one may hold something of the range, too.
                 let is_open = known.first == known.begins && known.begins > log.low;

@@ -18,6 +18,7 @@
 //!
 //! Not here: the frame around the datum ([`frame`](crate::frame)), and what becomes of a refused record.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::{RecordBatch, RecordBatchOptions};
@@ -108,6 +109,30 @@ impl Decoder {
     /// The Arrow schema of the batches: the wanted columns, in the reader schema's order.
     pub fn arrow_schema(&self) -> &SchemaRef {
         &self.arrow
+    }
+
+    /// Decodes records in as many batches as they need; `take` gets each, with which of the records it is of.
+    ///
+    /// # Errors
+    /// What `take` says.
+    pub fn decode_all<R: AsRef<[u8]>, E>(
+        &self,
+        records: &[R],
+        mut take: impl FnMut(Range<usize>, Decoded) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut from = 0;
+        while from < records.len() {
+            let mut upto = records.len();
+            let decoded = loop {
+                match self.decode(&records[from..upto]) {
+                    Ok(decoded) => break decoded,
+                    Err(too_large) => upto = from + too_large.fits.clamp(1, upto - from),
+                }
+            };
+            take(from..upto, decoded)?;
+            from = upto;
+        }
+        Ok(())
     }
 
     /// Decodes records, each the bytes of one datum and nothing else.

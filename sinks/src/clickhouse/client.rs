@@ -107,6 +107,18 @@ impl Client {
         Ok(())
     }
 
+    /// Whether the database has a table or view of this name.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn has_table(&self, name: &str) -> Result<bool, DeliveryError> {
+        #[derive(serde::Deserialize)]
+        struct Found {}
+        let (database, name) = (literal(&self.database), literal(name));
+        let ask = format!("SELECT name FROM system.tables WHERE database = {database} AND name = {name}");
+        Ok(!self.select::<Found>(&ask).await?.is_empty())
+    }
+
     /// Removes the database with everything in it.
     ///
     /// # Errors

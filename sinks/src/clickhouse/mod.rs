@@ -34,7 +34,7 @@ pub fn base_table(name: &str) -> String {
 }
 
 /// A name as SQL writes it, whatever characters it has.
-pub(crate) fn identifier(name: &str) -> String {
+pub fn identifier(name: &str) -> String {
     format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
 }
 

@@ -47,15 +47,8 @@ pub struct Act<'a> {
 /// # Errors
 /// What ClickHouse says.
 pub async fn active(client: &Client) -> Result<Vec<Swapped>, DeliveryError> {
-    #[derive(Deserialize)]
-    struct Found {}
     let base = super::base_table(tables::SWAPS);
-    let sql = format!(
-        "SELECT name FROM system.tables WHERE database = {} AND name = {}",
-        literal(client.database()),
-        literal(&base)
-    );
-    if client.select::<Found>(&sql).await?.is_empty() {
+    if !client.has_table(&base).await? {
         return Ok(Vec::new());
     }
     let last = |column: &str| format!("argMax(`{column}`, `at`)");

@@ -6,9 +6,8 @@ use clap::Args;
 use weir_pipeline::connect;
 use weir_replay::diff::{Example, Options, Sides, ViewDiff};
 use weir_replay::rerun::range::{Range, shown};
-use weir_replay::rerun::record::Status;
 
-use super::replay::{found, opened, with};
+use super::replay::{complete, opened, with};
 use crate::out::{printable, say};
 use crate::prepare::prepare;
 use crate::{Outcome, paint, runtime};
@@ -41,17 +40,7 @@ pub(crate) fn run(diff: &Diff) -> Outcome {
 
 fn compare(arguments: &Diff) -> Result<Outcome, Outcome> {
     let (live, store) = opened(&arguments.file)?;
-    let record = found(&store, &arguments.run)?;
-    if record.status != Status::Complete {
-        return Err(Outcome::refused(
-            format!("the replay `{}` isn't complete", record.run),
-            format!("let it end: weir replay {} --run {}", arguments.file.display(), record.run),
-        ));
-    }
-    if let Some(unknown) = arguments.view.iter().find(|name| !record.views.contains(*name)) {
-        let known = record.views.iter().cloned().collect::<Vec<_>>().join(", ");
-        return Err(Outcome::refused(format!("it has no view `{unknown}`"), format!("name one of {known}")));
-    }
+    let record = complete(&store, &arguments.file, &arguments.run, &arguments.view)?;
     let with = with(&record.with, &live)?;
     let (of_live, of_replay) = (prepare(&arguments.file, &live)?, prepare(&record.with, &with)?);
     let mut other = live.clone();

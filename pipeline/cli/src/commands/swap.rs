@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use weir_pipeline::run::layout;
 use weir_replay::rerun::range::{Range, parse_time, shown};
-use weir_replay::rerun::record::{Record, Status};
+use weir_replay::rerun::record::Record;
 use weir_replay::swap::{Swap as Swapping, SwapError};
 use weir_schemas::time::EventTime;
 use weir_sinks::clickhouse::swaps;
 
-use super::replay::{found, opened, with};
+use super::replay::{complete, opened, with};
 use crate::out::say;
 use crate::prepare::prepare;
 use crate::{OperatorRegistry, Outcome, paint, runtime};
@@ -49,13 +49,7 @@ pub(crate) fn run(swap: &Swap, operators: &OperatorRegistry) -> Outcome {
 
 fn act(arguments: &Swap, operators: &OperatorRegistry) -> Result<Outcome, Outcome> {
     let (live, store) = opened(&arguments.file)?;
-    let record = found(&store, &arguments.run)?;
-    if record.status != Status::Complete {
-        return Err(Outcome::refused(
-            format!("the replay `{}` isn't complete", record.run),
-            format!("let it end: weir replay {} --run {}", arguments.file.display(), record.run),
-        ));
-    }
+    let record = complete(&store, &arguments.file, &arguments.run, &arguments.view)?;
     let with = with(&record.with, &live)?;
     let (of_live, of_replay) = (prepare(&arguments.file, &live)?, prepare(&record.with, &with)?);
     let layout_of = |file: &PathBuf, pipeline, prepared: &crate::prepare::Prepared| {
@@ -96,10 +90,6 @@ fn act(arguments: &Swap, operators: &OperatorRegistry) -> Result<Outcome, Outcom
 
 /// The views to act on.
 fn wanted(arguments: &Swap, record: &Record, in_place: &[String]) -> Result<Vec<String>, Outcome> {
-    if let Some(unknown) = arguments.view.iter().find(|name| !record.views.contains(*name)) {
-        let known = record.views.iter().cloned().collect::<Vec<_>>().join(", ");
-        return Err(Outcome::refused(format!("it has no view `{unknown}`"), format!("name one of {known}")));
-    }
     if !arguments.view.is_empty() {
         return Ok(arguments.view.clone());
     }

@@ -8,7 +8,7 @@ use weir_schemas::retry::RETRIED;
 use weir_schemas::tables;
 use weir_schemas::types::ColumnType;
 use weir_sinks::DeliveryError;
-use weir_sinks::clickhouse::{Client, Lines, base_table, ddl};
+use weir_sinks::clickhouse::{Client, Lines, base_table, ddl, identifier, literal};
 
 use super::asked::Wanted;
 use super::places::Place;
@@ -264,12 +264,8 @@ pub(super) async fn refused(
     window: Window,
     stretches: &[Stretch],
 ) -> Result<Lines, DeliveryError> {
-    #[derive(Deserialize)]
-    struct There {}
-    let (database, table) = (literal(client.database()), literal(RETRIED));
-    let there = format!("SELECT name FROM system.tables WHERE database = {database} AND name = {table}");
     // The table is there once the pipeline was started with a retry topic.
-    let (is_retried, join) = if client.select::<There>(&there).await?.is_empty() {
+    let (is_retried, join) = if !client.has_table(RETRIED).await? {
         ("0", String::new())
     } else {
         let join = "ON r.`topic` = q.`topic` AND r.`partition` = q.`partition` AND r.`offset` = q.`offset`";
@@ -354,12 +350,4 @@ fn unhex(text: &str) -> Vec<u8> {
 pub(super) fn parse<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, DeliveryError> {
     let odd = |error| DeliveryError::Retriable { why: format!("ClickHouse answered something else: {error}") };
     serde_json::from_slice(line).map_err(odd)
-}
-
-pub(super) fn identifier(name: &str) -> String {
-    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
-}
-
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }

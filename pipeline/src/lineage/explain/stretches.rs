@@ -18,11 +18,11 @@ use weir_schemas::registry::{Cached, SchemaCache};
 use weir_schemas::tables;
 use weir_schemas::time::{Epoch, EventTime, Span};
 use weir_sinks::DeliveryError;
-use weir_sinks::clickhouse::Client;
+use weir_sinks::clickhouse::{Client, literal};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Window;
-use super::stored::{Refused, literal, parse};
+use super::stored::{Refused, parse};
 use crate::bind::BoundSource;
 use crate::clock::Clock;
 use crate::complaints::{Complaints, why};
@@ -336,30 +336,20 @@ impl<'a> Log<'a> {
     pub(super) fn decode(&self, schema_id: u32, records: &[Refused]) -> Result<Option<RecordBatch>, Error> {
         let Some(decoder) = self.decoder(schema_id)? else { return Ok(None) };
         let mut batches = Vec::new();
-        let mut from = 0;
         let data: Vec<&[u8]> =
             records.iter().map(|record| record.value.get(FRAME_BYTES..).unwrap_or_default()).collect();
-        while from < data.len() {
-            let mut upto = data.len();
-            let decoded = loop {
-                match decoder.decode(&data[from..upto]) {
-                    Ok(decoded) => break decoded,
-                    Err(too_large) => upto = from + too_large.fits.clamp(1, upto - from),
-                }
-            };
-            from += self.add_decoded(schema_id, &records[from..upto], decoded, &mut batches)?;
-        }
+        decoder.decode_all(&data, |of, decoded| self.add_decoded(schema_id, &records[of], decoded, &mut batches))?;
         Ok(Some(arrow_select::concat::concat_batches(&self.contract.events, &batches)?))
     }
 
-    /// Adds those that have an event time; gives how many records were looked at.
+    /// Adds those that have an event time.
     fn add_decoded(
         &self,
         schema_id: u32,
         records: &[Refused],
         decoded: Decoded,
         batches: &mut Vec<RecordBatch>,
-    ) -> Result<usize, Error> {
+    ) -> Result<(), Error> {
         let (times, known) = event_times(decoded.batch.column(self.contract.event_time))?;
         let rows: Vec<&Refused> = decoded.records.iter().filter_map(|&at| records.get(at as usize)).collect();
         let mut columns: Vec<ArrayRef> = vec![
@@ -376,7 +366,7 @@ impl<'a> Log<'a> {
             Some(known) => filter_record_batch(&batch, &BooleanArray::new(known.into_inner(), None))?,
             None => batch,
         });
-        Ok(records.len())
+        Ok(())
     }
 
     /// The decoder for a writer schema; `None` where the registry doesn't know it or it can't be read.

@@ -16,6 +16,7 @@ use weir_pipeline::config::load::load;
 use weir_pipeline::connect;
 use weir_pipeline::quarantine::is_retried;
 use weir_schemas::retry::RETRIED;
+use weir_sinks::DeliveryError;
 use weir_sinks::clickhouse::{Client, literal};
 
 use crate::out::{line, printable};
@@ -137,9 +138,7 @@ impl Desk {
         let client = connect::clickhouse(&pipeline).map_err(|error| Outcome::of_error(&error))?;
         let mut desk = Desk { pipeline, client, runtime: runtime()?, is_retried: "0".to_owned() };
         // The table is there once the pipeline was started with a retry topic.
-        let (database, table) = (literal(desk.client.database()), literal(RETRIED));
-        let there = format!("SELECT name FROM system.tables WHERE database = {database} AND name = {table}");
-        if !desk.select::<serde_json::Value>(&there)?.is_empty() {
+        if desk.ask(desk.client.has_table(RETRIED))? {
             desk.is_retried = is_retried(&desk.client);
         }
         Ok(desk)
@@ -148,7 +147,11 @@ impl Desk {
     fn select<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, Outcome> {
         let sql =
             format!("{sql} SETTINGS output_format_json_quote_64bit_integers = 0, output_format_json_validate_utf8 = 1");
-        self.runtime.block_on(self.client.select(&sql)).map_err(|error| {
+        self.ask(self.client.select(&sql))
+    }
+
+    fn ask<T>(&self, asked: impl Future<Output = Result<T, DeliveryError>>) -> Result<T, Outcome> {
+        self.runtime.block_on(asked).map_err(|error| {
             let remedy = "check [clickhouse]; the pipeline makes the tables when it starts";
             Outcome::unreachable(format!("the quarantine can't be read: {error}"), remedy)
         })

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
 use weir_replay::rerun::range::{parse_length, parse_time};
-use weir_replay::rerun::record::{Record, Store, is_name};
+use weir_replay::rerun::record::{Record, Status, Store, is_name};
 use weir_schemas::time::EventTime;
 
 use crate::{OperatorRegistry, Outcome};
@@ -152,7 +152,7 @@ pub(crate) fn with(file: &Path, live: &Pipeline) -> Result<Pipeline, Outcome> {
 }
 
 /// The replay of this name.
-pub(crate) fn found(store: &Store, run: &str) -> Result<Record, Outcome> {
+fn found(store: &Store, run: &str) -> Result<Record, Outcome> {
     let found = if is_name(run) { store.read(run).map_err(|error| Outcome::of_error(&error))? } else { None };
     found.ok_or_else(|| {
         let names: Vec<String> = store.all().unwrap_or_default().into_iter().map(|record| record.run).collect();
@@ -162,4 +162,20 @@ pub(crate) fn found(store: &Store, run: &str) -> Result<Record, Outcome> {
         };
         Outcome::refused(format!("there is no replay `{run}`"), remedy)
     })
+}
+
+/// The replay of this name, of which all rows are there, and which has each of `views`.
+pub(crate) fn complete(store: &Store, file: &Path, run: &str, views: &[String]) -> Result<Record, Outcome> {
+    let record = found(store, run)?;
+    if record.status != Status::Complete {
+        return Err(Outcome::refused(
+            format!("the replay `{}` isn't complete", record.run),
+            format!("let it end: weir replay {} --run {}", file.display(), record.run),
+        ));
+    }
+    if let Some(unknown) = views.iter().find(|name| !record.views.contains(*name)) {
+        let known = record.views.iter().cloned().collect::<Vec<_>>().join(", ");
+        return Err(Outcome::refused(format!("it has no view `{unknown}`"), format!("name one of {known}")));
+    }
+    Ok(record)
 }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Deserialize;
 use weir_pipeline::bind::BoundView;
 use weir_pipeline::clock::Clock;
 use weir_pipeline::config::Pipeline;
@@ -15,12 +14,12 @@ use weir_pipeline::engine::Reporter;
 use weir_pipeline::source::pace::Pace;
 use weir_pipeline::status::Status as PipelineStatus;
 use weir_pipeline::{connect, recovery};
-use weir_replay::rerun::range::{Range, shown};
+use weir_replay::rerun::range::{Range, final_through, shown};
 use weir_replay::rerun::record::{Record, Status, Store};
 use weir_replay::rerun::survey::{Survey, SurveyError, Surveyor};
 use weir_replay::rerun::{Ended, Rerun};
 use weir_schemas::time::EventTime;
-use weir_sinks::clickhouse::{Client, literal};
+use weir_sinks::clickhouse::Client;
 
 use super::{Start, opened, with};
 use crate::commands::run::{log, stop_on_signal};
@@ -85,7 +84,7 @@ fn plan(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
     let views: Vec<&BoundView> = bound.views.iter().filter(is_wanted).collect();
     let client = connect::clickhouse(live).map_err(|error| Outcome::of_error(&error))?;
     let runtime = runtime()?;
-    let final_through = runtime.block_on(final_through(&client, &views));
+    let final_through = runtime.block_on(known_final(&client, &views, live));
     let asked = match (start.from.zip(start.to), start.last) {
         (Some((from, to)), _) => Range { from, to },
         (None, Some(length)) => {
@@ -121,22 +120,17 @@ fn plan(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
     Ok(Planned { asked, range, views: views.iter().map(|view| view.plan.name.clone()).collect(), survey })
 }
 
-/// Up to where every view is final, those that are new as far as the others; absent where that isn't known.
-async fn final_through(client: &Client, views: &[&BoundView]) -> Option<EventTime> {
-    #[derive(Deserialize)]
-    struct Found {
-        through: Option<i64>,
-    }
-    let names: Vec<String> = views.iter().map(|view| literal(&view.plan.name)).collect();
-    let sql = format!(
-        "SELECT toUnixTimestamp64Micro(ifNull(minOrNullIf(final_through, view IN ({})), minOrNull(final_through))) AS through \
-         FROM {} SETTINGS output_format_json_quote_64bit_integers = 0",
-        names.join(", "),
-        client.qualified(weir_schemas::tables::PROGRESS)
-    );
+/// Up to where every view is final, those that are new as far as the live ones; absent where that isn't known.
+async fn known_final(client: &Client, views: &[&BoundView], live: &Pipeline) -> Option<EventTime> {
+    let names: Vec<&str> = views.iter().map(|view| view.plan.name.as_str()).collect();
     // Where there was no live pipeline yet, there is no such table, and nothing that could still change.
-    let found = client.select::<Found>(&sql).await.ok()?;
-    found.into_iter().next()?.through.map(EventTime)
+    match final_through(client, &names).await.ok()? {
+        Some(through) => Some(through),
+        None => {
+            let all: Vec<&str> = live.views.keys().map(String::as_str).collect();
+            final_through(client, &all).await.ok()?
+        }
+    }
 }
 
 impl Planned {
