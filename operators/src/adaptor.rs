@@ -8,6 +8,7 @@
 //!   alone has already been raised by the next epoch, and would close windows that stashed events belong to.
 //! - One capability per output, at (open epoch, watermark): an operator can emit without input, and nothing
 //!   downstream can pass an epoch that it has not ended.
+//! - An operator that leaves work for the next epoch holds the watermark of those behind it at what it has done.
 //! - Parts of an epoch are with the [`EpochSink`] before the frontier leaves it: when a probe behind every
 //!   operator's outputs has passed e, the parts of e are complete.
 //! - After a failure no operator of the process ends an epoch any more, so the epoch cannot be committed.
@@ -168,7 +169,7 @@ fn assemble<'scope>(
         for capability in &mut held {
             capability.downgrade(&host.resume);
         }
-        let mut adaptor = Adaptor { name, host, driver, outputs, held, stash: BTreeMap::new() };
+        let mut adaptor = Adaptor { name, host, driver, outputs, held, behind: None, stash: BTreeMap::new() };
         move |frontiers| {
             effort.spend(|| {
                 input.for_each(|capability, batch| {
@@ -189,6 +190,8 @@ struct Adaptor {
     outputs: Vec<OutputBuilder<Moment, NoopBuilder<Batch>>>,
     /// One capability per output; none after the input has closed and all is done.
     held: Vec<Capability<Moment>>,
+    /// Up to where the operator has done what was due, where it left some of it for the next epoch.
+    behind: Option<EventTime>,
     /// Batches by epoch, in order of arrival, each with the watermark that it was sent at.
     stash: BTreeMap<Epoch, VecDeque<(EventTime, RecordBatch)>>,
 }
@@ -250,6 +253,7 @@ impl Adaptor {
             for changes in ended.rows {
                 self.host.sink.add(self.host.worker, open, Part::Rows(changes));
             }
+            self.behind = ended.behind;
             if let Some(through) = ended.behind {
                 let part = Part::Behind { operator: self.name.clone(), through };
                 self.host.sink.add(self.host.worker, open, part);
@@ -262,11 +266,14 @@ impl Adaptor {
         Ok(())
     }
 
-    /// Moves the capabilities to the open epoch and the watermark, and lets the next operators see both.
+    /// Moves the capabilities to the open epoch and the watermark, and lets the next operators see both: of the
+    /// watermark no more than the operator has done, for what it does later is of times before it.
     fn hold(&mut self) {
-        let now = Moment::new(self.driver.open(), self.driver.watermark());
+        let watermark = self.driver.watermark();
+        let done = self.behind.map_or(watermark, |behind| behind.min(watermark));
         for held in &mut self.held {
-            held.downgrade(&now);
+            let watermark = done.max(held.time().watermark);
+            held.downgrade(&Moment::new(self.driver.open(), watermark));
         }
     }
 }

@@ -74,7 +74,7 @@ impl Came {
             came.trials += member.trials[family];
             came.users += frame.tally.release_users.get(member.release).copied().map_or(0.0, f64::from);
             if let Some(row) = row.filter(|row| row.hits > 0) {
-                let places = row.examples.into_iter().flatten();
+                let places = row.examples.iter().copied().take(3);
                 came.add(row.hits, Some(row.first), Some(row.last), places);
             }
         }

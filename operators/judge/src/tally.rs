@@ -162,7 +162,7 @@ pub fn code_of(text: &str) -> u64 {
     (hash ^ (hash >> 32)).clamp(1, OTHER - 1)
 }
 
-/// One count.
+/// One count. A window of a large tenant has millions, so it is kept small.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// Position in [`Tally::releases`].
@@ -181,8 +181,8 @@ pub struct Row {
     /// Least and greatest place among the hits.
     pub first: Place,
     pub last: Place,
-    /// Up to three hits.
-    pub examples: [Option<Place>; 3],
+    /// Up to three hits; of most rows none is known.
+    pub examples: Box<[Place]>,
 }
 
 /// Events of one type in the window, over all releases; types that are known but have none may be left out.

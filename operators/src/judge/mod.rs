@@ -4,6 +4,9 @@
 //! has passed its end by the time that the views are corrected, so that every event that will ever count is there: the same
 //! log gives the same judgements, whatever the number of workers. What comes for a window that was judged is not looked at.
 //!
+//! A window of many cells is judged in slices, an epoch at a time, each of whole key groups: so an epoch holds little more
+//! than [`CELLS_AT_ONCE`], and who waits behind sees the watermark pass a window when all of it was judged.
+//!
 //! Output: one row for each tenant and judged window, its findings encoded, all to one key group.
 //! State: the cells of open windows, and the judges' series, both in keyed tables larger than memory.
 //! Bound: cells are named by senders, so of a window those with the most records are judged, at most [`CELLS_OF_TENANT`] of a
@@ -47,6 +50,8 @@ const JUDGED_TABLE: u16 = 2;
 pub const CELLS_OF_TENANT: usize = 4_096;
 /// Cells of a key group's window that are judged: what is in memory at once is twice as many.
 pub const CELLS_OF_GROUP: usize = 32_768;
+/// [`Court::cells_at_once`], where nobody wants it otherwise: a wide event has a thousand indicators a cell.
+pub const CELLS_AT_ONCE: usize = 2_048;
 /// Cells that are forgotten at once.
 const FORGOTTEN: usize = 8_192;
 
@@ -62,6 +67,8 @@ pub struct Court {
     pub settle: Span,
     /// What decides that something is out of order.
     pub settings: Settings,
+    /// Cells after which an epoch judges no further key group.
+    pub cells_at_once: usize,
 }
 
 /// The operator; its input are cells, by the tenant's group.
@@ -72,7 +79,7 @@ pub struct Judge {
     series: KeyedTable<Vec<u8>, Vec<u8>>,
     /// Windows that have cells, with their key groups.
     windows: BTreeMap<i64, Vec<u16>>,
-    /// Every window that ends here or before was judged.
+    /// Every window that ends here or before was judged, or is of those above and being judged: nothing is added to it.
     judged_through: EventTime,
     /// The same, on disk, under every key group.
     judged: ByteTable,
@@ -104,22 +111,51 @@ impl Judge {
         Ok(Judge { court, telling, cells, series, windows, judged_through, judged, owned: registry.owned() })
     }
 
-    /// Judges the tenants of a window in the order of their names, and forgets its cells.
-    fn judge_window(&mut self, start: i64, groups: &[u16]) -> Result<Vec<(i64, WindowSignals)>, Error> {
-        let mut findings = Vec::new();
-        for &group in groups {
-            let tenants = self.largest(start, group)?;
-            let window = Window { start_us: start, width_us: self.court.window.0 };
-            for (tenant, cells) in &tenants {
-                let tally = self.telling.tell(tenant, window, cells);
-                let mut store = Series { table: &mut self.series, group, failed: None };
-                let judged = judge(&tally, &mut store, &self.court.settings);
-                store.failed.map_or(Ok(()), Err)?;
-                findings.push((start, signals_of(window.index(), tally.tenant, judged)));
-            }
-            self.forget(start, group)?;
+    /// Judges the tenants of a key group of a window in the order of their names, and forgets its cells; how many there
+    /// were of those that were judged.
+    fn judge_group(
+        &mut self,
+        start: i64,
+        group: u16,
+        findings: &mut Vec<(i64, WindowSignals)>,
+    ) -> Result<usize, Error> {
+        let tenants = self.largest(start, group)?;
+        let window = Window { start_us: start, width_us: self.court.window.0 };
+        for (tenant, cells) in &tenants {
+            let tally = self.telling.tell(tenant, window, cells);
+            let mut store = Series { table: &mut self.series, group, failed: None };
+            let judged = judge(&tally, &mut store, &self.court.settings);
+            store.failed.map_or(Ok(()), Err)?;
+            findings.push((start, signals_of(window.index(), tally.tenant, judged)));
         }
-        Ok(findings)
+        self.forget(start, group)?;
+        Ok(tenants.values().map(BTreeMap::len).sum())
+    }
+
+    /// Judges the windows that end by `through`, the oldest first, as far as an epoch may; up to where windows are judged,
+    /// if some are left.
+    fn judge_due(&mut self, through: EventTime) -> Result<(Vec<(i64, WindowSignals)>, Option<EventTime>), Error> {
+        let (mut findings, mut cells) = (Vec::new(), 0);
+        let width = self.court.window.0.max(1);
+        while let Some(mut first) = self.windows.first_entry() {
+            let start = *first.key();
+            let end = EventTime(start.saturating_add(width));
+            if end > through {
+                break;
+            }
+            if cells >= self.court.cells_at_once {
+                // The last moment at which this window wasn't due yet.
+                return Ok((findings, Some(EventTime(end.0.saturating_add(self.court.settle.0).saturating_sub(1)))));
+            }
+            let group = first.get_mut().pop();
+            if first.get().is_empty() {
+                first.remove();
+            }
+            if let Some(group) = group {
+                cells += self.judge_group(start, group, &mut findings)?;
+            }
+        }
+        Ok((findings, None))
     }
 
     /// The cells of a window that are judged, by tenant.
@@ -273,23 +309,19 @@ impl Operator for Judge {
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         let through = cx.watermark().minus(self.court.settle);
         let width = self.court.window.0.max(1);
-        let mut findings = Vec::new();
-        let mut last_end = i64::MIN;
-        while let Some(first) = self.windows.first_entry()
-            && first.key().saturating_add(width) <= through.0
-        {
-            let (window, groups) = first.remove_entry();
-            last_end = window.saturating_add(width);
-            findings.extend(self.judge_window(window, &groups)?);
-        }
         let boundary = through.0.saturating_sub(through.0.rem_euclid(width));
         // The end of a run judges the windows that there are, and none that another run may begin.
+        let last_end = self.windows.last_key_value().map_or(i64::MIN, |(start, _)| start.saturating_add(width));
         let boundary = EventTime(if cx.watermark() == EventTime::MAX { last_end } else { boundary });
         if boundary > self.judged_through {
             self.judged_through = boundary;
             for group in self.owned.clone() {
                 self.judged.put(group, &[], &encode_start(boundary.0))?;
             }
+        }
+        let (findings, left) = self.judge_due(self.judged_through)?;
+        if let Some(done) = left {
+            cx.leave_for_later(done.min(cx.watermark()));
         }
         cx.emit(write_findings(&findings)?);
         Ok(())
@@ -305,13 +337,15 @@ impl Operator for Judge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::Sums;
 
     fn cell(release: usize, events: u32) -> (CellKey, Cell) {
         let release = [b"web".to_vec(), format!("{release}").into_bytes(), Vec::new()];
         let key = CellKey { tenant: b"shop".to_vec(), event_type: Vec::new(), release };
         let mut cell = Cell::default();
-        cell.counts.resize(Layout::EVENTS + 1, 0);
-        cell.counts[Layout::EVENTS] = events;
+        let mut counts = vec![0; Layout::EVENTS + 1];
+        counts[Layout::EVENTS] = events;
+        cell.counts = Sums::of(&counts);
         (key, cell)
     }
 

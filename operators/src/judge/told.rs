@@ -148,7 +148,7 @@ impl Writing<'_> {
             users: 0,
             first: place(examples.iter().next().unwrap_or(of.range.0)),
             last: place(of.range.1),
-            examples: std::array::from_fn(|at| examples.iter().nth(at).map(place)),
+            examples: examples.iter().map(place).collect(),
         });
     }
 

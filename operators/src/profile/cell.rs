@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::sums::{Sums, read_sparse, write_sparse};
 use crate::state::{Codec, CodecError};
 
 /// Registers of the sketch of users: its standard error is 1.04 / √64 = 13 %.
@@ -117,8 +118,8 @@ pub struct Refusals {
 /// One cell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
-    /// Events by slot; shorter than the layout where the last ones are zero.
-    pub counts: Vec<u32>,
+    /// Events by slot.
+    pub counts: Sums,
     /// Places of what can't be told by looking at an event again: copies, and events that broke a rule, by slot.
     pub examples: BTreeMap<u32, Spots>,
     /// First and last place.
@@ -153,7 +154,7 @@ impl Numbers {
 impl Cell {
     /// The count of a slot.
     pub fn count(&self, slot: usize) -> u32 {
-        self.counts.get(slot).copied().unwrap_or(0)
+        self.counts.get(slot)
     }
 
     /// Widens the range of places to `spot`.
@@ -191,10 +192,7 @@ impl Cell {
 
     /// Adds what `other` counted.
     pub fn merge(&mut self, other: Cell) {
-        if self.counts.len() < other.counts.len() {
-            self.counts.resize(other.counts.len(), 0);
-        }
-        self.counts.iter_mut().zip(other.counts).for_each(|(mine, theirs)| *mine = mine.saturating_add(theirs));
+        self.counts.merge(other.counts);
         for (slot, spots) in other.examples {
             spots.iter().for_each(|spot| self.example(slot, spot));
         }
@@ -211,8 +209,9 @@ impl Cell {
 /// Counts and sketch are sparse: a gap and a value for each that isn't zero, as variable-length integers.
 impl Codec for Cell {
     fn encode(&self, out: &mut Vec<u8>) {
-        sparse(self.counts.iter().map(|&count| u64::from(count)), out);
-        sparse(self.users.0.iter().map(|&rank| u64::from(rank)), out);
+        self.counts.encode(out);
+        let ranks = self.users.0.iter().map(|&rank| u64::from(rank));
+        write_sparse(ranks.enumerate().filter(|(_, rank)| *rank > 0), out);
         varint(self.examples.len() as u64, out);
         for (slot, spots) in &self.examples {
             varint(u64::from(*slot), out);
@@ -243,16 +242,7 @@ impl Codec for Cell {
     }
 
     fn decode(bytes: &mut &[u8]) -> Result<Self, CodecError> {
-        let mut cell = Cell::default();
-        read_sparse(bytes, |at, value| {
-            // A slot's gap can't name more slots than a layout has: columns are bounded by the reader schema.
-            if at >= MOST_SLOTS {
-                return Err(WRONG);
-            }
-            cell.counts.resize(at + 1, 0);
-            *cell.counts.last_mut().ok_or(WRONG)? = u32::try_from(value).map_err(|_| WRONG)?;
-            Ok(())
-        })?;
+        let mut cell = Cell { counts: Sums::decode(bytes)?, ..Cell::default() };
         read_sparse(bytes, |at, value| {
             *cell.users.0.get_mut(at).ok_or(WRONG)? = u8::try_from(value).map_err(|_| WRONG)?;
             Ok(())
@@ -285,37 +275,7 @@ impl Codec for Cell {
     }
 }
 
-const WRONG: CodecError = CodecError("cell");
-/// Slots that a stored cell may name, at most.
-const MOST_SLOTS: usize = 1 << 20;
-
-fn sparse(values: impl Iterator<Item = u64>, out: &mut Vec<u8>) {
-    let mut next = 0;
-    for (at, value) in values.enumerate().filter(|(_, value)| *value > 0) {
-        // One more than the gap, so that 0 can end the list.
-        varint((at - next + 1) as u64, out);
-        varint(value, out);
-        next = at + 1;
-    }
-    out.push(0);
-}
-
-fn read_sparse(
-    bytes: &mut &[u8],
-    mut each: impl FnMut(usize, u64) -> Result<(), CodecError>,
-) -> Result<(), CodecError> {
-    let mut next = 0_usize;
-    loop {
-        let gap = usize::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
-        if gap == 0 {
-            return Ok(());
-        }
-        let at = next.checked_add(gap - 1).ok_or(WRONG)?;
-        each(at, read_varint(bytes)?)?;
-        next = at.checked_add(1).ok_or(WRONG)?;
-    }
-}
-
+pub(super) const WRONG: CodecError = CodecError("cell");
 pub(crate) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -372,10 +332,9 @@ mod tests {
         let mut cell = Cell::default();
         for _ in 0..random.usize(0..20) {
             let slot = random.usize(0..60);
-            if cell.counts.len() <= slot {
-                cell.counts.resize(slot + 1, 0);
-            }
-            cell.counts[slot] += random.u32(1..1_000_000);
+            let mut counts = vec![0; slot + 1];
+            counts[slot] = random.u32(1..1_000_000);
+            cell.counts.merge(Sums::of(&counts));
             let spot = Spot(random.u16(0..3), random.i32(0..9), random.i64(0..1 << 40));
             cell.example(slot as u32, spot);
             cell.cover(spot);

@@ -10,6 +10,7 @@
 mod cell;
 mod layout;
 mod observe;
+mod sums;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub use cell::{Cell, CellKey, Numbers, Refusals, Spot, Spots, TEXT_BYTES, Users}
 pub(crate) use cell::{read_spot, read_text, read_varint, varint, write_spot, write_text};
 pub use layout::{BUCKETS, DELAYS, FieldSlots, Indicator, Kind, Layout, SCHEMAS, delay_bucket, magnitude};
 pub use observe::holds;
+pub use sums::Sums;
 
 use crate::content::mix;
 use crate::error::Error;
@@ -37,7 +39,9 @@ use crate::tally::{binary, primitive, primitive_of};
 use observe::{Counts, Rows, observe};
 
 /// Cells that are counted at once, and as many more as a batch brings.
-pub const CELLS_MAX: usize = 4_096;
+pub const CELLS_MAX: usize = 16_384;
+/// Bytes of counts that are kept at once, and as many more as a batch brings: wide events have fewer cells.
+const COUNT_BYTES: usize = 32 << 20;
 
 /// Indices of the columns of [`cell_schema`].
 pub const GROUP: usize = 0;
@@ -210,9 +214,7 @@ impl ProfileEvents {
     /// Sends the cells on their way; none are left.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         for (at, open) in self.cells.cells.iter_mut().enumerate() {
-            let counts = self.counts.of(at);
-            let used = counts.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
-            open.cell.counts = counts.get(..used).unwrap_or_default().to_vec();
+            open.cell.counts = Sums::of(self.counts.of(at));
         }
         self.counts.clear();
         cx.emit(self.cells.take()?);
@@ -221,7 +223,8 @@ impl ProfileEvents {
 
     /// Sends them, if there are too many to be kept until the epoch ends.
     fn send_if_many(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        if self.cells.cells.len() >= CELLS_MAX { self.send(cx) } else { Ok(()) }
+        let most = (COUNT_BYTES / (self.layout.slots() * size_of::<u32>()).max(1)).min(CELLS_MAX);
+        if self.cells.cells.len() >= most { self.send(cx) } else { Ok(()) }
     }
 
     /// Counts what is the same for every event: how many, delay, schema, places, users.

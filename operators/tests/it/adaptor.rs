@@ -4,6 +4,7 @@
 //! again with another number of workers. Windowed counts with timers are the operator under test: a watermark
 //! that runs ahead of one stashed event writes a window too early, and the recount finds it.
 
+mod behind;
 mod log;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use weir_judge::settings::Settings;
 use weir_operators::account::TopicNames;
 use weir_operators::detect::policy::Policy;
 use weir_operators::expr::Expr;
-use weir_operators::judge::{Court, Judge, Names, Raise, Telling};
+use weir_operators::judge::{CELLS_AT_ONCE, Court, Judge, Names, Raise, Telling};
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_operators::profile::{Layout, ProfileCopies, ProfileEvents, ProfileRefused, SenderColumns};
 use weir_operators::rule::Rule;
@@ -252,7 +252,7 @@ impl Bench {
         let at = |column: usize| Some(system::COUNT + column);
         let senders = SenderColumns { tenant: at(0), event_type: at(1), user: at(2), release: [at(3), at(4), at(5)] };
         let settings = Settings { learn_windows: 20, ..Settings::default() };
-        let court = Court { window: WINDOW, settle: Span(0), settings };
+        let court = Court { window: WINDOW, settle: Span(0), settings, cells_at_once: CELLS_AT_ONCE };
         let topics = vec![TopicNames { source: "shop".into(), topic: "events".into() }];
         let telling = Telling { layout: layout.clone(), rules: vec!["positive".to_owned()] };
         let names = Names { has_users: true, ..Names::default() };

@@ -1,9 +1,11 @@
 //! What judging costs: events of fifty fields from a thousand releases, with the judge off and on, in one run.
 //!
-//! Off, the fields that no view reads aren't even decoded, while the judge looks at every field. So both are measured
-//! twice: alone, and with the events kept in ClickHouse, for which every field is decoded in any case. A million events
-//! over six hours of event time, ten tenants, five types, releases drawn log-uniformly; `WEIR_BENCH_EVENTS` changes the
-//! number. CPU seconds are those of Weir's process alone, start-up included.
+//! Two costs are told apart by logs of two sizes with the same senders in one hour of event time. What an event more
+//! costs is the difference between them; what is left is the cost of judging a window, which depends on how many series
+//! it has and, where each has seen its values, not on how many events came. Off, the fields that no view reads aren't even decoded, while the judge looks
+//! at every field. So both are measured twice: alone, and with the events kept in ClickHouse, for which every field is
+//! decoded in any case. Ten tenants, one event type, releases drawn log-uniformly; `WEIR_BENCH_EVENTS` changes the number of
+//! the larger log. CPU seconds are those of Weir's process alone, start-up included.
 
 #![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
 
@@ -11,7 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use apache_avro::types::Value;
 use weir_replay::parts::{Parts, PartsOptions};
@@ -22,7 +24,6 @@ use weir_schemas::registry::{Registry, Settings};
 
 const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 const START_MS: i64 = 1_767_225_600_000;
-const HOURS: u64 = 6;
 const RELEASES: f64 = 1_000.0;
 /// Fields beside the eight that say whose an event is: texts of few values, texts that may be missing, numbers.
 const TEXTS: usize = 14;
@@ -49,8 +50,8 @@ struct Wide {
     made: u64,
     count: u64,
     random: fastrand::Rng,
-    /// Tenant, type and release of every cell.
-    cells: Arc<Mutex<HashSet<(u8, u8, u16)>>>,
+    /// Tenant and release of every cell.
+    cells: Arc<Mutex<HashSet<(u8, u16)>>>,
 }
 
 impl Rows for Wide {
@@ -62,18 +63,18 @@ impl Rows for Wide {
         if self.made == self.count {
             return Ok(None);
         }
-        let time_ms = START_MS + (self.made * HOURS * 3_600_000 / self.count) as i64;
+        let time_ms = START_MS + (self.made * 3_600_000 / self.count) as i64;
         self.made += 1;
         let random = &mut self.random;
         let text = |text: String| Value::String(text);
-        let (tenant, kind) = (random.u8(0..10), random.u8(0..5));
+        let tenant = random.u8(0..10);
         let release = RELEASES.powf(random.f64()) as u16;
-        self.cells.lock().unwrap().insert((tenant, kind, release));
+        self.cells.lock().unwrap().insert((tenant, release));
         let user = format!("u{:06}", random.u32(0..50_000));
         let mut fields = vec![
             ("event_id".to_owned(), text(format!("{:016x}", random.u64(..)))),
             ("tenant".to_owned(), text(format!("shop-{tenant}"))),
-            ("type".to_owned(), text(format!("type-{kind}"))),
+            ("type".to_owned(), text("view".to_owned())),
             ("user_id".to_owned(), text(user.clone())),
             ("sdk".to_owned(), text(["android", "ios", "web"][usize::from(release % 3)].to_owned())),
             ("sdk_version".to_owned(), text(format!("4.{release}.0"))),
@@ -112,7 +113,7 @@ url = "${REGISTRY}"
 url = "${CLICKHOUSE}"
 database = "${DATABASE}"
 [sources.events]
-topics = ["wide"]
+topics = ["${TOPIC}"]
 schema_file = "event.avsc"
 event_time = "occurred_at"
 tenant = "tenant"
@@ -135,7 +136,7 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
-    let events: u64 = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let events: u64 = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000_000);
     let folder = tempfile::tempdir().unwrap();
     let parts = Parts::start(&PartsOptions {
         folder: folder.path().join("parts"),
@@ -146,43 +147,55 @@ fn main() {
         ..PartsOptions::default()
     })
     .unwrap();
-    let cells: Arc<Mutex<HashSet<(u8, u8, u16)>>> = Arc::default();
-    fill(&parts, events, cells.clone());
-    let cells = cells.lock().unwrap().len();
-    println!("{events} events of 50 fields, {cells} of tenant, type and release, {HOURS} windows, 2 workers\n");
-    println!("{:<34} {:>12} {:>10} {:>12} {:>10}", "", "CPU-s per M", "seconds", "state bytes", "adds");
+    let sizes = [events / 3, events];
+    let cells = sizes.map(|events| fill(&parts, events));
+    println!("{sizes:?} events of 50 fields, {cells:?} of tenant and release in one window, 2 workers\n");
+    let heads = ["CPU-s per M more", "adds", "CPU-s at 0", "peak MiB", "state bytes"];
+    println!("{:<34} {:>17} {:>8} {:>11} {:>9} {:>12}", "", heads[0], heads[1], heads[2], heads[3], heads[4]);
     for (name, kept) in
         [("fields that no view reads skipped", ""), ("events kept in ClickHouse", "keep_events_days = 10000")]
     {
-        let off = run(&parts, events, kept, "");
-        report(name, events, &off, None);
-        let on = run(&parts, events, kept, "[alerts.judge]\n");
-        report("  the same, judged", events, &on, Some(&off));
-        let bytes = on.state_bytes.saturating_sub(off.state_bytes);
-        println!("  state by judging: {} bytes per field and cell\n", bytes / (cells as u64 * 50).max(1));
+        let off = sizes.map(|events| run(&parts, events, kept, ""));
+        report(name, sizes, &off, None);
+        let on = sizes.map(|events| run(&parts, events, kept, "[alerts.judge]\n"));
+        report("  the same, judged", sizes, &on, Some(&off));
+        let bytes = on[1].state_bytes.saturating_sub(off[1].state_bytes);
+        println!("  state by judging: {} bytes per field and cell\n", bytes / (cells[1] * 50).max(1));
     }
 }
 
 struct Cost {
     cpu: Duration,
-    wall: Duration,
+    peak_kib: i64,
     state_bytes: u64,
 }
 
-fn report(name: &str, events: u64, cost: &Cost, off: Option<&Cost>) {
-    let per_million = |cost: &Cost| cost.cpu.as_secs_f64() * 1e6 / events as f64;
-    let adds = off.map(|off| format!("{:.0} %", (per_million(cost) / per_million(off) - 1.0) * 100.0));
-    let (seconds, adds) = (cost.wall.as_secs_f64(), adds.unwrap_or_default());
-    println!("{name:<34} {:>12.2} {seconds:>10.1} {:>12} {adds:>10}", per_million(cost), cost.state_bytes);
+/// CPU seconds that a million events more cost.
+fn per_million(sizes: [u64; 2], cost: &[Cost; 2]) -> f64 {
+    (cost[1].cpu.as_secs_f64() - cost[0].cpu.as_secs_f64()) * 1e6 / (sizes[1] - sizes[0]) as f64
 }
 
-fn fill(parts: &Parts, events: u64, cells: Arc<Mutex<HashSet<(u8, u8, u16)>>>) {
+fn report(name: &str, sizes: [u64; 2], cost: &[Cost; 2], off: Option<&[Cost; 2]>) {
+    let more = per_million(sizes, cost);
+    let at_none = cost[1].cpu.as_secs_f64() - more * sizes[1] as f64 / 1e6;
+    let adds = off.map(|off| format!("{:.0} %", (more / per_million(sizes, off) - 1.0) * 100.0)).unwrap_or_default();
+    let (peak, state) = (cost[1].peak_kib / 1024, cost[1].state_bytes);
+    println!("{name:<34} {more:>17.2} {adds:>8} {at_none:>11.1} {peak:>9} {state:>12}");
+}
+
+fn topic(events: u64) -> String {
+    format!("wide-{events}")
+}
+
+/// Fills a topic of its own; how many cells of tenant and release it has.
+fn fill(parts: &Parts, events: u64) -> u64 {
     let random = fastrand::Rng::with_seed(1);
+    let cells: Arc<Mutex<HashSet<(u8, u16)>>> = Arc::default();
     let job = Job {
-        rows: Box::new(Wide { schema: schema(), made: 0, count: events, random, cells }),
+        rows: Box::new(Wide { schema: schema(), made: 0, count: events, random, cells: cells.clone() }),
         target: Target {
             kafka: BTreeMap::from([("bootstrap.servers".to_owned(), parts.kafka())]),
-            topic: "wide".to_owned(),
+            topic: topic(events),
             partitions: Some(8),
             event_timestamps: true,
         },
@@ -193,6 +206,8 @@ fn fill(parts: &Parts, events: u64, cells: Arc<Mutex<HashSet<(u8, u8, u16)>>>) {
         faults: Faults::default(),
     };
     tokio::runtime::Runtime::new().unwrap().block_on(produce(job, |_| true)).unwrap();
+    let cells = cells.lock().unwrap().len();
+    cells as u64
 }
 
 fn run(parts: &Parts, events: u64, kept: &str, judge: &str) -> Cost {
@@ -202,7 +217,6 @@ fn run(parts: &Parts, events: u64, kept: &str, judge: &str) -> Cost {
     write("by_hour.sql", VIEW);
     write("pipeline.toml", &PIPELINE.replace("KEPT", kept).replace("JUDGE", judge));
     let database = weir_replay::parts::unique("wide");
-    let began = Instant::now();
     let process = Command::new(WEIR)
         .args(["run", "pipeline.toml", "--until-end"])
         .current_dir(folder.path())
@@ -210,19 +224,20 @@ fn run(parts: &Parts, events: u64, kept: &str, judge: &str) -> Cost {
         .env("REGISTRY", parts.registry())
         .env("CLICKHOUSE", parts.clickhouse())
         .env("DATABASE", &database)
+        .env("TOPIC", topic(events))
         .env("RUST_LOG", "warn")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
         .id();
-    let cpu = wait(process);
+    let (cpu, peak_kib) = wait(process);
     let answer = Command::new("curl")
         .args(["-s", &format!("{}/?database={database}", parts.clickhouse()), "-d", "SELECT sum(events) FROM by_hour"])
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), events.to_string(), "rows are missing");
-    Cost { cpu, wall: began.elapsed(), state_bytes: bytes_below(&folder.path().join("state")) }
+    Cost { cpu, peak_kib, state_bytes: bytes_below(&folder.path().join("state")) }
 }
 
 fn bytes_below(folder: &Path) -> u64 {
@@ -236,8 +251,8 @@ fn bytes_below(folder: &Path) -> u64 {
     entries.map(of).sum()
 }
 
-/// Waits for a child that has to end well; the CPU time that it used.
-fn wait(process: u32) -> Duration {
+/// Waits for a child that has to end well; the CPU time that it used and the most memory that it had, in KiB.
+fn wait(process: u32) -> (Duration, i64) {
     let (mut usage, mut status) = (std::mem::MaybeUninit::<libc::rusage>::zeroed(), 0);
     // SAFETY: writes the two values that it is given; the child is ours and nobody else waits for it.
     let usage = unsafe {
@@ -246,5 +261,5 @@ fn wait(process: u32) -> Duration {
     };
     assert_eq!(status, 0, "the pipeline failed");
     let seconds = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    (seconds(usage.ru_utime) + seconds(usage.ru_stime), usage.ru_maxrss)
 }

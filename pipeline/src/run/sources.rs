@@ -8,7 +8,7 @@ use weir_judge::settings::Settings;
 use weir_operators::account::TopicNames;
 use weir_operators::deduplicate::Deduplication;
 use weir_operators::detect::{SenderColumns, Thresholds};
-use weir_operators::judge::{Court, Names, Telling};
+use weir_operators::judge::{CELLS_AT_ONCE, Court, Names, Telling};
 use weir_operators::maintain::{CLOSING_BYTES, Keeping};
 use weir_operators::profile::{self, Layout};
 use weir_operators::rule::Basis;
@@ -337,7 +337,7 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
             user: index(&config.user),
         },
         telling: Telling { layout: Arc::new(Layout::new(&source.columns, rules.len(), &identities)), rules },
-        court: Court { window: span(judge.window_ms), settle: span(config.allowed_lateness_ms), settings },
+        court: Court { window: span(judge.window_ms), settle: span(config.allowed_lateness_ms), settings, cells_at_once: CELLS_AT_ONCE },
         names: Names {
             events: kept_events(pipeline, source).map(|table| table.name.to_string()),
             tenant: config.tenant.clone(),

@@ -30,7 +30,7 @@ fn tally(hour: i64, releases: u32, fields: u32) -> Tally {
                     users: hits as u32,
                     first: place,
                     last: place,
-                    examples: [Some(place), None, None],
+                    examples: Box::new([place]),
                 });
             }
         }

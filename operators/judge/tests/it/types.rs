@@ -23,7 +23,7 @@ fn tally(hour: i64, counts: &Counts, random: &mut fastrand::Rng) -> Tally {
         let of_types: Vec<(u64, u64)> = (0..TYPES.len()).map(|at| counts(release, at, hour, random)).collect();
         let all: u64 = of_types.iter().map(|(events, _)| events).sum();
         let mut row = |event_type, field, family, code, label, hits: u64, trials| {
-            let examples = [Some(place), None, None];
+            let examples = Box::new([place]);
             let indicator = Indicator { family, code };
             let users = hits as u32;
             let (first, last, release) = (place, place, release as u32);

@@ -445,7 +445,7 @@ impl Emitter {
             users,
             first,
             last: place(999_999),
-            examples: [(hits > 0).then_some(first), None, None],
+            examples: (hits > 0).then_some(first).into_iter().collect(),
         }
     }
 }
