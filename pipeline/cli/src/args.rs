@@ -21,7 +21,7 @@ Exit codes:
   2  the pipeline file, its SQL or the arguments are wrong
   3  a part around Weir (broker, registry, ClickHouse) can't be used
   4  the state or the log doesn't fit
-  5  `verify`, `explain` or `diff` found a difference
+  5  `test`, `verify`, `explain` or `diff` found a difference
 
 Colours are off where NO_COLOR is set or the output isn't a terminal.";
 
@@ -46,6 +46,16 @@ pub(crate) enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Run a pipeline's scenarios: the whole engine on invented time, without broker, registry or ClickHouse.
+    #[command(
+        after_help = "Examples:\n  weir test shop/pipeline.toml\n  weir test shop/pipeline.toml --filter late --seed 7\n  weir test shop/pipeline.toml --update"
+    )]
+    Test(super::commands::test::Test),
+    /// Turn a masked sample of a pipeline's live topics into a scenario that `weir test` runs.
+    #[command(
+        after_help = "Examples:\n  weir tap shop/pipeline.toml --out shop/scenarios/today.toml\n  weir tap shop/pipeline.toml --out shop/scenarios/now.toml --seconds 10 --topic events"
+    )]
+    Tap(super::commands::tap::Tap),
     /// Run a pipeline until it is told to stop.
     #[command(after_help = "Examples:\n  weir run shop/pipeline.toml\n  weir run shop/pipeline.toml --until-end")]
     Run {

@@ -35,6 +35,8 @@ pub fn main(operators: OperatorRegistry) -> ExitCode {
         Command::Demo(demo) => commands::demo::run(&demo, operators),
         Command::Init { folder } => commands::init::run(&folder),
         Command::Check { file, offline } => commands::check::run(&file, offline, &operators),
+        Command::Tap(tap) => commands::tap::run(&tap, &operators),
+        Command::Test(test) => commands::test::run(&test, &operators),
         Command::Run { file, until_end, workers, log_json } => {
             commands::run::run(&file, commands::run::Options { until_end, workers, log_json }, operators)
         }
@@ -75,7 +77,7 @@ impl Outcome {
         self.code == 0
     }
 
-    /// `verify` found a difference; the report is printed already.
+    /// `test` or `verify` found a difference; the report is printed already.
     fn different() -> Outcome {
         Outcome { code: 5, message: None }
     }

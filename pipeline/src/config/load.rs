@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use toml_edit::{ArrayOfTables, Document, Item, TableLike};
+use toml_edit::{Document, Item, TableLike};
 
 use super::Pipeline;
 use super::validate::validate;
@@ -23,6 +23,14 @@ pub struct Source<'a> {
 
 /// Reads and checks the pipeline file at `path`.
 pub fn load(path: &Path) -> Result<Pipeline, Vec<Problem>> {
+    load_with(path, &|name| std::env::var(name).ok())
+}
+
+/// The same, with secrets from elsewhere than the process's own environment.
+///
+/// # Errors
+/// Every problem of the file.
+pub fn load_with(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Pipeline, Vec<Problem>> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
         vec![Problem::of_file(
@@ -35,7 +43,7 @@ pub fn load(path: &Path) -> Result<Pipeline, Vec<Problem>> {
         .ok()
         .and_then(|path| path.parent().map(Path::to_path_buf))
         .unwrap_or_else(|| PathBuf::from("."));
-    read(&file, &text, &folder, &|name| std::env::var(name).ok())
+    read(&file, &text, &folder, environment)
 }
 
 /// Reads a pipeline file's text; `folder` is where relative paths start, `environment` where secrets are.
@@ -92,20 +100,20 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Where the key of `path` stands; a number in it counts the entries of a list of sections.
+    /// Where the key of `path` stands; a number in it counts the entries of a list.
     fn offset_of(&self, path: &[&str]) -> Option<usize> {
         let document = self.document.as_ref()?;
-        let (mut table, mut list): (&dyn TableLike, Option<&ArrayOfTables>) = (document.as_table(), None);
+        let (mut table, mut list): (&dyn TableLike, Option<&Item>) = (document.as_table(), None);
         let mut found = None;
         for name in path {
-            if let Some(entry) = list.take().and_then(|tables| tables.get(name.parse().ok()?)) {
-                found = entry.span().map(|span| span.start).or(found);
+            if let Some((entry, span)) = list.take().and_then(|list| entry_of(list, name.parse().ok()?)) {
+                found = span.map(|span| span.start).or(found);
                 table = entry;
                 continue;
             }
             let Some((key, next)) = table.get_key_value(name) else { break };
             found = key.span().map(|span| span.start).or(found);
-            list = next.as_array_of_tables();
+            list = Some(next).filter(|next| next.is_array() || next.is_array_of_tables());
             match next.as_table_like() {
                 Some(inner) => table = inner,
                 None if list.is_some() => {}
@@ -114,6 +122,15 @@ impl<'a> Source<'a> {
         }
         found
     }
+}
+
+/// An entry of a list of sections or of inline tables, and where it stands.
+fn entry_of(list: &Item, at: usize) -> Option<(&dyn TableLike, Option<std::ops::Range<usize>>)> {
+    if let Some(section) = list.as_array_of_tables().and_then(|tables| tables.get(at)) {
+        return Some((section, section.span()));
+    }
+    let entry = list.as_array()?.get(at)?;
+    Some((entry.as_inline_table()?, entry.span()))
 }
 
 /// Problems of form: syntax, unknown keys, wrong types. Unknown keys and sections are blanked out one after the other so

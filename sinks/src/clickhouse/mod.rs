@@ -26,7 +26,7 @@ pub use client::{Client, Lines, Settings};
 pub use encode::TableEncoder;
 pub use evolve::Layout;
 pub use insert::TableSink;
-pub use reader::ViewTable;
+pub use reader::{IS_CLOSED, IS_FINAL, ViewTable};
 
 /// The table that holds the rows of what readers see as `name`.
 pub fn base_table(name: &str) -> String {

@@ -17,4 +17,6 @@ pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod swap;
+pub(crate) mod tap;
+pub(crate) mod test;
 pub(crate) mod verify;

@@ -28,6 +28,7 @@ mod resumed;
 mod retail;
 mod retail_rules;
 mod rules;
+mod scenario;
 mod schema;
 mod secured;
 mod sequence;

@@ -1,0 +1,280 @@
+//! Conducting: an engine on invented time, one decision after the other.
+//!
+//! The clock stands still until everybody has done all that there is to do at that time. *Settled* is when every worker
+//! has looked at its sources [`QUIET_ROUNDS`] times in a row without anything coming of it for anybody: what one worker
+//! tells the others is heard in the round after. Then an epoch may be ended, and is waited for until it is committed.
+//! So the same scenario is cut into the same epochs, however fast the machine is and however many workers there are.
+//!
+//! Invariant: whoever waits here waits for real work of threads, never for time; and ends when the engine has ended.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use weir_pipeline::engine::Conductor;
+use weir_pipeline::epochs::Epochs;
+use weir_pipeline::error::Error;
+use weir_pipeline::lineage::Consumed;
+use weir_pipeline::source::{PartitionPosition, PartitionStatus, Polled, Source};
+use weir_schemas::place::Place;
+use weir_schemas::registry::SchemaCache;
+use weir_schemas::time::{Epoch, EventTime};
+
+/// Rounds without any news after which nothing more will come: one to tell, one to hear.
+const QUIET_ROUNDS: u32 = 2;
+
+/// How long a worker with nothing to do sleeps.
+const IDLE_PAUSE: Duration = Duration::from_micros(20);
+
+/// How long one wait lasts before it is looked whether the engine still runs.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// The engine has ended while it was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended;
+
+/// One run of an engine. Clones conduct the same one.
+#[derive(Clone)]
+pub struct Conduct(Arc<Shared>);
+
+struct Shared {
+    clock: Arc<AtomicI64>,
+    schemas: SchemaCache,
+    seats_expected: usize,
+    rounds: Mutex<Rounds>,
+    turned: Condvar,
+    epochs: OnceLock<Arc<Epochs>>,
+    /// The epoch that is to end.
+    due: AtomicU64,
+    is_at_end: AtomicBool,
+    is_killed: AtomicBool,
+    has_ended: AtomicBool,
+}
+
+/// What the workers' shares have done at this time.
+#[derive(Default)]
+struct Rounds {
+    /// Whether each share was polled in this round.
+    polled: Vec<bool>,
+    /// Whether anything came in this round.
+    has_moved: bool,
+    /// Rounds in a row in which nothing came.
+    quiet: u32,
+    /// Rounds in all.
+    completed: u32,
+    /// Whether anything came in any of them.
+    has_ever_moved: bool,
+}
+
+impl Conduct {
+    /// Conducts an engine with so many shares of sources (sources times workers), which looks at `clock`, in milliseconds.
+    pub fn new(clock: Arc<AtomicI64>, schemas: SchemaCache, seats_expected: usize) -> Conduct {
+        Conduct(Arc::new(Shared {
+            clock,
+            schemas,
+            seats_expected,
+            rounds: Mutex::default(),
+            turned: Condvar::new(),
+            epochs: OnceLock::new(),
+            due: AtomicU64::new(0),
+            is_at_end: AtomicBool::new(false),
+            is_killed: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+        }))
+    }
+
+    /// Tells that the engine has ended; whoever waits goes on.
+    pub fn note_end(&self) {
+        self.0.has_ended.store(true, Ordering::Release);
+        self.0.turned.notify_all();
+        self.ring();
+    }
+
+    /// Lets the clock stand at `now_ms` and waits until every share has been looked at once.
+    ///
+    /// # Errors
+    /// When the engine has ended.
+    pub fn tick(&self, now_ms: i64) -> Result<(), Ended> {
+        self.0.clock.store(now_ms, Ordering::Release);
+        self.wait_for(|rounds| rounds.completed >= 1).map(|_| ())
+    }
+
+    /// Waits until nothing more comes at this time. Tells whether anything came.
+    ///
+    /// # Errors
+    /// When the engine has ended.
+    pub fn settle(&self) -> Result<bool, Ended> {
+        let mut has_moved = false;
+        loop {
+            // An answer that came while a round was under way is heard in the next.
+            let was_asking = self.0.schemas.is_asking();
+            has_moved |= self.wait_for(|rounds| rounds.quiet >= QUIET_ROUNDS)?;
+            if !was_asking && !self.0.schemas.is_asking() {
+                return Ok(has_moved);
+            }
+        }
+    }
+
+    /// Ends the open epoch and waits until it is committed.
+    ///
+    /// # Errors
+    /// When the engine has ended.
+    pub fn end_epoch(&self) -> Result<(), Ended> {
+        let epochs = self.0.epochs.get().ok_or(Ended)?;
+        let open = epochs.open();
+        self.0.due.store(open.0, Ordering::Release);
+        epochs.ring();
+        loop {
+            let rings = epochs.rings();
+            if epochs.committed() >= open {
+                return Ok(());
+            }
+            if self.0.has_ended.load(Ordering::Acquire) {
+                return Err(Ended);
+            }
+            epochs.wait(rings, LOOK_EVERY);
+        }
+    }
+
+    /// Says that the log has ended: the engine closes every window and ends.
+    pub fn finish(&self) {
+        self.0.is_at_end.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Ends the engine at its next look at a source, with the open epoch lost: as a kill would.
+    pub fn kill(&self) {
+        self.0.is_killed.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Waits for a moment of real time.
+    ///
+    /// # Errors
+    /// When the engine has ended.
+    pub fn pause(&self, time: Duration) -> Result<(), Ended> {
+        std::thread::sleep(time);
+        if self.0.has_ended.load(Ordering::Acquire) { Err(Ended) } else { Ok(()) }
+    }
+
+    /// Wakes the engine's own thread.
+    pub fn ring(&self) {
+        if let Some(epochs) = self.0.epochs.get() {
+            epochs.ring();
+        }
+    }
+
+    /// Forgets the rounds so far and waits for new ones; tells whether anything came in them.
+    fn wait_for(&self, is_done: impl Fn(&Rounds) -> bool) -> Result<bool, Ended> {
+        let mut rounds = self.0.lock();
+        rounds.begin();
+        loop {
+            if self.0.has_ended.load(Ordering::Acquire) {
+                return Err(Ended);
+            }
+            if rounds.polled.len() >= self.0.seats_expected && is_done(&rounds) {
+                return Ok(rounds.has_ever_moved);
+            }
+            rounds = self.0.turned.wait_timeout(rounds, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Rounds> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rounds {
+    fn begin(&mut self) {
+        *self = Rounds { polled: vec![false; self.polled.len()], ..Rounds::default() };
+    }
+
+    /// Notes that a share was looked at.
+    fn take(&mut self, seat: usize, has_moved: bool) {
+        self.has_moved |= has_moved;
+        if let Some(polled) = self.polled.get_mut(seat) {
+            *polled = true;
+        }
+        if self.polled.iter().all(|polled| *polled) {
+            self.completed += 1;
+            self.quiet = if self.has_moved { 0 } else { self.quiet + 1 };
+            self.has_ever_moved |= self.has_moved;
+            self.has_moved = false;
+            self.polled.iter_mut().for_each(|polled| *polled = false);
+        }
+    }
+}
+
+impl Conductor for Conduct {
+    fn begin(&self, epochs: Arc<Epochs>) {
+        // A run has one set of epochs, and a conductor one run.
+        let _ = self.0.epochs.set(epochs);
+    }
+
+    fn is_due(&self, open: Epoch) -> bool {
+        self.0.due.load(Ordering::Acquire) >= open.0
+    }
+
+    fn accompany(&self, source: Box<dyn Source>) -> Box<dyn Source> {
+        let mut rounds = self.0.lock();
+        rounds.polled.push(false);
+        let seat = rounds.polled.len() - 1;
+        drop(rounds);
+        Box::new(Accompanied { source, shared: self.0.clone(), seat, told: None })
+    }
+
+    fn idle_pause(&self) -> Duration {
+        IDLE_PAUSE
+    }
+}
+
+/// A worker's share, of which it is noted when it was looked at and whether anything came.
+struct Accompanied {
+    source: Box<dyn Source>,
+    shared: Arc<Shared>,
+    seat: usize,
+    /// The watermark and the idleness that it told last.
+    told: Option<(EventTime, bool)>,
+}
+
+impl Source for Accompanied {
+    fn poll(&mut self, epoch: Epoch, now_ms: i64, budget_bytes: u64, others: EventTime) -> Result<Polled, Error> {
+        if self.shared.is_killed.load(Ordering::Acquire) {
+            return Err(Error::Stopped("the scenario kills the program here".to_owned()));
+        }
+        let polled = self.source.poll(epoch, now_ms, budget_bytes, others)?;
+        let told = Some((polled.watermark, polled.idle));
+        let has_moved = polled.bytes > 0 || !polled.judgements.is_empty() || self.told != told;
+        self.told = told;
+        let mut rounds = self.shared.lock();
+        // What was begun before the clock was set says nothing of this time.
+        if now_ms == self.shared.clock.load(Ordering::Acquire) {
+            rounds.take(self.seat, has_moved);
+            drop(rounds);
+            self.shared.turned.notify_all();
+        }
+        Ok(polled)
+    }
+
+    fn positions(&self) -> Vec<PartitionPosition> {
+        self.source.positions()
+    }
+
+    fn take_retried(&mut self) -> Vec<Place> {
+        self.source.take_retried()
+    }
+
+    fn take_consumed(&mut self) -> Vec<Consumed> {
+        self.source.take_consumed()
+    }
+
+    fn at_end(&self) -> bool {
+        self.shared.is_at_end.load(Ordering::Acquire)
+    }
+
+    fn status(&self) -> Vec<PartitionStatus> {
+        self.source.status()
+    }
+}

@@ -1,0 +1,170 @@
+//! Rewriting the expectations of a scenario file by what came, in place.
+//!
+//! A row that came as it was expected stays byte for byte, with its comments. A row of the same key gets the values that
+//! came in the columns that it names; rows that didn't come are taken out, and those that nobody expected are added, in the
+//! columns that are compared. Nothing else of the file is touched.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Cell;
+use toml_edit::{Array, DocumentMut, InlineTable, Item, TableLike, Value};
+use weir_schemas::types::ColumnType;
+
+use super::cells;
+use super::expect::{Compared, Taken};
+
+/// Rewrites the expectation at `path` (`expect`, or `checks`, a number and `expect`) of `document` by what came.
+pub(super) fn rewrite(document: &mut DocumentMut, path: &[String], compared: &Compared) {
+    let Some(expect) = at(document.as_item_mut(), path) else { return };
+    for (place, taken) in &compared.found {
+        if let Some(rows) = at(expect, place) {
+            rewrite_rows(rows, taken);
+        }
+    }
+    if let Some(ledger) = at(expect, &["ledger".to_owned()]).and_then(Item::as_table_like_mut) {
+        rewrite_ledger(ledger, &compared.ledger);
+    }
+}
+
+/// What stands at a path; a number counts the entries of a list.
+fn at<'a>(item: &'a mut Item, path: &[String]) -> Option<&'a mut Item> {
+    let Some((name, rest)) = path.split_first() else { return Some(item) };
+    if let (Ok(number), true) = (name.parse::<usize>(), item.is_array_of_tables()) {
+        let table = item.as_array_of_tables_mut()?.get_mut(number)?;
+        let (next, rest) = rest.split_first()?;
+        return at(table.get_mut(next)?, rest);
+    }
+    at(item.as_table_like_mut()?.get_mut(name)?, rest)
+}
+
+fn rewrite_ledger(ledger: &mut dyn TableLike, totals: &BTreeMap<String, u64>) {
+    let is_empty = ledger.is_empty();
+    for (fate, total) in totals {
+        let number = i64::try_from(*total).unwrap_or(i64::MAX);
+        match ledger.get_mut(fate) {
+            Some(item) if item.as_integer() == Some(number) => {}
+            Some(item) => replace(item, Value::from(number)),
+            // Who names no fate is told of those that records have.
+            None if is_empty && *total > 0 => drop(ledger.insert(fate, toml_edit::value(number))),
+            None => {}
+        }
+    }
+}
+
+/// Puts a value in the place of another, with the space and comments around it.
+fn replace(item: &mut Item, value: Value) {
+    let decor = item.as_value().map(|old| old.decor().clone());
+    let mut value = value;
+    if let Some(decor) = decor {
+        *value.decor_mut() = decor;
+    }
+    *item = Item::Value(value);
+}
+
+fn rewrite_rows(rows: &mut Item, taken: &Taken) {
+    let plan = Plan::of(taken);
+    if let Some(tables) = rows.as_array_of_tables_mut() {
+        for (number, step) in plan.existing.iter().enumerate().rev() {
+            match step {
+                Step::Keep => {}
+                Step::Take(row) => {
+                    if let Some(table) = tables.get_mut(number) {
+                        set_cells(table, taken, *row);
+                    }
+                }
+                Step::Remove => drop(tables.remove(number)),
+            }
+        }
+        for row in plan.added {
+            let mut table = toml_edit::Table::new();
+            for (name, value) in cells_of(taken, row) {
+                table.insert(&name, Item::Value(value));
+            }
+            tables.push(table);
+        }
+        return;
+    }
+    if let Some(array) = rows.as_array_mut() {
+        rewrite_array(array, taken, &plan);
+    }
+}
+
+fn rewrite_array(array: &mut Array, taken: &Taken, plan: &Plan) {
+    for (number, step) in plan.existing.iter().enumerate().rev() {
+        match step {
+            Step::Keep => {}
+            Step::Take(row) => {
+                if let Some(table) = array.get_mut(number).and_then(Value::as_inline_table_mut) {
+                    set_cells(table, taken, *row);
+                }
+            }
+            Step::Remove => drop(array.remove(number)),
+        }
+    }
+    for row in &plan.added {
+        let table: InlineTable = cells_of(taken, *row).into_iter().collect();
+        let mut value = Value::InlineTable(table);
+        value.decor_mut().set_prefix("\n  ");
+        array.push_formatted(value);
+    }
+    if !plan.added.is_empty() {
+        array.set_trailing_comma(true);
+        array.set_trailing("\n");
+    }
+    if array.is_empty() {
+        array.set_trailing("");
+        array.set_trailing_comma(false);
+    }
+}
+
+/// Sets the columns that an expected row names to what came.
+fn set_cells(table: &mut dyn TableLike, taken: &Taken, row: usize) {
+    for (name, value) in cells_of(taken, row) {
+        if let Some(item) = table.get_mut(&name) {
+            let is_same =
+                item.as_value().is_some_and(|old| old.clone().decorated("", "").to_string() == value.to_string());
+            if !is_same {
+                replace(item, value);
+            }
+        }
+    }
+}
+
+/// The written columns of a row that came.
+fn cells_of(taken: &Taken, row: usize) -> Vec<(String, Value)> {
+    let Some(cells) = taken.rows.rows.get(row) else { return Vec::new() };
+    let cell = |at: &usize| -> Option<(String, Value)> {
+        let (name, of): &(String, ColumnType) = taken.rows.columns.get(*at)?;
+        let cell: &Cell = cells.get(*at)?;
+        Some((name.clone(), cells::toml_of(of, cell)))
+    };
+    taken.written.iter().filter_map(cell).collect()
+}
+
+/// What becomes of an expected row.
+enum Step {
+    Keep,
+    /// It gets the values of this row that came.
+    Take(usize),
+    Remove,
+}
+
+struct Plan {
+    existing: Vec<Step>,
+    added: Vec<usize>,
+}
+
+impl Plan {
+    fn of(taken: &Taken) -> Plan {
+        let mut free: Vec<usize> =
+            (0..taken.rows.rows.len()).filter(|row| !taken.takes.contains(&Some(*row))).collect();
+        let existing = taken.takes.iter().map(|takes| match takes {
+            Some(_) => Step::Keep,
+            // The next one that came: rows and expectations are in the order of their keys, as a rule.
+            None if !free.is_empty() => Step::Take(free.remove(0)),
+            None => Step::Remove,
+        });
+        let existing = existing.collect();
+        Plan { existing, added: if taken.is_subset { Vec::new() } else { free } }
+    }
+}

@@ -1,0 +1,48 @@
+//! Rewriting expectations: what came stands in the file, and everything else is left as it was.
+
+use expect_test::expect;
+
+use super::Shop;
+
+#[test]
+fn an_update_changes_what_differs_and_nothing_else() {
+    let shop = Shop::new();
+    let text = r#"# First of all.
+events = [
+  { at = "1s", user_id = "ada", amount = "10.00", type = "purchase" },   # ten
+  { at = "61s", user_id = "bo", amount = -5, type = "purchase" },
+  { at = "62s", user_id = "bo", amount = 2, type = "purchase", tenant = "dune" },
+]
+
+[expect]
+quarantine = [{ reason = "rule", count = 7 }]
+
+[expect.views]
+by_minute = [
+  # The first minute.
+  { window_start = 2026-01-05T12:00:00Z,   events = 1 },  # stays as it is
+  { window_start = "2026-01-05 12:01:00", events = 9 },
+  { window_start = "2026-01-05 12:09:00", events = 9 },
+]
+
+[expect.ledger]   # all of it
+accepted = 1      # two
+"#;
+    let played = shop.play(text);
+    assert_eq!(played.differences.len(), 3);
+    expect![[""]].assert_eq(&played.updated);
+    let again = shop.play(&played.updated);
+    assert_eq!(again.differences, []);
+    assert_eq!(again.updated, played.updated, "what is met isn't touched");
+}
+
+#[test]
+fn an_empty_expectation_is_filled_with_everything_that_is_shown() {
+    let shop = Shop::new();
+    let text = "events = [{ at = '1s', user_id = 'ada', amount = '1.50', type = 'purchase', tenant = 'dune' }]\n\
+                [expect]\nquarantine = []\n[expect.ledger]\n[expect.views]\nby_minute = []\n";
+    expect![[""]].assert_eq(&shop.play(text).updated);
+    let sections = "events = [{ at = '1s', amount = 1, type = 'purchase' }, { at = '61s', amount = 2, type = 'purchase' }]\n\
+                    [[expect.views.by_minute]]\nwindow_start = '2026-01-05 12:00:00'   # this one\nrevenue = 7\n";
+    expect![[""]].assert_eq(&shop.play(sections).updated);
+}
