@@ -11,6 +11,7 @@ use weir_operators::state::{Store, StoreOptions};
 use weir_schemas::time::{Epoch, EventTime};
 use weir_sinks::{Deliver, Encode};
 
+use crate::archive::Archiving;
 use crate::clock::Clock;
 use crate::dataflow::SourceGraph;
 use crate::deliver::LaneKind;
@@ -57,6 +58,8 @@ pub struct Plan {
     pub samples: Samples,
     /// What is told of the run to receivers of lineage, if there are any.
     pub emission: Option<Emission>,
+    /// Where raw records are kept, if they are.
+    pub archiving: Option<Archiving>,
 }
 
 /// A source, and what follows it.

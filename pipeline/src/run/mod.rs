@@ -21,6 +21,7 @@ use weir_schemas::time::Span;
 use weir_sinks::clickhouse::Layout;
 use weir_sinks::kafka::{Cleanup, create_topic};
 
+use crate::archive::Archiving;
 use crate::bind::{Bound, bind};
 use crate::config::Pipeline;
 use crate::connect;
@@ -99,6 +100,7 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
         watched: watched(pipeline, &bound)?,
         samples: samples_of(pipeline, &bound, schemas, running),
         emission: emission(pipeline, &bound, &layout, &custom)?,
+        archiving: Archiving::of(pipeline, &registry, runtime.handle())?,
     };
     execute(plan, running)
 }
