@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use apache_avro::types::Value;
 use rdkafka::ClientConfig;
-use weir_pipeline::source::fetch::{Assigned, Fetcher, consumer_config};
+use weir_pipeline::source::fetch::{Fetcher, consumer_config};
+use weir_pipeline::source::log::Assigned;
 use weir_replay::parts::{Parts, PartsOptions};
 use weir_replay::produce::faults::Faults;
 use weir_replay::produce::rows::{Row, Rows};

@@ -1,23 +1,21 @@
 //! Following: the records of each partition from what is archived to what is committed.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::sync::Arc;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use weir_archive::{Catalog, Gap, Pending, Record, Stretch};
 use weir_schemas::headers;
 
 use super::Archiving;
-use crate::complaints::Complaints;
 use crate::error::Error;
 use crate::source::PartitionPosition;
-use crate::source::fetch::{Assigned, Fetcher, Message, consumer_config};
-use crate::source::open::{topics_of, unreachable_broker};
+use crate::source::log::{Assigned, Fetch, Log};
+use crate::source::message::Message;
 
-/// How long the cluster may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The reader's name among those of the pipeline's sources.
+const READER: &str = "archive";
 
-/// Bytes that librdkafka may hold for all partitions together, about.
+/// Bytes that the reader may hold of all partitions together, about.
 const QUEUES_BYTES: u64 = 32 << 20;
 
 /// A partition that is followed.
@@ -36,9 +34,8 @@ struct Part {
 /// Reads what is to be archived.
 pub(super) struct Follower {
     parts: Vec<Part>,
-    fetcher: Fetcher,
-    asking: BaseConsumer<Complaints>,
-    brokers: String,
+    reader: Box<dyn Fetch>,
+    log: Arc<dyn Log>,
     headers: Vec<u8>,
 }
 
@@ -57,12 +54,9 @@ impl Follower {
         pending: &mut Pending,
         now_ms: i64,
     ) -> Result<(Follower, Vec<String>), Error> {
-        let brokers = archiving.brokers.clone();
-        let unreachable = |error: rdkafka::error::KafkaError| unreachable_broker(&brokers, error);
-        let asking: BaseConsumer<Complaints> =
-            archiving.kafka.create_with_context(Complaints::default()).map_err(unreachable)?;
+        let log = archiving.log.clone();
         let (mut parts, mut notes) = (Vec::new(), Vec::new());
-        for topic in topics_of(&asking, &brokers, &archiving.topics)? {
+        for topic in log.topics(&archiving.topics)? {
             let known =
                 catalog.topics.get(&topic.name).and_then(|logs| logs.values().find_map(|log| log.topic_id.clone()));
             if let (Some(known), Some(id)) = (&known, &topic.id)
@@ -75,7 +69,7 @@ impl Follower {
                 continue;
             }
             for &partition in &topic.partitions {
-                let (low, _) = asking.fetch_watermarks(&topic.name, partition, ANSWER_WITHIN).map_err(unreachable)?;
+                let (low, _) = log.extent(&topic.name, partition)?;
                 let next = catalog.log(&topic.name, partition).map_or(low, |log| log.next);
                 if next < low {
                     let (topic, first) = (topic.name.clone(), next);
@@ -96,13 +90,12 @@ impl Follower {
             }
         }
         let each = QUEUES_BYTES / parts.len().max(1) as u64;
-        let config = consumer_config(&archiving.kafka, &archiving.group, each);
         let assigned: Vec<Assigned> = parts
             .iter()
             .map(|part| Assigned { topic: part.topic.clone(), partition: part.partition, offset: part.next })
             .collect();
-        let fetcher = Fetcher::new(&config, &assigned).map_err(|error| unreachable_broker(&brokers, error))?;
-        Ok((Follower { parts, fetcher, asking, brokers, headers: Vec::new() }, notes))
+        let reader = log.read(READER, &assigned, each)?;
+        Ok((Follower { parts, reader, log, headers: Vec::new() }, notes))
     }
 
     /// How many offsets are committed and neither archived nor pending.
@@ -118,7 +111,7 @@ impl Follower {
         pending: &mut Pending,
         is_full: impl Fn(&Pending) -> bool,
     ) -> Result<bool, Error> {
-        self.fetcher.serve();
+        self.reader.serve();
         let mut has_taken = false;
         for index in 0..self.parts.len() {
             let Some(part) = self.parts.get_mut(index) else { break };
@@ -127,7 +120,7 @@ impl Follower {
                 break;
             }
             if part.held.is_empty() {
-                let fetched = self.fetcher.fetch(index);
+                let fetched = self.reader.fetch(index);
                 if let Some(trouble) = fetched.trouble.filter(|trouble| !trouble.passes()) {
                     return Err(Error::Log {
                         place: format!("{}/{}", part.topic, part.partition),
@@ -152,10 +145,7 @@ impl Follower {
             if goal_of(part, goals).is_none_or(|goal| goal <= part.next) {
                 continue;
             }
-            let (low, high) = self
-                .asking
-                .fetch_watermarks(&part.topic, part.partition, ANSWER_WITHIN)
-                .map_err(|error| unreachable_broker(&self.brokers, error))?;
+            let (low, high) = self.log.extent(&part.topic, part.partition)?;
             // A tenth of the log is left between its beginning and what would be lost.
             if part.next > low && part.next - low < (high - low) / 10 || part.next == low && low > 0 {
                 looked.notes.push(format!(

@@ -17,7 +17,7 @@
 //! Not here: files, manifest, merging (`weir-archive`), and reading it back (`weir-replay`).
 
 mod follow;
-mod keep;
+pub mod keep;
 mod thread;
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -35,7 +35,10 @@ use crate::commit::Positions;
 use crate::config::{self, Pipeline};
 use crate::connect;
 use crate::error::Error;
+use crate::source::kafka::KafkaLog;
+use crate::source::log::Log;
 use crate::status::ArchiveStatus;
+pub use thread::retention_ms;
 
 /// How long the end of a run waits for a store that is away.
 const AWAY_FOR: Duration = Duration::from_secs(60);
@@ -51,12 +54,12 @@ pub struct Archiving {
     pub config: config::archive::Archive,
     /// The topics that are archived.
     pub topics: Vec<String>,
+    /// The log that they are read from.
+    pub log: Arc<dyn Log>,
     /// The brokers, for messages.
     pub brokers: String,
     /// The cluster's settings for a client.
     pub kafka: ClientConfig,
-    /// The name of the consumer group that its client has; nothing is committed to it.
-    pub group: String,
     /// Where schemas come from.
     pub registry: Registry,
     /// Where the registry is asked.
@@ -85,9 +88,9 @@ impl Archiving {
             archive,
             config,
             topics: pipeline.sources.values().flat_map(config::Source::all_topics).collect(),
+            log: Arc::new(KafkaLog::new(pipeline)),
             brokers: pipeline.kafka.brokers.clone(),
             kafka: connect::kafka(pipeline),
-            group: format!("weir-{}-archive", pipeline.name),
             registry: registry.clone(),
             handle: handle.clone(),
         }))

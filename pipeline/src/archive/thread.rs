@@ -16,7 +16,7 @@ use super::{Archiving, Shared, Wish};
 use crate::clock::Clock;
 use crate::commit::Positions;
 use crate::error::Error;
-use crate::source::open::unreachable_broker;
+use crate::source::kafka::unreachable_broker;
 use crate::status::{ArchivedTopic, Failing};
 
 /// How long the thread sleeps when there is nothing to take.

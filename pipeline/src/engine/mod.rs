@@ -24,7 +24,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use plan::{
-    Destination, OpenSource, Plan, PrepareSource, Prepared, Reporter, Resume, Running, SourcePlan, Summary, Watch,
+    Conductor, Destination, Inputs, OpenSource, Plan, PrepareSource, Prepared, Reporter, Resume, Running, SourcePlan,
+    Summary, Watch,
 };
 use timely::WorkerConfig;
 use tokio::task::JoinSet;
@@ -183,11 +184,18 @@ impl Core {
         Ok((opened, attended))
     }
 
-    fn workforce(&self, plan: &Plan, sources: Vec<WorkerSource>, recovered: &Recovered) -> Workforce {
+    fn workforce(
+        &self,
+        plan: &Plan,
+        running: &Running,
+        sources: Vec<WorkerSource>,
+        recovered: &Recovered,
+    ) -> Workforce {
         let keepers: usize = sources.iter().map(|source| source.graph.keepers()).sum();
         Workforce {
             sources,
             operator_bytes: OPERATOR_BYTES / (keepers.max(1) * plan.workers),
+            idle_pause: running.conductor.as_ref().map_or(workers::IDLE_PAUSE, |conductor| conductor.idle_pause()),
             resume: recovered.committed.next(),
             in_flight_bytes: plan.in_flight_bytes / plan.workers as u64,
             store: recovered.store.clone(),
@@ -267,7 +275,10 @@ impl Engine {
             let pages = pages.clone();
             watch(Arc::new(move || (pages.status)()));
         }
-        let workforce = Arc::new(core.workforce(&plan, sources, &recovered));
+        if let Some(conductor) = &running.conductor {
+            conductor.begin(core.epochs.clone());
+        }
+        let workforce = Arc::new(core.workforce(&plan, running, sources, &recovered));
         let committer = core.committer(&mut plan, names, recovered, positions.clone());
         let attendants = Attendants::start(attended, &positions, &core)?;
 
@@ -362,7 +373,7 @@ impl Engine {
             let facts = Facts {
                 committed: self.core.epochs.committed(),
                 // At the end nothing more comes into an epoch: the next one closes what this one showed to be over.
-                is_due: opened_at.elapsed() >= self.epoch || (running.until_end && are_at_end),
+                is_due: self.is_due(running, opened_at) || (running.until_end && are_at_end),
                 is_outbox_full: self.core.outbox.waiting_in_all().bytes >= self.outbox_bytes,
                 are_sources_ended: running.until_end && self.core.shares.iter().all(|shares| shares.are_ended()),
                 is_behind: self.core.epochs.is_behind(),
@@ -387,6 +398,14 @@ impl Engine {
                 }
                 Decision::Finished => return true,
             }
+        }
+    }
+
+    /// Whether the open epoch has lasted as long as it shall.
+    fn is_due(&self, running: &Running, opened_at: Instant) -> bool {
+        match &running.conductor {
+            Some(conductor) => conductor.is_due(self.core.epochs.open()),
+            None => opened_at.elapsed() >= self.epoch,
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use weir_operators::account::TopicNames;
 use weir_operators::state::{Store, StoreOptions};
+use weir_schemas::registry::SchemaCache;
 use weir_schemas::time::{Epoch, EventTime};
 use weir_sinks::{Deliver, Encode};
 
@@ -15,6 +16,7 @@ use crate::archive::Archiving;
 use crate::clock::Clock;
 use crate::dataflow::SourceGraph;
 use crate::deliver::LaneKind;
+use crate::epochs::Epochs;
 use crate::error::Error;
 use crate::lineage::PipelineVersion;
 use crate::lineage::openlineage::Emission;
@@ -22,6 +24,7 @@ use crate::progress::Watched;
 use crate::recovery::Fingerprint;
 use crate::samples::Samples;
 use crate::slice::Slice;
+use crate::source::log::Log;
 use crate::source::pace::Pace;
 use crate::source::{Attend, PartitionPosition, Source};
 use crate::status::Status;
@@ -132,6 +135,10 @@ pub struct Running {
     pub until_end: bool,
     /// Read this of the log and no more. It ends as `until_end` does.
     pub slice: Option<Arc<Slice>>,
+    /// What it reads; absent, the cluster and the registry that the file names.
+    pub inputs: Option<Inputs>,
+    /// Who invents time for it; absent, it goes by the wall's clock.
+    pub conductor: Option<Arc<dyn Conductor>>,
     /// How fast it reads; absent, as fast as it can.
     pub pace: Option<Arc<Pace>>,
     /// Is handed what tells the run's status, once, when it begins.
@@ -140,6 +147,33 @@ pub struct Running {
     pub stop: Arc<AtomicBool>,
     /// Wall time.
     pub clock: Clock,
+}
+
+/// Who invents time for a run: [`Running::clock`] is theirs to set, and so is when an epoch ends.
+///
+/// Workers, operators, commit and delivery are those of any run; what they do between two decisions of the conductor
+/// doesn't depend on how long it takes.
+pub trait Conductor: Send + Sync {
+    /// Is handed the run's epochs before the first of them is open.
+    fn begin(&self, epochs: Arc<Epochs>);
+
+    /// Whether the open epoch is to end now. Who has changed their mind rings the epochs' bell.
+    fn is_due(&self, open: Epoch) -> bool;
+
+    /// Takes a worker's share of a source in hand, on the worker's own thread.
+    fn accompany(&self, source: Box<dyn Source>) -> Box<dyn Source>;
+
+    /// How long a worker with nothing to do sleeps before it looks at its sources again.
+    fn idle_pause(&self) -> Duration;
+}
+
+/// What a run reads instead of the parts that its file names.
+#[derive(Clone)]
+pub struct Inputs {
+    /// The records of every source.
+    pub log: Arc<dyn Log>,
+    /// The schemas that they were written with, by id.
+    pub schemas: SchemaCache,
 }
 
 /// How a run ended.

@@ -24,12 +24,13 @@ use crate::metrics::Metrics;
 use crate::shares::Shares;
 
 /// How long a worker with nothing to do sleeps before it looks at its sources again.
-const IDLE_PAUSE: Duration = Duration::from_millis(2);
+pub(super) const IDLE_PAUSE: Duration = Duration::from_millis(2);
 
 /// What the workers share.
 pub(super) struct Workforce {
     pub(super) sources: Vec<WorkerSource>,
     pub(super) operator_bytes: usize,
+    pub(super) idle_pause: Duration,
     pub(super) resume: Epoch,
     pub(super) in_flight_bytes: u64,
     pub(super) store: Arc<Store>,
@@ -71,7 +72,7 @@ impl Workforce {
                 self.epochs.pass(index, Epoch(now.epoch.0.saturating_sub(1)));
             }
             if !busy.replace(false) {
-                worker.step_or_park(Some(IDLE_PAUSE));
+                worker.step_or_park(Some(self.idle_pause));
             }
         }
         tracing::debug!(worker = index, peers, "a worker leaves");

@@ -18,8 +18,10 @@ use crate::complaints::Complaints;
 use crate::config::Pipeline;
 use crate::connect;
 use crate::error::Error;
-use crate::source::fetch::{Assigned, Fetcher, Message, consumer_config};
-use crate::source::open::{topics_of, unreachable_broker};
+use crate::source::fetch::{Fetcher, consumer_config};
+use crate::source::kafka::{topics_of, unreachable_broker};
+use crate::source::log::Assigned;
+use crate::source::message::Message;
 
 /// How long a broker may take for one answer, and nothing may come.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);

@@ -12,6 +12,7 @@ mod operators;
 mod sources;
 mod tables;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weir_operators::state::StoreOptions;
@@ -22,17 +23,19 @@ use weir_sinks::clickhouse::Layout;
 use weir_sinks::kafka::{Cleanup, create_topic};
 
 use crate::archive::Archiving;
-use crate::bind::{Bound, bind};
-use crate::config::Pipeline;
+use crate::bind::{Bound, BoundSource, bind};
+use crate::config::{Pipeline, Source};
 use crate::connect;
 use crate::custom::OperatorRegistry;
-use crate::engine::{Plan, Running, SourcePlan, Summary, execute};
+use crate::engine::{Destination, Inputs, Plan, Running, SourcePlan, Summary, execute};
 use crate::error::Error;
 use crate::lineage;
 use crate::lineage::openlineage::{self, Emission, Graph, Uses, targets_of};
 use crate::progress::Watched;
-use crate::readers::{self, Readers};
-use crate::recovery;
+use crate::readers::{self, KeptReader, Readers};
+use crate::recovery::{self, Fingerprint};
+use crate::source::attend::News;
+use crate::source::kafka::KafkaLog;
 use destinations::{tables_of, topics_of};
 use fingerprint::fingerprint;
 use operators::{Described, describe};
@@ -53,56 +56,137 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
     let registry = connect::registry(pipeline)?;
     let client = connect::clickhouse(pipeline)?;
     let readers = runtime.block_on(readers::choose(pipeline, Some(&registry)))?;
-    let bound = bind(file, pipeline, &readers.schemas).map_err(Error::Config)?;
-    let custom = describe(file, pipeline, &bound, operators)?;
-    let fingerprint = fingerprint(pipeline, &bound, &readers);
-    recovery::hold(&pipeline.state, &fingerprint)?;
-    let layout = layout_of(pipeline, &bound, &custom);
-    for statement in runtime.block_on(layout.apply(&client)).map_err(|error| connect::first_contact(pipeline, error))? {
+    let assembly = Assembly::of(file, pipeline, &readers, operators)?;
+    recovery::hold(&pipeline.state, &assembly.fingerprint)?;
+    let applied = runtime.block_on(assembly.layout.apply(&client));
+    for statement in applied.map_err(|error| connect::first_contact(pipeline, error))? {
         tracing::info!(statement, "changed a table");
     }
-    let mut destinations = tables_of(pipeline, &layout, &client);
+    let mut destinations = tables_of(pipeline, &assembly.layout, &client);
     destinations.extend(runtime.block_on(topics_of(pipeline, &registry))?);
-
-    let schemas = SchemaCache::new(registry.clone(), runtime.handle().clone());
-    let mut sources = Vec::new();
-    for source in &bound.sources {
-        let (Some(config), Some(kept)) = (pipeline.sources.get(&source.name), readers.kept.get(&source.name)) else {
-            continue;
-        };
-        if let Some(topic) = &config.retry_topic {
+    // What the registry says of the subjects is no news to who reads something else.
+    let (inputs, is_live) = match running.inputs.clone() {
+        Some(inputs) => (inputs, false),
+        None => {
+            let schemas = SchemaCache::new(registry.clone(), runtime.handle().clone());
+            (Inputs { log: Arc::new(KafkaLog::new(pipeline)), schemas }, true)
+        }
+    };
+    if is_live {
+        for topic in pipeline.sources.values().filter_map(|source| source.retry_topic.as_ref()) {
             let kafka = connect::kafka(pipeline);
             runtime.block_on(create_topic(&kafka, topic, Cleanup::Delete)).map_err(weir_sinks::Error::from)?;
         }
-        let unreadable = runtime.block_on(unreadable(config, source, kept, &registry));
-        let news = schema_news(config, source, kept, unreadable, &registry, runtime.handle());
-        sources.push(SourcePlan {
-            name: source.name.clone(),
-            topics: config.all_topics(),
-            retry_topic: config.retry_topic.clone(),
-            prepare: opener(pipeline, config, source, schemas.clone(), news, running)?,
-            graph: graph_of(pipeline, config, source, &bound, &custom, running.slice.as_deref()),
-        });
     }
-    let plan = Plan {
-        name: pipeline.name.clone(),
-        state: pipeline.state.clone(),
-        store: StoreOptions::default(),
-        workers: pipeline.workers,
-        epoch: Duration::from_millis(pipeline.epoch_ms),
-        in_flight_bytes: pipeline.in_flight_bytes,
-        outbox_bytes: pipeline.outbox_bytes,
-        http: pipeline.http.clone(),
-        fingerprint,
-        version: lineage::version_of(pipeline, &bound, &readers),
-        sources,
-        destinations,
-        watched: watched(pipeline, &bound)?,
-        samples: samples_of(pipeline, &bound, schemas, running),
-        emission: emission(pipeline, &bound, &layout, &custom)?,
-        archiving: Archiving::of(pipeline, &registry, runtime.handle())?,
+    let news = |config: &Source, source: &BoundSource, kept: &KeptReader| -> News {
+        if !is_live {
+            return Box::new(Vec::new);
+        }
+        let unreadable = runtime.block_on(unreadable(config, source, kept, &registry));
+        schema_news(config, source, kept, unreadable, &registry, runtime.handle())
     };
-    execute(plan, running)
+    // What is read from elsewhere isn't the log that is archived.
+    let archiving = if is_live { Archiving::of(pipeline, &registry, runtime.handle())? } else { None };
+    let sources = assembly.sources(&inputs, news, running)?;
+    execute(Plan { archiving, ..assembly.plan(sources, destinations, inputs, running)? }, running)
+}
+
+/// Runs the pipeline of `file` apart from everything that it names: it reads `running.inputs`, with these reader schemas,
+/// and its rows go where `destinations` says, which is given the tables that they are for.
+///
+/// # Errors
+/// What is wrong with the file, its schemas or its state, or what failed first while it ran.
+pub fn run_apart(
+    file: &str,
+    pipeline: &Pipeline,
+    readers: &Readers,
+    operators: &OperatorRegistry,
+    destinations: impl FnOnce(&Layout) -> Vec<Destination>,
+    running: &Running,
+) -> Result<Summary, Error> {
+    let Some(inputs) = running.inputs.clone() else {
+        return Err(Error::Stopped("a run apart has no log to read: this is a bug".to_owned()));
+    };
+    let assembly = Assembly::of(file, pipeline, readers, operators)?;
+    let destinations = destinations(&assembly.layout);
+    let sources = assembly.sources(&inputs, |_, _, _| Box::new(Vec::new), running)?;
+    execute(assembly.plan(sources, destinations, inputs, running)?, running)
+}
+
+/// A pipeline file, understood.
+struct Assembly<'a> {
+    pipeline: &'a Pipeline,
+    readers: &'a Readers,
+    bound: Bound,
+    custom: Vec<Described>,
+    layout: Layout,
+    fingerprint: Fingerprint,
+}
+
+impl<'a> Assembly<'a> {
+    fn of(
+        file: &str,
+        pipeline: &'a Pipeline,
+        readers: &'a Readers,
+        operators: &OperatorRegistry,
+    ) -> Result<Assembly<'a>, Error> {
+        let bound = bind(file, pipeline, &readers.schemas).map_err(Error::Config)?;
+        let custom = describe(file, pipeline, &bound, operators)?;
+        let fingerprint = fingerprint(pipeline, &bound, readers);
+        let layout = layout_of(pipeline, &bound, &custom);
+        Ok(Assembly { pipeline, readers, bound, custom, layout, fingerprint })
+    }
+
+    /// The sources, which read `inputs`; `news` makes what is told of each beside what the log itself tells.
+    fn sources(
+        &self,
+        inputs: &Inputs,
+        news: impl Fn(&Source, &BoundSource, &KeptReader) -> News,
+        running: &Running,
+    ) -> Result<Vec<SourcePlan>, Error> {
+        let pipeline = self.pipeline;
+        let mut sources = Vec::new();
+        for source in &self.bound.sources {
+            let kept = self.readers.kept.get(&source.name);
+            let (Some(config), Some(kept)) = (pipeline.sources.get(&source.name), kept) else { continue };
+            sources.push(SourcePlan {
+                name: source.name.clone(),
+                topics: config.all_topics(),
+                retry_topic: config.retry_topic.clone(),
+                prepare: opener(pipeline, config, source, inputs.clone(), news(config, source, kept), running)?,
+                graph: graph_of(pipeline, config, source, &self.bound, &self.custom, running.slice.as_deref()),
+            });
+        }
+        Ok(sources)
+    }
+
+    fn plan(
+        self,
+        sources: Vec<SourcePlan>,
+        destinations: Vec<Destination>,
+        inputs: Inputs,
+        running: &Running,
+    ) -> Result<Plan, Error> {
+        let Assembly { pipeline, readers, bound, custom, layout, fingerprint } = self;
+        Ok(Plan {
+            name: pipeline.name.clone(),
+            state: pipeline.state.clone(),
+            store: StoreOptions::default(),
+            workers: pipeline.workers,
+            epoch: Duration::from_millis(pipeline.epoch_ms),
+            in_flight_bytes: pipeline.in_flight_bytes,
+            outbox_bytes: pipeline.outbox_bytes,
+            http: pipeline.http.clone(),
+            fingerprint,
+            version: lineage::version_of(pipeline, &bound, readers),
+            sources,
+            destinations,
+            watched: watched(pipeline, &bound)?,
+            samples: samples_of(pipeline, &bound, inputs, running),
+            emission: emission(pipeline, &bound, &layout, &custom)?,
+            archiving: None,
+        })
+    }
 }
 
 /// The tables that a pipeline needs.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use rdkafka::consumer::BaseConsumer;
 use weir_judge::settings::Settings;
 use weir_operators::account::TopicNames;
 use weir_operators::deduplicate::Deduplication;
@@ -13,7 +12,7 @@ use weir_operators::maintain::{CLOSING_BYTES, Keeping};
 use weir_operators::profile::{self, Layout};
 use weir_operators::rule::Basis;
 use weir_schemas::place::TopicId;
-use weir_schemas::registry::{Registry, SchemaCache};
+use weir_schemas::registry::Registry;
 use weir_schemas::stage::{Column, system};
 use weir_schemas::time::EventTime;
 
@@ -22,12 +21,10 @@ use super::span;
 use super::tables::kept_events;
 use crate::alerts;
 use crate::bind::{Bound, BoundSource, BoundView};
-use crate::complaints::Complaints;
 use crate::config::judge::Judge as JudgeConfig;
 use crate::config::{self, Pipeline};
-use crate::connect;
 use crate::dataflow::{Judging, SourceGraph};
-use crate::engine::{OpenSource, PrepareSource, Prepared, Resume, Running};
+use crate::engine::{Inputs, OpenSource, PrepareSource, Prepared, Resume, Running};
 use crate::error::Error;
 use crate::kept;
 use crate::problem::Problem;
@@ -36,10 +33,10 @@ use crate::recovery;
 use crate::samples::{Sampled, Samples};
 use crate::slice::Slice;
 use crate::source::Source;
-use crate::source::attend::{Attendant, Forget, News};
+use crate::source::attend::{Forget, News};
 use crate::source::describe::Topic;
-use crate::source::fetch::{Assigned, Fetcher, consumer_config};
-use crate::source::open::{self, Start, unreachable_broker};
+use crate::source::log::{Assigned, Attending};
+use crate::source::open::{self, Start};
 use crate::source::pace::Paced;
 use crate::source::retry::Retries;
 use crate::source::stream::{self, Paces, StreamSource};
@@ -83,13 +80,14 @@ pub(super) fn opener(
     pipeline: &Pipeline,
     config: &config::Source,
     source: &BoundSource,
-    schemas: SchemaCache,
+    inputs: Inputs,
     news: News,
     running: &Running,
 ) -> Result<PrepareSource, Error> {
-    let base = connect::kafka(pipeline);
-    let group = format!("weir-{}-{}", pipeline.name, source.name);
-    let (brokers, until_end, clock) = (pipeline.kafka.brokers.clone(), running.until_end, running.clock.clone());
+    let Inputs { log, schemas } = inputs;
+    let (conductor, clock) = (running.conductor.clone(), running.clock.clone());
+    // Who invents time also says where the log ends.
+    let until_end = running.until_end && conductor.is_none();
     let (slice, pace) = (running.slice.clone(), running.pace.clone());
     let start = Start::parse(&config.start).ok_or_else(|| {
         Error::Config(vec![Problem::of_file(
@@ -117,9 +115,7 @@ pub(super) fn opener(
     };
     let (retry_topic, retained) = (config.retry_topic.clone(), span(config.retained_ms()));
     Ok(Box::new(move |resume: Resume| {
-        let consumer: BaseConsumer<Complaints> =
-            base.create_with_context(Complaints::default()).map_err(|error| unreachable_broker(&brokers, error))?;
-        let described = open::topics_of(&consumer, &brokers, &names)?;
+        let described = log.topics(&names)?;
         check_identities(&described, &resume)?;
         let topics: Vec<(TopicId, Topic)> = described
             .iter()
@@ -129,9 +125,9 @@ pub(super) fn opener(
         let is_retry = |topic: &Topic| retry_topic.as_ref() == Some(&topic.name);
         let (retry, own): (Vec<_>, Vec<_>) = topics.into_iter().partition(|(_, topic)| is_retry(topic));
         open::check_one_order(retry.iter().map(|(_, topic)| topic))?;
-        let mut resumes = open::open(&consumer, &brokers, &own, &committed, start, until_end)?;
+        let mut resumes = open::open(&*log, &own, &committed, start, until_end)?;
         // What was retried before the first start counts, wherever the source itself begins.
-        resumes.extend(open::open(&consumer, &brokers, &retry, &committed, Start::Earliest, until_end)?);
+        resumes.extend(open::open(&*log, &retry, &committed, Start::Earliest, until_end)?);
         if let Some(slice) = &slice {
             resumes = open::narrow(resumes, &committed, slice)?;
         }
@@ -139,9 +135,8 @@ pub(super) fn opener(
             let (topic, number) = (of.partition.topic.0, of.partition.number);
             recovery::forget_marks(&resume.store, topic, number, of.log_begins_at)?;
         }
-        let attend = Attendant::new(&consumer_config(&base, &group, 0), &plan.name, described, news)
-            .map_err(|error| unreachable_broker(&brokers, error))?
-            .forgetting(forget_marks(&resume));
+        let forget = forget_marks(&resume);
+        let attend = log.attend(Attending { source: plan.name.clone(), topics: described, news, forget })?;
         let own = resumes.iter().filter(|of| retry_topic.as_ref() != Some(&of.topic));
         let greatest = carried_from(own.map(|of| of.watermark), resume.told);
         let queue_bytes = queues_bytes / resumes.len().max(1) as u64;
@@ -163,15 +158,18 @@ pub(super) fn opener(
                 .iter()
                 .map(|of| Assigned { topic: of.topic.clone(), partition: of.partition.number, offset: of.offset })
                 .collect();
-            let config = consumer_config(&base, &group, queue_bytes);
-            let fetcher = Fetcher::new(&config, &assigned).map_err(|error| unreachable_broker(&brokers, error))?;
+            let fetcher = log.read(&plan.name, &assigned, queue_bytes)?;
             let source = StreamSource::new(plan.clone(), schemas.clone(), fetcher, share, clock.now_ms());
-            Ok(match &pace {
-                Some(pace) => Box::new(Paced::new(Box::new(source), pace.clone())) as Box<dyn Source>,
+            let source: Box<dyn Source> = match &pace {
+                Some(pace) => Box::new(Paced::new(Box::new(source), pace.clone())),
                 None => Box::new(source),
+            };
+            Ok(match &conductor {
+                Some(conductor) => conductor.accompany(source),
+                None => source,
             })
         });
-        Ok(Prepared { open, attend: Some(Box::new(attend)) })
+        Ok(Prepared { open, attend })
     }))
 }
 
@@ -283,7 +281,8 @@ pub(super) fn graph_of(
 }
 
 /// What alerts show of their records.
-pub(super) fn samples_of(pipeline: &Pipeline, bound: &Bound, schemas: SchemaCache, running: &Running) -> Samples {
+pub(super) fn samples_of(pipeline: &Pipeline, bound: &Bound, inputs: Inputs, running: &Running) -> Samples {
+    let Inputs { log, schemas } = inputs;
     let sampled = bound.sources.iter().filter_map(|source| {
         let config = pipeline.sources.get(&source.name)?;
         let release = &config.release;
@@ -297,8 +296,7 @@ pub(super) fn samples_of(pipeline: &Pipeline, bound: &Bound, schemas: SchemaCach
         };
         Some((source.name.clone(), sampled))
     });
-    let client = consumer_config(&connect::kafka(pipeline), &format!("weir-{}-samples", pipeline.name), 0);
-    Samples::new(sampled.collect(), client, schemas, running.clock.clone())
+    Samples::new(sampled.collect(), log.lookups(), schemas, running.clock.clone())
 }
 
 /// What a source's judge works with.

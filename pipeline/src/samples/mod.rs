@@ -9,7 +9,6 @@
 //! whose records can't be read by then (the log has let go of them, Kafka is away) is committed without samples: it is
 //! worth more than they are.
 
-mod log;
 mod render;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,7 +19,6 @@ use arrow_array::builder::{BinaryBuilder, ListBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::Field;
-use rdkafka::ClientConfig;
 use weir_operators::profile::{Indicator, Kind, Layout, SCHEMAS, Spot, delay_bucket, holds};
 use weir_operators::wanted::{Search, Wanted};
 use weir_schemas::avro::{Decoder, ReaderSchema};
@@ -33,7 +31,8 @@ use weir_schemas::tables;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::rules::is_sensitive;
-use log::{Log, Record};
+use crate::source::log::LookUp;
+use crate::source::message::Record;
 
 /// Samples of an alert, at most.
 const SAMPLES: usize = 3;
@@ -70,7 +69,7 @@ pub struct Samples {
     topics: Vec<String>,
     schemas: Option<SchemaCache>,
     clock: Clock,
-    log: Log,
+    log: Option<Box<dyn LookUp>>,
     decoders: HashMap<(String, u32), Option<Arc<Decoder>>>,
     /// Found samples by source and what was wanted: the steps of an alert mostly want the same.
     found: HashMap<(Vec<u8>, Vec<u8>), Found>,
@@ -84,14 +83,14 @@ struct Found {
 }
 
 impl Samples {
-    /// Reads through `client`; topics aren't known yet.
+    /// Reads through `log`; topics aren't known yet.
     pub fn new(
         sources: BTreeMap<String, Sampled>,
-        client: ClientConfig,
+        log: Box<dyn LookUp>,
         schemas: SchemaCache,
         clock: Clock,
     ) -> Samples {
-        Samples { sources, schemas: Some(schemas), clock, log: Log::new(client), ..Samples::default() }
+        Samples { sources, schemas: Some(schemas), clock, log: Some(log), ..Samples::default() }
     }
 
     /// The topics' names by number.
@@ -186,10 +185,10 @@ impl Samples {
         from: Spot,
         count: usize,
         until: Instant,
-        each: impl FnOnce(&mut Samples, &[Record]) -> Vec<T>,
+        each: impl FnOnce(&mut Samples, &[Arc<Record>]) -> Vec<T>,
     ) -> Option<Vec<T>> {
         let topic = self.topics.get(usize::from(from.0))?.clone();
-        let records = self.log.read(&topic, from.1, from.2, count, until)?;
+        let records = self.log.as_mut()?.look_up(&topic, from.1, from.2, count, until)?;
         Some(each(self, &records))
     }
 
@@ -218,7 +217,7 @@ impl Samples {
     }
 
     /// Which of `records` are events that are looked for.
-    fn fitting(&mut self, source: &str, search: &Search, records: &[Record]) -> Vec<usize> {
+    fn fitting(&mut self, source: &str, search: &Search, records: &[Arc<Record>]) -> Vec<usize> {
         let mut by_schema: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (at, record) in records.iter().enumerate() {
             if let Some(Ok(framed)) = record.value.as_deref().map(frame) {
@@ -234,7 +233,7 @@ impl Samples {
             let Some(sampled) = self.sources.get(source) else { continue };
             for (row, record) in decoded.records.iter().enumerate() {
                 let Some(&at) = of_schema.get(*record as usize) else { continue };
-                if sampled.fits(search, &decoded.batch, row, id, records[at].time_ms) {
+                if sampled.fits(search, &decoded.batch, row, id, records[at].timestamp_ms) {
                     fitting.push(at);
                 }
             }

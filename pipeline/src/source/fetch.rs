@@ -6,12 +6,12 @@
 //!
 //! Invariants: every message of a partition comes by its own queue, or the partition goes back to it; partitions are
 //! assigned by Weir, never by group rebalancing; offsets are never committed or stored from here; an offset that the log no
-//! longer holds is an error, not a reset; messages are read in librdkafka's own memory and freed when the batch is dropped.
+//! longer holds is an error, not a reset; messages stay in librdkafka's own memory (`message`).
 //!
 //! These calls stand in librdkafka's C interface only.
 
 use std::cell::Cell;
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::CString;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::hearing::{Hearing, TOLD_EVERY_MS};
+use super::log::{Assigned, Fetch, Fetched};
+use super::message::Message;
 use super::trouble::{Kind, Trouble};
 
 /// Messages that one call may bring; librdkafka's queue is bounded in bytes besides.
@@ -36,30 +38,6 @@ pub struct Fetcher {
     queues: Vec<Queue>,
     // Dropped after the queues: they belong to it.
     consumer: BaseConsumer<Hearing>,
-}
-
-/// Where a partition is read from.
-#[derive(Clone, Debug)]
-pub struct Assigned {
-    /// The topic's name.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// The first offset to read.
-    pub offset: i64,
-}
-
-/// What one look into a partition's queue brought.
-#[derive(Default)]
-pub struct Fetched {
-    /// The messages, in the order of their offsets.
-    pub messages: Vec<Message>,
-    /// The end of the log at which the queue ran dry, if it did after these messages.
-    pub end_offset: Option<i64>,
-    /// Whether its broker doesn't answer.
-    pub is_silent: bool,
-    /// An error of this partition, behind the messages.
-    pub trouble: Option<Trouble>,
 }
 
 /// A partition's own queue.
@@ -86,112 +64,6 @@ impl Drop for Queue {
         // SAFETY: the handle came from rd_kafka_queue_get_partition and is destroyed once, before its consumer.
         unsafe { c::rd_kafka_queue_destroy(self.raw.as_ptr()) }
     }
-}
-
-/// One message in librdkafka's memory.
-pub struct Message {
-    raw: NonNull<c::rd_kafka_message_t>,
-    /// Bytes of key, value and headers.
-    size: u64,
-    /// The timestamp of the record that was refused, where this is a retried one.
-    kafka_time_ms: Option<i64>,
-}
-
-impl Message {
-    fn raw(&self) -> &c::rd_kafka_message_t {
-        // SAFETY: the pointer stays valid until `drop` hands it back.
-        unsafe { self.raw.as_ref() }
-    }
-
-    /// The offset.
-    pub fn offset(&self) -> i64 {
-        self.raw().offset
-    }
-
-    /// Lets the timestamp of the record that was refused count, for a retried one.
-    pub(crate) fn set_timestamp_ms(&mut self, kafka_time_ms: i64) {
-        self.kafka_time_ms = Some(kafka_time_ms);
-    }
-
-    /// The Kafka timestamp in milliseconds; -1 where the record carries none.
-    pub fn timestamp_ms(&self) -> i64 {
-        if let Some(kafka_time_ms) = self.kafka_time_ms {
-            return kafka_time_ms;
-        }
-        let mut kind = c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: reads the message's own fields.
-        unsafe { c::rd_kafka_message_timestamp(self.raw.as_ptr(), &mut kind) }
-    }
-
-    /// Whether the broker set the timestamp, and not the producer.
-    pub fn is_append_time(&self) -> bool {
-        let mut kind = c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-        // SAFETY: reads the message's own fields.
-        unsafe { c::rd_kafka_message_timestamp(self.raw.as_ptr(), &mut kind) };
-        kind == c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME
-    }
-
-    /// The value; `None` is a tombstone.
-    pub fn value(&self) -> Option<&[u8]> {
-        // SAFETY: librdkafka says that `payload` points to `len` bytes as long as the message lives.
-        unsafe { bytes(self.raw().payload, self.raw().len) }
-    }
-
-    /// The key.
-    pub fn key(&self) -> Option<&[u8]> {
-        // SAFETY: as for the value.
-        unsafe { bytes(self.raw().key, self.raw().key_len) }
-    }
-
-    /// Takes over a message of librdkafka's.
-    fn new(raw: NonNull<c::rd_kafka_message_t>) -> Message {
-        let mut message = Message { raw, size: 0, kafka_time_ms: None };
-        let mut size = message.raw().len + message.raw().key_len;
-        if message.raw().err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            message.headers(|name, value| size += name.len() + value.map_or(0, <[u8]>::len));
-        }
-        message.size = size as u64;
-        message
-    }
-
-    /// Bytes of key, value and headers.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Calls `each` with the name and value of every header, in order.
-    pub fn headers(&self, mut each: impl FnMut(&[u8], Option<&[u8]>)) {
-        let mut headers = std::ptr::null_mut();
-        // SAFETY: the header list belongs to the message and lives as long as it.
-        if unsafe { c::rd_kafka_message_headers(self.raw.as_ptr(), &mut headers) }
-            != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-        {
-            return;
-        }
-        for at in 0.. {
-            let (mut name, mut value, mut size) = (std::ptr::null::<c_char>(), std::ptr::null::<c_void>(), 0usize);
-            // SAFETY: an index past the end is answered with an error, which ends the loop.
-            let found = unsafe { c::rd_kafka_header_get_all(headers, at, &mut name, &mut value, &mut size) };
-            if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
-                return;
-            }
-            // SAFETY: the name is a C string, the value `size` bytes, both of the header list.
-            unsafe { each(CStr::from_ptr(name).to_bytes(), bytes(value, size)) };
-        }
-    }
-}
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        // SAFETY: each message is owned by exactly one `Message`.
-        unsafe { c::rd_kafka_message_destroy(self.raw.as_ptr()) }
-    }
-}
-
-/// `size` bytes at `start`, or `None` for a null pointer.
-unsafe fn bytes<'a>(start: *const c_void, size: usize) -> Option<&'a [u8]> {
-    // SAFETY: the caller promises that a pointer that isn't null has `size` bytes behind it.
-    (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast::<u8>(), size) })
 }
 
 /// The most that one fetch of a partition asks for, unless its queue is smaller: librdkafka's own default.
@@ -264,7 +136,7 @@ impl Fetcher {
             pointers.set_len(count);
             count
         };
-        let mut messages = pointers.into_iter().filter_map(NonNull::new).map(Message::new);
+        let mut messages = pointers.into_iter().filter_map(NonNull::new).map(Message::of_kafka);
         if count > 0 && !queue.is_own.get() {
             // What comes here from now on is all; what went astray before is in the common queue by now.
             self.serve();
@@ -277,7 +149,7 @@ impl Fetcher {
         let is_silent = self.consumer.context().is_silent(&queue.topic, queue.partition);
         let mut fetched = Fetched { messages: Vec::with_capacity(count), is_silent, ..Fetched::default() };
         for message in messages.by_ref() {
-            match message.raw().err {
+            match message.error() {
                 RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {
                     fetched.end_offset = None;
                     fetched.messages.push(message);
@@ -355,5 +227,19 @@ impl Fetcher {
             }
         }
         newest
+    }
+}
+
+impl Fetch for Fetcher {
+    fn fetch(&mut self, index: usize) -> Fetched {
+        Fetcher::fetch(self, index)
+    }
+
+    fn end_offset(&self, topic: &str, partition: i32) -> Option<i64> {
+        Fetcher::end_offset(self, topic, partition)
+    }
+
+    fn serve(&mut self) -> Option<String> {
+        Fetcher::serve(self)
     }
 }

@@ -24,9 +24,9 @@ use weir_schemas::place::Partition;
 use weir_schemas::stage::CONSUMED;
 use weir_schemas::time::{Epoch, EventTime};
 
-use super::fetch::Message;
 use super::judge::{Bounds, PartitionClock, Verdict};
 use super::judgement::{Judgement, JudgementSheet, Kind};
+use super::message::Message;
 use super::refuse::{Cause, Refusal, RefusedSheet, Sender};
 use super::tally::TallySheet;
 use crate::error::Error;

@@ -4,23 +4,16 @@
 //! more, this says so instead of jumping.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::{Offset, TopicPartitionList};
 use weir_schemas::place::{Partition, TopicId};
 use weir_schemas::time::EventTime;
 
 use super::PartitionPosition;
-use super::describe::{Topic, describe};
+use super::describe::Topic;
+use super::log::Log;
 use super::stream::Resume;
-use crate::complaints::{self, Complaints};
 use crate::error::Error;
 use crate::slice::Slice;
-
-/// How long a broker may take to answer one question at start.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// What helps when a topic was made anew.
 const ANEW: &str = "check that this is the right cluster; to read the new topic, use a new state folder";
@@ -51,10 +44,9 @@ impl Start {
 /// `until_end` the ends of now are recorded.
 ///
 /// # Errors
-/// When the broker can't be asked, a topic isn't there, or the log no longer has what the state resumes from.
+/// When the log can't be asked, or no longer has what the state resumes from.
 pub fn open(
-    consumer: &BaseConsumer<Complaints>,
-    brokers: &str,
+    log: &dyn Log,
     topics: &[(TopicId, Topic)],
     committed: &[PartitionPosition],
     start: Start,
@@ -66,15 +58,13 @@ pub fn open(
     for (id, Topic { name: topic, partitions, .. }) in topics {
         let is_new = !committed.iter().any(|position| position.topic == *topic);
         for &number in partitions {
-            let (low, high) = consumer
-                .fetch_watermarks(topic, number, ANSWER_WITHIN)
-                .map_err(|error| unreachable_broker(brokers, error))?;
+            let (low, high) = log.extent(topic, number)?;
             let position = known.get(&(topic.as_str(), number));
             let offset = match position {
                 Some(position) => resumable(topic, number, position.next_offset, low, high)?,
                 // A partition that was added to a known topic holds only records that nobody has read.
                 None if !is_new => low,
-                None => first_offset(consumer, brokers, topic, number, (low, high), start)?,
+                None => first_offset(log, topic, number, (low, high), start)?,
             };
             resumes.push(Resume {
                 topic: topic.clone(),
@@ -135,24 +125,6 @@ pub fn share(resumes: &[Resume], worker: usize, peers: usize) -> Vec<Resume> {
     resumes.iter().enumerate().filter(|(at, _)| at % peers.max(1) == worker).map(|(_, resume)| resume.clone()).collect()
 }
 
-/// The topics of `names` as the cluster describes them.
-///
-/// # Errors
-/// When the cluster can't be asked, or one of them isn't there.
-pub fn topics_of(consumer: &BaseConsumer<Complaints>, brokers: &str, names: &[String]) -> Result<Vec<Topic>, Error> {
-    // The first question of all: here a wrong password or certificate shows.
-    let topics = describe(consumer, names, ANSWER_WITHIN)
-        .map_err(|error| unreachable_broker(brokers, complaints::why(consumer, &error)))?;
-    match topics.iter().find(|topic| topic.partitions.is_empty()) {
-        None => Ok(topics),
-        Some(missing) => Err(Error::Unreachable {
-            part: format!("kafka at {brokers}"),
-            detail: format!("there is no topic `{}`", missing.name),
-            remedy: "make the topic, or correct `topics` in the pipeline file".to_owned(),
-        }),
-    }
-}
-
 /// Whether `topic` is still the one that was read, whose id was `known`. Where either id is unknown, offsets have to
 /// tell.
 ///
@@ -193,35 +165,17 @@ fn resumable(topic: &str, partition: i32, next_offset: i64, low: i64, high: i64)
 }
 
 fn first_offset(
-    consumer: &BaseConsumer<Complaints>,
-    brokers: &str,
+    log: &dyn Log,
     topic: &str,
     partition: i32,
     (low, high): (i64, i64),
     start: Start,
 ) -> Result<i64, Error> {
-    let at_ms = match start {
-        Start::Earliest => return Ok(low),
-        Start::Latest => return Ok(high),
-        Start::At(at_ms) => at_ms,
-    };
-    let unreachable = |error: KafkaError| unreachable_broker(brokers, error);
-    let mut asked = TopicPartitionList::new();
-    asked.add_partition_offset(topic, partition, Offset::Offset(at_ms)).map_err(unreachable)?;
-    let answered = consumer.offsets_for_times(asked, ANSWER_WITHIN).map_err(unreachable)?;
-    match answered.find_partition(topic, partition).map(|found| found.offset()) {
-        Some(Offset::Offset(offset)) => Ok(offset),
-        // No record is as young: it begins with the next one.
-        _ => Ok(high),
-    }
-}
-
-/// The error for a broker that gave no answer, or a wrong one.
-pub fn unreachable_broker(brokers: &str, error: impl ToString) -> Error {
-    Error::Unreachable {
-        part: format!("kafka at {brokers}"),
-        detail: error.to_string(),
-        remedy: "check `kafka.brokers` and `kafka.settings`, and that the broker is up".to_owned(),
+    match start {
+        Start::Earliest => Ok(low),
+        Start::Latest => Ok(high),
+        // Where no record is as young, it begins with the next one.
+        Start::At(at_ms) => Ok(log.offset_at(topic, partition, at_ms)?.unwrap_or(high)),
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use weir_schemas::frame::frame;
 use weir_schemas::time::EventTime;
 
-use super::fetch::{Fetched, Fetcher, Message};
 use super::judge::{Bounds, PartitionClock};
+use super::log::{Fetch, Fetched};
+use super::message::Message;
 use super::resolve::Patience;
 use super::stream::Resume;
 use super::trouble::Trouble;
@@ -155,7 +156,7 @@ impl PartitionState {
         }
     }
 
-    pub(super) fn status(&self, fetcher: &Fetcher) -> PartitionStatus {
+    pub(super) fn status(&self, fetcher: &dyn Fetch) -> PartitionStatus {
         let (state, detail) = match (&self.parked, &self.trouble) {
             (Some(why), _) => ("parked", why.clone()),
             _ if self.is_at_end() => ("done", String::new()),

@@ -12,7 +12,7 @@ use weir_schemas::place::Partition;
 use weir_schemas::stage::{refused_schema, text_item};
 use weir_schemas::time::EventTime;
 
-use super::fetch::Message;
+use super::message::Message;
 use crate::cause;
 
 /// Who sent a record, as far as it is known.

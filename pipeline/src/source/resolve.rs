@@ -16,9 +16,9 @@ use weir_schemas::frame::frame;
 use weir_schemas::registry::{Cached, SchemaCache};
 use weir_schemas::time::EventTime;
 
-use super::fetch::Message;
 use super::intake::{Run, Sheets};
 use super::judgement::{Judgement, Kind};
+use super::message::Message;
 use super::stream::Plan;
 
 /// Grace periods for which a partition doesn't wait after one that it waited out in vain.

@@ -22,8 +22,8 @@ use weir_schemas::retry::{Retried, retried};
 use weir_schemas::rows::Changes;
 use weir_schemas::time::{Epoch, EventTime, Span};
 
-use super::fetch::Message;
 use super::intake::{Run, Sheets};
+use super::message::Message;
 use crate::error::Error;
 use crate::kept;
 

@@ -16,10 +16,11 @@ use weir_schemas::place::{Partition, Place};
 use weir_schemas::registry::SchemaCache;
 use weir_schemas::time::{Epoch, EventTime, Span};
 
-use super::fetch::{Fetcher, Message};
 use super::intake::{Contract, Run, Sheets};
 use super::judge::{combine, onward};
 use super::judgement::{Judgement, Kind};
+use super::log::Fetch;
+use super::message::Message;
 use super::partition::PartitionState;
 use super::resolve::{Decoders, Resolved, refuse_all, take_unframed};
 use super::retry::{Retries, Taken};
@@ -100,7 +101,7 @@ pub struct StreamSource {
     schemas: SchemaCache,
     // Dropped before the fetcher: librdkafka's consumer doesn't end while anybody holds one of its messages.
     partitions: Vec<PartitionState>,
-    fetcher: Fetcher,
+    fetcher: Box<dyn Fetch>,
     decoders: Decoders,
     seat: usize,
     held: EventTime,
@@ -110,7 +111,13 @@ pub struct StreamSource {
 
 impl StreamSource {
     /// A share that reads `resumes` through `fetcher`, which was made for the same partitions in the same order.
-    pub fn new(plan: Arc<Plan>, schemas: SchemaCache, fetcher: Fetcher, resumes: Vec<Resume>, now_ms: i64) -> Self {
+    pub fn new(
+        plan: Arc<Plan>,
+        schemas: SchemaCache,
+        fetcher: Box<dyn Fetch>,
+        resumes: Vec<Resume>,
+        now_ms: i64,
+    ) -> Self {
         let retries = plan.retries.as_ref();
         let is_retry = |resume: &Resume| retries.is_some_and(|retries| retries.topic == resume.topic);
         let resumed = |resume: Resume| PartitionState::resume(is_retry(&resume), resume, now_ms);
@@ -329,6 +336,6 @@ impl Source for StreamSource {
     }
 
     fn status(&self) -> Vec<PartitionStatus> {
-        self.partitions.iter().map(|partition| partition.status(&self.fetcher)).collect()
+        self.partitions.iter().map(|partition| partition.status(&*self.fetcher)).collect()
     }
 }

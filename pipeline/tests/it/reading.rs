@@ -14,9 +14,10 @@ use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
-use weir_pipeline::source::fetch::{Assigned, Fetcher, consumer_config};
+use weir_pipeline::source::fetch::{Fetcher, consumer_config};
 use weir_pipeline::source::intake::Contract;
 use weir_pipeline::source::judge::Bounds;
+use weir_pipeline::source::log::Assigned;
 use weir_pipeline::source::stream::{Paces, Plan, Resume, StreamSource};
 use weir_pipeline::source::{Polled, Source};
 use weir_schemas::avro::{ReaderSchema, Schema};
@@ -144,7 +145,13 @@ impl World {
         let assigned: Vec<Assigned> = (0..partitions).map(assigned).collect();
         let fetcher = Fetcher::new(&consumer_config(&config(&self.cluster), "weir", 1 << 20), &assigned).unwrap();
         let schemas = SchemaCache::new(self.shelf.clone(), self.runtime.handle().clone());
-        StreamSource::new(Arc::new(plan), schemas, fetcher, (0..partitions).map(resume).collect(), self.now_ms)
+        StreamSource::new(
+            Arc::new(plan),
+            schemas,
+            Box::new(fetcher),
+            (0..partitions).map(resume).collect(),
+            self.now_ms,
+        )
     }
 
     /// Polls, and lets the invented clock go on by `step_ms` each time, until `is_done`.

@@ -23,7 +23,7 @@ use weir_pipeline::config::{Pipeline, Source};
 use weir_pipeline::connect;
 use weir_pipeline::error::Error;
 use weir_pipeline::slice::{Slice, Stretch};
-use weir_pipeline::source::open::{topics_of, unreachable_broker};
+use weir_pipeline::source::kafka::{topics_of, unreachable_broker};
 use weir_schemas::registry::{Lookup, Registry};
 use weir_schemas::tables;
 use weir_schemas::time::EventTime;

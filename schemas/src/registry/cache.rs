@@ -151,6 +151,11 @@ impl SchemaCache {
         answer
     }
 
+    /// Whether an answer is under way. Who invents time waits for it: an answer comes in real time.
+    pub fn is_asking(&self) -> bool {
+        self.lock().requests > 0
+    }
+
     fn ask(&self, id: u32, asked_at_ms: u64) {
         let cache = self.clone();
         self.handle.spawn(async move {

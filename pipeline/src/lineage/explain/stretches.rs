@@ -29,10 +29,12 @@ use crate::complaints::{Complaints, why};
 use crate::config::Pipeline;
 use crate::connect;
 use crate::error::Error;
-use crate::source::fetch::{Assigned, Fetcher, Message, consumer_config};
+use crate::source::fetch::{Fetcher, consumer_config};
 use crate::source::intake::{Contract, Run, Sheets, event_times};
 use crate::source::judge::{Bounds, PartitionClock};
-use crate::source::open::unreachable_broker;
+use crate::source::kafka::unreachable_broker;
+use crate::source::log::Assigned;
+use crate::source::message::Message;
 use crate::source::retry::retried_by;
 
 /// Offsets that are read and thrown away rather than seek again.

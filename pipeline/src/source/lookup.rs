@@ -1,54 +1,30 @@
-//! Reading single records of the log, by place.
+//! Reading single records of a cluster's log, by place.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use super::log::LookUp;
+use super::message::Record;
+
 /// Bytes that librdkafka fetches ahead for a reader of a few records.
 const QUEUE_KIB: &str = "4096";
 
-/// A record, copied out of the log.
-#[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub(super) offset: i64,
-    pub(super) time_ms: i64,
-    pub(super) value: Option<Vec<u8>>,
-}
-
 /// A consumer that goes where it is sent; made when it is first needed.
-#[derive(Default)]
-pub(super) struct Log {
+pub(super) struct Seeker {
     config: ClientConfig,
     consumer: Option<BaseConsumer>,
     /// Where the consumer stands: what it gives next.
     at: Option<(String, i32, i64)>,
 }
 
-impl Log {
-    pub(super) fn new(config: ClientConfig) -> Log {
-        Log { config, consumer: None, at: None }
-    }
-
-    /// Up to `count` records from an offset on, fewer where the log ends; none when they could not be read by `until`.
-    /// An offset that the log no longer holds gives no record.
-    pub(super) fn read(
-        &mut self,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-        count: usize,
-        until: Instant,
-    ) -> Option<Vec<Record>> {
-        match self.try_read(topic, partition, offset, count, until) {
-            Ok(read) => read,
-            Err(error) => {
-                tracing::debug!(topic, partition, offset, %error, "a sample could not be read");
-                (self.consumer, self.at) = (None, None);
-                None
-            }
-        }
+impl Seeker {
+    pub(super) fn new(config: ClientConfig) -> Seeker {
+        Seeker { config, consumer: None, at: None }
     }
 
     fn try_read(
@@ -58,7 +34,7 @@ impl Log {
         offset: i64,
         count: usize,
         until: Instant,
-    ) -> Result<Option<Vec<Record>>, KafkaError> {
+    ) -> Result<Option<Vec<Arc<Record>>>, KafkaError> {
         let consumer = match self.consumer.take() {
             Some(consumer) => consumer,
             None => self.config.clone().set("queued.max.messages.kbytes", QUEUE_KIB).create()?,
@@ -81,16 +57,37 @@ impl Log {
                 Some(Err(KafkaError::MessageConsumption(code))) if is_passing(code) => {}
                 Some(Err(error)) if records.is_empty() && is_gone(&error) => break,
                 Some(Err(error)) => return Err(error),
-                Some(Ok(message)) => records.push(Record {
+                Some(Ok(message)) => records.push(Arc::new(Record {
                     offset: message.offset(),
-                    time_ms: message.timestamp().to_millis().unwrap_or(-1),
-                    value: message.payload().map(<[u8]>::to_vec),
-                }),
+                    timestamp_ms: message.timestamp().to_millis().unwrap_or(-1),
+                    value: message.payload().map(Bytes::copy_from_slice),
+                    ..Record::default()
+                })),
             }
         }
         self.at = records.last().map(|last| (topic.to_owned(), partition, last.offset + 1));
         self.consumer = Some(consumer);
         Ok(Some(records))
+    }
+}
+
+impl LookUp for Seeker {
+    fn look_up(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        count: usize,
+        until: Instant,
+    ) -> Option<Vec<Arc<Record>>> {
+        match self.try_read(topic, partition, offset, count, until) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::debug!(topic, partition, offset, %error, "a sample could not be read");
+                (self.consumer, self.at) = (None, None);
+                None
+            }
+        }
     }
 }
 
