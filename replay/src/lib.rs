@@ -6,5 +6,6 @@ pub mod diff;
 pub mod parts;
 pub mod produce;
 pub mod rerun;
+pub mod restore;
 pub mod swap;
 pub mod verify;

@@ -128,8 +128,9 @@ impl Follower {
                         remedy: "the archive tries again".to_owned(),
                     });
                 }
+                // The end is told once; it holds until there is more.
+                part.end = fetched.end_offset.or(part.end.filter(|_| fetched.messages.is_empty()));
                 part.held.extend(fetched.messages);
-                part.end = fetched.end_offset;
             }
             let before = part.next;
             part.take(goal, pending, &is_full, &mut self.headers)?;

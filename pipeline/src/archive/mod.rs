@@ -43,6 +43,9 @@ pub use thread::retention_ms;
 /// How long the end of a run waits for a store that is away.
 const AWAY_FOR: Duration = Duration::from_secs(60);
 
+/// How long a stop waits for a store that is away: what isn't archived is at the next start.
+const STOP_AWAY_FOR: Duration = Duration::from_secs(5);
+
 /// How often the end of a run looks whether the archive has followed.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -179,6 +182,7 @@ impl Archiver {
     /// What isn't archived by then is at the next start. Left without waiting after a failure, as `is_failed` says.
     pub fn see_off(self, within: Option<Duration>, is_failed: bool) {
         self.shared.wants(if is_failed { Wish::Leave } else { Wish::Finish });
+        let away_for = if within.is_some() { STOP_AWAY_FOR } else { AWAY_FOR };
         let began = Instant::now();
         let mut well_at = Instant::now();
         while !self.thread.is_finished() {
@@ -186,7 +190,7 @@ impl Archiver {
             if !is_failing {
                 well_at = Instant::now();
             }
-            if within.is_some_and(|within| began.elapsed() >= within) || well_at.elapsed() >= AWAY_FOR {
+            if within.is_some_and(|within| began.elapsed() >= within) || well_at.elapsed() >= away_for {
                 self.shared.wants(Wish::Leave);
             }
             // A call of the store or the cluster may take this long; the process then ends without it, as a kill would.

@@ -152,14 +152,14 @@ impl Archive {
 fn rows(entry: &Entry, bytes: Bytes) -> Result<Runs, Error> {
     let mut reader = FileReader::open(&entry.object, bytes, rows_at_once(entry))?;
     let (mut facts, mut runs) = (Facts::new(), Runs::new());
-    let wrong = |detail: String| Err(Error::damaged(&entry.object, detail));
+    let wrong = |detail: String| Error::damaged(&entry.object, detail);
     while reader.next(|record| {
         if record.partition != entry.partition || Hour::of(record.timestamp_ms) != entry.hour {
-            return wrong(format!("the record at offset {} belongs elsewhere", record.offset));
+            return Err(wrong(format!("the record at offset {} belongs elsewhere", record.offset)));
         }
         match runs.last_mut() {
             Some((_, last)) if record.offset <= *last => {
-                return wrong(format!("offset {} comes behind {last}", record.offset));
+                return Err(wrong(format!("offset {} comes behind {last}", record.offset)));
             }
             Some((_, last)) if record.offset == *last + 1 => *last = record.offset,
             _ => runs.push((record.offset, record.offset)),
@@ -170,10 +170,9 @@ fn rows(entry: &Entry, bytes: Bytes) -> Result<Runs, Error> {
     let is_same = facts.records == entry.records
         && (facts.first_offset, facts.last_offset) == (entry.first_offset, entry.last_offset)
         && format!("{:016x}", facts.rows_hash) == entry.rows_hash;
-    if is_same {
-        Ok(runs)
-    } else {
-        wrong(format!("its {} rows aren't the ones that the manifest tells of", facts.records))
+    match is_same {
+        true => Ok(runs),
+        false => Err(wrong(format!("its {} rows aren't the ones that the manifest tells of", facts.records))),
     }
 }
 

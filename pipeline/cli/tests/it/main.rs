@@ -5,6 +5,7 @@
 mod ahead;
 mod alerts;
 mod alerts_killed;
+mod archive;
 mod detect;
 mod disk;
 mod evaluable;
