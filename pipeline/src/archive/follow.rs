@@ -98,6 +98,11 @@ impl Follower {
         Ok((Follower { parts, reader, log, headers: Vec::new() }, notes))
     }
 
+    /// Up to where each partition is archived or pending.
+    pub(super) fn nexts(&self) -> impl Iterator<Item = ((String, i32), i64)> + '_ {
+        self.parts.iter().map(|part| ((part.topic.clone(), part.partition), part.next))
+    }
+
     /// How many offsets are committed and neither archived nor pending.
     pub(super) fn behind(&self, goals: &[PartitionPosition]) -> u64 {
         let of = |part: &Part| u64::try_from(goal_of(part, goals)? - part.next).ok();

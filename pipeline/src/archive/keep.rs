@@ -38,6 +38,7 @@ pub(super) struct Keeper {
     looked_at: Option<Instant>,
     expired_at: Option<Instant>,
     swept_at: Option<Instant>,
+    is_stopped: bool,
 }
 
 fn is_due(at: &mut Option<Instant>, every: Duration) -> bool {
@@ -49,6 +50,11 @@ fn is_due(at: &mut Option<Instant>, every: Duration) -> bool {
 }
 
 impl Keeper {
+    /// Does nothing any more.
+    pub(super) fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+
     /// Does one piece of work, if some is due.
     pub(super) fn step(
         &mut self,
@@ -57,6 +63,9 @@ impl Keeper {
         catalog: &mut Catalog,
         now: DateTime<Utc>,
     ) -> Result<(), Error> {
+        if self.is_stopped {
+            return Ok(());
+        }
         if is_due(&mut self.swept_at, SWEEP_EVERY) {
             let nobodys = archive.sweep_nobodys(now)?;
             if nobodys > 0 {

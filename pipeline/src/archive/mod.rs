@@ -46,6 +46,10 @@ const AWAY_FOR: Duration = Duration::from_secs(60);
 /// How long a stop waits for a store that is away: what isn't archived is at the next start.
 const STOP_AWAY_FOR: Duration = Duration::from_secs(5);
 
+/// How long a call that is under way is waited for when it is time to leave. The process then ends without its answer, as if
+/// it were killed.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+
 /// How often the end of a run looks whether the archive has followed.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -185,16 +189,17 @@ impl Archiver {
         let away_for = if within.is_some() { STOP_AWAY_FOR } else { AWAY_FOR };
         let began = Instant::now();
         let mut well_at = Instant::now();
+        let mut leaves_at = is_failed.then(Instant::now);
         while !self.thread.is_finished() {
-            let is_failing = self.shared.status(|status| status.failing.is_some());
-            if !is_failing {
+            if self.shared.status(|status| status.failing.is_none()) {
                 well_at = Instant::now();
             }
-            if within.is_some_and(|within| began.elapsed() >= within) || well_at.elapsed() >= away_for {
+            let is_over = within.is_some_and(|within| began.elapsed() >= within) || well_at.elapsed() >= away_for;
+            if is_over && leaves_at.is_none() {
                 self.shared.wants(Wish::Leave);
+                leaves_at = Some(Instant::now());
             }
-            // A call of the store or the cluster may take this long; the process then ends without it, as a kill would.
-            if self.shared.wish() == Wish::Leave && began.elapsed() >= within.unwrap_or_default() + AWAY_FOR {
+            if leaves_at.is_some_and(|at| at.elapsed() >= LEAVE_WITHIN) {
                 break;
             }
             std::thread::sleep(LOOK_EVERY);

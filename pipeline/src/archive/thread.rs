@@ -1,6 +1,6 @@
 //! The archive's thread: sessions, each from what the manifest says to the first failure.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use super::{Archiving, Shared, Wish};
 use crate::clock::Clock;
 use crate::commit::Positions;
 use crate::error::Error;
+use crate::source::PartitionPosition;
 use crate::source::kafka::unreachable_broker;
 use crate::status::{ArchivedTopic, Failing};
 
@@ -41,6 +42,8 @@ pub(super) struct Thread {
     shared: Arc<Shared>,
     clock: Clock,
     keeper: Keeper,
+    /// Up to where each partition is archived, as far as that was seen.
+    archived: BTreeMap<(String, i32), i64>,
 }
 
 /// From what the manifest said when it began.
@@ -59,7 +62,7 @@ struct Session<'a> {
 
 impl Thread {
     pub(super) fn new(archiving: Archiving, positions: Positions, shared: Arc<Shared>, clock: Clock) -> Thread {
-        Thread { archiving, positions, shared, clock, keeper: Keeper::default() }
+        Thread { archiving, positions, shared, clock, keeper: Keeper::default(), archived: BTreeMap::new() }
     }
 
     /// Follows until it is wished to end.
@@ -90,7 +93,19 @@ impl Thread {
         }
     }
 
+    /// Tells how many offsets are committed and not archived.
+    fn tell_lag(&self) {
+        let goals = self.positions.of(&self.archiving.topics);
+        let of = |goal: &PartitionPosition| {
+            let archived = self.archived.get(&(goal.topic.clone(), goal.partition))?;
+            u64::try_from(goal.next_offset - archived).ok()
+        };
+        let lag = goals.iter().filter_map(of).sum();
+        self.shared.status(|status| status.lag_records = lag);
+    }
+
     fn fails(&self, error: &Error) {
+        self.tell_lag();
         let now_ms = self.clock.now_ms();
         let is_new = self.shared.status(|status| {
             let is_new = status.failing.as_ref().is_none_or(|failing| failing.error != error.to_string());
@@ -124,8 +139,9 @@ impl<'a> Session<'a> {
             status.notes.clone_from(&notes);
             status.topics = topics;
         });
+        thread.archived.extend(follower.nexts());
         let pending_since = (!pending.is_empty()).then(Instant::now);
-        let session = Session {
+        let mut session = Session {
             thread,
             catalog,
             follower,
@@ -161,10 +177,11 @@ impl<'a> Session<'a> {
             let behind = self.follower.behind(&goals);
             let is_end = wish == Wish::Finish && behind == 0;
             let is_due = is_full(&self.pending) || is_end || self.pending_since.is_some_and(|at| at.elapsed() >= roll);
-            if is_due && !self.pending.is_empty() {
+            let writes = is_due && !self.pending.is_empty();
+            if writes {
                 self.write()?;
             }
-            self.thread.shared.status(|status| status.lag_records = behind + lag_of(&self.pending));
+            self.thread.tell_lag();
             if is_end && self.pending.is_empty() {
                 return Ok(());
             }
@@ -172,16 +189,32 @@ impl<'a> Session<'a> {
                 self.looked_at = Instant::now();
                 self.look(&goals)?;
             }
+            if wish == Wish::Follow && (writes || !has_taken) {
+                self.keep()?;
+            }
             if !has_taken {
-                if wish == Wish::Follow {
-                    let now = self.thread.now();
-                    let Archiving { archive, config, .. } = &self.thread.archiving;
-                    self.thread.keeper.step(archive, config, &mut self.catalog, now)?;
-                    self.tell();
-                }
                 std::thread::sleep(REST);
             }
         }
+    }
+
+    /// Merges, lets go, sweeps: a little of it. An object that is damaged stops this, and nothing else.
+    fn keep(&mut self) -> Result<(), Error> {
+        let now = self.thread.now();
+        let Archiving { archive, config, .. } = &self.thread.archiving;
+        match self.thread.keeper.step(archive, config, &mut self.catalog, now) {
+            Ok(()) => {}
+            Err(error) if error.may_retry() => return Err(error.into()),
+            Err(error) => {
+                let note = format!("nothing is merged or let go of any more until a restart: {error}");
+                tracing::warn!("archive: {note}");
+                self.thread.keeper.stop();
+                self.notes.push(note);
+                self.thread.shared.status(|status| status.notes.clone_from(&self.notes));
+            }
+        }
+        self.tell();
+        Ok(())
     }
 
     /// Writes what is pending. A store that is away is tried again with what is in memory; nothing more is read meanwhile.
@@ -196,7 +229,6 @@ impl<'a> Session<'a> {
             });
             let Err(error) = done else { break };
             self.thread.fails(&error);
-            self.thread.shared.status(|status| status.lag_records = status.lag_records.max(ready.records()));
             if !error.may_retry() || self.thread.shared.wish() == Wish::Leave {
                 return Err(error);
             }
@@ -252,7 +284,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn look(&mut self, goals: &[crate::source::PartitionPosition]) -> Result<(), Error> {
+    fn look(&mut self, goals: &[PartitionPosition]) -> Result<(), Error> {
         let looked = self.follower.look(goals)?;
         let mut notes = self.notes.clone();
         for note in looked.notes {
@@ -267,8 +299,12 @@ impl<'a> Session<'a> {
     }
 
     /// Tells what is in the archive.
-    fn tell(&self) {
+    fn tell(&mut self) {
         let catalog = &self.catalog;
+        for (topic, logs) in &catalog.topics {
+            let nexts = logs.iter().map(|(partition, log)| ((topic.clone(), *partition), log.next));
+            self.thread.archived.extend(nexts);
+        }
         self.thread.shared.status(|status| {
             if status.commit == catalog.number && status.commit > 0 {
                 return;
@@ -280,11 +316,6 @@ impl<'a> Session<'a> {
             status.written_at_ms = Some(self.thread.clock.now_ms());
         });
     }
-}
-
-/// What waits in memory is behind, too.
-fn lag_of(pending: &Pending) -> u64 {
-    pending.offsets()
 }
 
 impl Thread {

@@ -79,11 +79,6 @@ impl Pending {
         self.bytes
     }
 
-    /// Offsets that it covers.
-    pub fn offsets(&self) -> u64 {
-        self.stretches.values().map(|of| u64::try_from(of.next - of.first).unwrap_or(0)).sum()
-    }
-
     /// How many objects it will be.
     pub fn files(&self) -> usize {
         self.files.len()
@@ -149,11 +144,6 @@ impl Ready {
         } else {
             Relation::Elsewhere
         }
-    }
-
-    /// How many records there are in it.
-    pub fn records(&self) -> u64 {
-        self.commit.stretches.iter().map(|of| of.records).sum()
     }
 }
 
