@@ -211,3 +211,10 @@ impl Archiver {
         }
     }
 }
+
+impl Drop for Archiver {
+    /// A start that fails behind this one leaves no thread that goes on by itself.
+    fn drop(&mut self) {
+        self.shared.wants(Wish::Leave);
+    }
+}

@@ -174,6 +174,9 @@ pub(crate) fn with(file: &Path, live: &Pipeline) -> Result<Pipeline, Outcome> {
             ));
         }
     }
+    // It is the live one's history, by whatever name the file goes: its log, and its archive.
+    other.name.clone_from(&live.name);
+    other.archive.clone_from(&live.archive);
     other.kafka.clone_from(&live.kafka);
     other.registry.clone_from(&live.registry);
     other.clickhouse.clone_from(&live.clickhouse);
