@@ -67,6 +67,9 @@ pub enum Error {
     /// A sink could not be made, or rows not be encoded.
     #[error(transparent)]
     Sink(#[from] weir_sinks::Error),
+    /// The archive could not be used.
+    #[error(transparent)]
+    Archive(#[from] weir_archive::Error),
     /// An operator could not be built.
     #[error(transparent)]
     Operator(#[from] weir_operators::error::Error),
@@ -109,6 +112,7 @@ impl Error {
             Error::Http { .. } => "W011",
             Error::Arrow(_) => "W012",
             Error::Stopped(_) => "W013",
+            Error::Archive(_) => "W014",
         }
     }
 
@@ -128,18 +132,27 @@ impl Error {
             Error::Http { .. } => "W011: the HTTP address can't be served",
             Error::Arrow(_) => "W012: a batch lacks its columns, which is a bug",
             Error::Stopped(_) => "W013: an operator can't go on",
+            Error::Archive(_) => "W014: the archive can't be used",
         }
     }
 
     /// Whether the same start may succeed later without anybody changing the pipeline.
     pub fn may_retry(&self) -> bool {
-        matches!(self, Error::Unreachable { .. } | Error::Disk { .. })
+        match self {
+            Error::Unreachable { .. } | Error::Disk { .. } => true,
+            Error::Archive(error) => error.may_retry(),
+            _ => false,
+        }
     }
 
     /// The process's exit code, by who can help: 2 the author of the pipeline file, 3 whoever runs the parts
     /// around Weir, 4 whoever owns the state or the log, 1 a bug.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Error::Archive(weir_archive::Error::Settings(_)) => 2,
+            Error::Archive(weir_archive::Error::Damaged { .. }) => 4,
+            Error::Archive(weir_archive::Error::Bug(_)) => 1,
+            Error::Archive(_) => 3,
             Error::Config(_) | Error::Changed { .. } | Error::Http { .. } => 2,
             Error::Unreachable { .. } | Error::Delivery { .. } | Error::Sink(_) => 3,
             Error::Log { .. } | Error::State { .. } | Error::Disk { .. } => 4,

@@ -1,6 +1,7 @@
 //! The wiring: configuration, SQL planning, the Kafka source, epochs, commit, recovery, HTTP.
 
 pub mod alerts;
+pub mod archive;
 pub mod bind;
 pub mod cause;
 pub mod clock;

@@ -224,6 +224,12 @@ impl Metrics {
             }
         }
         set(Metric::ParkedPartitions, Vec::new(), parked as f64);
+        if let Some(archive) = &status.archive {
+            set(Metric::ArchiveLag, Vec::new(), archive.lag_records as f64);
+            set(Metric::ArchiveRecords, Vec::new(), archive.records as f64);
+            set(Metric::ArchiveBytes, Vec::new(), archive.bytes as f64);
+            set(Metric::ArchiveFailing, Vec::new(), f64::from(u8::from(archive.failing.is_some())));
+        }
     }
 }
 
@@ -234,7 +240,7 @@ mod tests {
 
     use super::*;
     use crate::source::PartitionStatus;
-    use crate::status::{DestinationStatus, SourceStatus};
+    use crate::status::{ArchiveStatus, DestinationStatus, SourceStatus};
 
     #[test]
     fn every_metric_is_exported_under_its_name() {
@@ -273,6 +279,7 @@ mod tests {
         let status = Status {
             sources: vec![SourceStatus::of("events", Some(EventTime(2_500_000)), vec![(0, partition)], Vec::new())],
             destinations: vec![DestinationStatus { waiting_rows: 9, ..DestinationStatus::default() }],
+            archive: Some(ArchiveStatus { lag_records: 12, ..ArchiveStatus::default() }),
             ..Status::default()
         };
         let text = metrics.text(&status).expect("text");
@@ -286,6 +293,7 @@ mod tests {
         assert!(text.contains("weir_lag_records{source=\"events\",topic=\"orders\",partition=\"3\"} 7.0"), "{text}");
         assert!(text.contains("weir_watermark_seconds{source=\"events\"} 2.5"), "{text}");
         assert!(text.contains("weir_parked_partitions{} 1.0"), "{text}");
+        assert!(text.contains("weir_archive_lag_records{} 12.0"), "{text}");
         assert!(text.contains("weir_operator_cpu_seconds_total{operator=\"events/source\"} "), "{text}");
         assert!(text.contains("weir_ledger_imbalances_total 1"), "{text}");
         let broken = "weir_rule_broken_total{source=\"events\",rule=\"paid\",mode=\"tag\"} 4";

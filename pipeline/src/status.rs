@@ -32,6 +32,45 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     /// The destinations.
     pub destinations: Vec<DestinationStatus>,
+    /// The archive, where there is one.
+    #[serde(default)]
+    pub archive: Option<ArchiveStatus>,
+}
+
+/// The archive at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArchiveStatus {
+    /// Its address.
+    pub url: String,
+    /// The newest commit of its manifest.
+    pub commit: u64,
+    /// When that was seen, in milliseconds since 1970.
+    pub written_at_ms: Option<i64>,
+    /// The objects in it.
+    pub objects: u64,
+    /// Their records.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Offsets that were committed and aren't archived yet.
+    pub lag_records: u64,
+    /// What is wrong, while it can't be written.
+    pub failing: Option<Failing>,
+    /// What people should know of it.
+    pub notes: Vec<String>,
+    /// How long records are kept, by topic.
+    pub topics: Vec<ArchivedTopic>,
+}
+
+/// How long a topic's records are kept, and where.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArchivedTopic {
+    /// The topic.
+    pub topic: String,
+    /// How long the topic itself keeps them, in milliseconds; -1 for ever; absent where the cluster doesn't say.
+    pub retention_ms: Option<i64>,
+    /// Days that the archive keeps them; absent, for ever.
+    pub keep_days: Option<u32>,
 }
 
 /// A source at one moment.

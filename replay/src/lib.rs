@@ -6,6 +6,7 @@ pub mod diff;
 pub mod parts;
 pub mod produce;
 pub mod rerun;
+pub mod restore;
 pub mod simulate;
 pub mod swap;
 pub mod verify;

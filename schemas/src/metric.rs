@@ -53,5 +53,9 @@ metrics! {
     DeliverySeconds, "weir_delivery_seconds", Histogram, "Time from an epoch's commit to its last acknowledgement.";
     ParkedPartitions, "weir_parked_partitions", Gauge, "Partitions that wait for the schema registry.";
     OperatorCpu, "weir_operator_cpu_seconds_total", Counter, "CPU time by operator; `<source>/source` fetches, decodes, judges time and rules.";
+    ArchiveLag, "weir_archive_lag_records", Gauge, "Offsets that were committed and aren't archived yet.";
+    ArchiveRecords, "weir_archive_records", Gauge, "Records in the archive.";
+    ArchiveBytes, "weir_archive_bytes", Gauge, "Bytes of the objects in the archive.";
+    ArchiveFailing, "weir_archive_failing", Gauge, "1 while the archive can't be written.";
     LedgerImbalances, "weir_ledger_imbalances_total", Counter, "Epochs whose ledger did not balance: always 0 unless there is a bug.";
 }

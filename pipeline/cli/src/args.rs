@@ -21,7 +21,7 @@ Exit codes:
   2  the pipeline file, its SQL or the arguments are wrong
   3  a part around Weir (broker, registry, ClickHouse) can't be used
   4  the state or the log doesn't fit
-  5  `test`, `verify`, `explain` or `diff` found a difference
+  5  `test`, `verify`, `archive verify`, `explain` or `diff` found a difference
 
 Colours are off where NO_COLOR is set or the output isn't a terminal.";
 
@@ -125,6 +125,9 @@ pub(crate) enum Command {
     /// The quarantine: list and show refused records, group them by cause, retry a cause that was mended.
     #[command(subcommand)]
     Quarantine(super::commands::quarantine::Quarantine),
+    /// The archive: what is in it, whether it is whole, its records back into a topic.
+    #[command(subcommand)]
+    Archive(super::commands::archive::Archive),
     /// Run a stretch of history through the pipeline once more, beside the live one: tables, state and ledger of its own.
     Replay(Box<super::commands::replay::Replay>),
     /// Say what a replay's rows would change of the live ones. Exit code 5 when something differs.

@@ -48,6 +48,7 @@ pub fn main(operators: OperatorRegistry) -> ExitCode {
         Command::Explain(explained) => commands::explain::run(&explained),
         Command::Lineage { file, json } => commands::lineage::run(&file, json, &operators),
         Command::Detect(detect) => commands::detect::run(&detect),
+        Command::Archive(archive) => commands::archive::run(&archive),
         Command::Alerts(alerts) => commands::alerts::run(&alerts),
         Command::Plan(plan) => commands::plan::run(&plan),
         Command::Quarantine(quarantine) => commands::quarantine::run(&quarantine),

@@ -271,6 +271,9 @@ fn make_absolute(pipeline: &mut Pipeline, folder: &Path) {
     for file in [&mut pipeline.registry.ca_file, &mut pipeline.clickhouse.ca_file].into_iter().flatten() {
         *file = folder.join(&*file);
     }
+    if let Some(archive) = pipeline.archive.as_mut().filter(|of| !of.url.contains("://") && !of.url.trim().is_empty()) {
+        archive.url = folder.join(&archive.url).display().to_string();
+    }
     if let Some(file) = &mut pipeline.lineage.file {
         *file = folder.join(&*file);
     }

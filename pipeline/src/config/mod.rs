@@ -6,6 +6,7 @@
 //! Not here: whether the brokers answer, whether a schema fits, whether SQL parses. `check` asks those.
 
 pub mod alerts;
+pub mod archive;
 pub mod judge;
 pub mod lineage;
 pub mod load;
@@ -68,6 +69,8 @@ pub struct Pipeline {
     /// How long it is known what epochs took, and who is told of lineage.
     #[serde(default)]
     pub lineage: lineage::Lineage,
+    /// Where raw records and schemas are kept; absent, nowhere.
+    pub archive: Option<archive::Archive>,
     /// What `weir alerts send` sends alerts with, by name.
     #[serde(default)]
     pub senders: BTreeMap<String, Sender>,

@@ -23,6 +23,7 @@ pub(super) fn validate(source: &Source<'_>, pipeline: &Pipeline) -> Vec<Problem>
     super::alerts::validate(source, pipeline, &mut problems);
     topics::check(source, pipeline, &mut problems);
     super::lineage::validate(source, pipeline, &mut problems);
+    super::archive::validate(source, pipeline, &mut problems);
     problems
 }
 

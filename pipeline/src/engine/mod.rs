@@ -33,6 +33,7 @@ use weir_operators::account::TopicNames;
 use weir_operators::adaptor::Failure;
 use weir_schemas::time::{Epoch, EventTime};
 
+use crate::archive::{ArchiveReporter, Archiver};
 use crate::clock::Clock;
 use crate::commit::{Committer, Positions};
 use crate::dataflow::OPERATOR_BYTES;
@@ -114,6 +115,7 @@ struct Engine {
     lanes: JoinSet<Result<(), Error>>,
     attendants: Attendants,
     emitter: Option<Emitter>,
+    archiver: Option<Archiver>,
 }
 
 /// What the threads share.
@@ -229,7 +231,7 @@ impl Core {
         }
     }
 
-    fn pages(&self, plan: &Plan, names: Vec<String>, lanes: &[Lane]) -> Pages {
+    fn pages(&self, plan: &Plan, names: Vec<String>, lanes: &[Lane], archive: Option<ArchiveReporter>) -> Pages {
         let reporting = Reporting {
             pipeline: plan.name.clone(),
             in_flight_limit_bytes: plan.in_flight_bytes,
@@ -239,6 +241,7 @@ impl Core {
             sources: names.into_iter().zip(self.shares.clone()).collect(),
             destinations: lanes.iter().map(|lane| (lane.name.clone(), lane.id)).collect(),
             waits_for: self.waits_for.clone(),
+            archive,
         };
         Pages {
             status: Box::new(reporter(reporting)),
@@ -265,7 +268,9 @@ impl Engine {
         let names: Vec<String> = plan.sources.iter().map(|source| source.name.clone()).collect();
         let (sources, attended) = core.sources(std::mem::take(&mut plan.sources), &recovered)?;
         let positions = Positions::new(recovered.positions.clone());
-        let pages = Arc::new(core.pages(&plan, names.clone(), &lanes));
+        let archiver = plan.archiving.take();
+        let archiver = archiver.map(|of| Archiver::start(of, positions.clone(), running.clock.clone())).transpose()?;
+        let pages = Arc::new(core.pages(&plan, names.clone(), &lanes, archiver.as_ref().map(Archiver::reporter)));
         if let Some(watch) = &running.watch {
             let pages = pages.clone();
             watch(Arc::new(move || (pages.status)()));
@@ -296,7 +301,19 @@ impl Engine {
         }
         let (epoch, outbox_bytes) = (plan.epoch, plan.outbox_bytes);
         let emitter = plan.emission.map(|emission| emission.start(&core.metrics, core.clock.clone()));
-        Ok(Engine { first, epoch, outbox_bytes, core, pages, committer, workers, lanes: tasks, attendants, emitter })
+        Ok(Engine {
+            first,
+            epoch,
+            outbox_bytes,
+            core,
+            pages,
+            committer,
+            workers,
+            lanes: tasks,
+            attendants,
+            emitter,
+            archiver,
+        })
     }
 
     /// Opens epochs until the last one is committed, then sees everybody off.
@@ -318,10 +335,17 @@ impl Engine {
             self.core.error.set(Error::Stopped(failed.to_string()));
         }
         self.attendants.dismiss();
+        if let Some(archiver) = &self.archiver {
+            archiver.finish();
+        }
         if has_finished && !self.core.error.is_set() {
             self.core.post.finish();
             let within = if running.until_end { None } else { Some(STOP_WITHIN) };
             runtime.block_on(see_off(&mut self.lanes, within, running, &self.core.error));
+        }
+        if let Some(archiver) = self.archiver.take() {
+            let within = if running.until_end { None } else { Some(STOP_WITHIN) };
+            archiver.see_off(within, !has_finished || self.core.error.is_set());
         }
         self.attendants.see_off();
         self.lanes.abort_all();

@@ -12,6 +12,7 @@ use weir_schemas::registry::SchemaCache;
 use weir_schemas::time::{Epoch, EventTime};
 use weir_sinks::{Deliver, Encode};
 
+use crate::archive::Archiving;
 use crate::clock::Clock;
 use crate::dataflow::SourceGraph;
 use crate::deliver::LaneKind;
@@ -60,6 +61,8 @@ pub struct Plan {
     pub samples: Samples,
     /// What is told of the run to receivers of lineage, if there are any.
     pub emission: Option<Emission>,
+    /// Where raw records are kept, if they are.
+    pub archiving: Option<Archiving>,
 }
 
 /// A source, and what follows it.

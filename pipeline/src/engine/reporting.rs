@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::archive::ArchiveReporter;
 use crate::deliver::Post;
 use crate::epochs::Epochs;
 use crate::outbox::DestinationId;
@@ -18,6 +19,7 @@ pub(super) struct Reporting {
     pub(super) sources: Vec<(String, Arc<Shares>)>,
     pub(super) destinations: Vec<(String, DestinationId)>,
     pub(super) waits_for: Arc<Mutex<Option<String>>>,
+    pub(super) archive: Option<ArchiveReporter>,
 }
 
 /// What tells the status.
@@ -32,6 +34,7 @@ pub(super) fn reporter(of: Reporting) -> impl Fn() -> Status + Send + Sync {
         in_flight_limit_bytes: of.in_flight_limit_bytes,
         outbox_bytes: of.post.outbox.waiting_in_all().bytes,
         outbox_limit_bytes: of.outbox_limit_bytes,
+        archive: of.archive.as_ref().map(ArchiveReporter::status),
         sources: of
             .sources
             .iter()

@@ -22,6 +22,7 @@ use weir_schemas::time::Span;
 use weir_sinks::clickhouse::Layout;
 use weir_sinks::kafka::{Cleanup, create_topic};
 
+use crate::archive::Archiving;
 use crate::bind::{Bound, BoundSource, bind};
 use crate::config::{Pipeline, Source};
 use crate::connect;
@@ -84,8 +85,10 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
         let unreadable = runtime.block_on(unreadable(config, source, kept, &registry));
         schema_news(config, source, kept, unreadable, &registry, runtime.handle())
     };
+    // What is read from elsewhere isn't the log that is archived.
+    let archiving = if is_live { Archiving::of(pipeline, &registry, runtime.handle())? } else { None };
     let sources = assembly.sources(&inputs, news, running)?;
-    execute(assembly.plan(sources, destinations, inputs, running)?, running)
+    execute(Plan { archiving, ..assembly.plan(sources, destinations, inputs, running)? }, running)
 }
 
 /// Runs the pipeline of `file` apart from everything that it names: it reads `running.inputs`, with these reader schemas,
@@ -181,6 +184,7 @@ impl<'a> Assembly<'a> {
             watched: watched(pipeline, &bound)?,
             samples: samples_of(pipeline, &bound, inputs, running),
             emission: emission(pipeline, &bound, &layout, &custom)?,
+            archiving: None,
         })
     }
 }

@@ -132,6 +132,15 @@ impl Message {
         }
     }
 
+    /// Whether the broker set the timestamp, and not the producer.
+    pub fn is_append_time(&self) -> bool {
+        let Memory::Kafka(raw) = &self.memory else { return false };
+        let mut kind = c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: reads the message's own fields.
+        unsafe { c::rd_kafka_message_timestamp(raw.0.as_ptr(), &mut kind) };
+        kind == c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME
+    }
+
     /// The value; `None` is a tombstone.
     pub fn value(&self) -> Option<&[u8]> {
         match &self.memory {

@@ -542,6 +542,7 @@ impl World {
         Plan {
             samples: Default::default(),
             emission: None,
+            archiving: None,
             name: "invented".to_owned(),
             state: self.folder.join("state"),
             store: StoreOptions { cache_bytes: 8 << 20, write_buffer_bytes: 4 << 20 },

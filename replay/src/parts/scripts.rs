@@ -11,6 +11,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("log4j2.properties", include_str!("../../parts/log4j2.properties")),
     ("registry.sh", include_str!("../../parts/registry.sh")),
     ("clickhouse.sh", include_str!("../../parts/clickhouse.sh")),
+    ("s3.sh", include_str!("../../parts/s3.sh")),
 ];
 
 /// `${XDG_CACHE_HOME:-$HOME/.cache}/weir/parts`.

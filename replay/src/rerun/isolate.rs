@@ -23,6 +23,8 @@ pub fn isolated(pipeline: &Pipeline, record: &Record, state: &Path) -> Pipeline 
     isolated.lineage.url = None;
     isolated.lineage.topic = None;
     isolated.lineage.file = None;
+    // What is replayed is in the archive already, or never was.
+    isolated.archive = None;
     isolated.senders.clear();
     isolated.views.retain(|name, _| record.views.contains(name));
     isolated.views.values_mut().for_each(|view| view.provisional = false);

@@ -11,6 +11,8 @@
 //!
 //! Not here: what differs from the live rows (`diff`), and putting rows in their place (`swap`).
 
+pub mod archived;
+pub mod inputs;
 mod isolate;
 pub mod range;
 pub mod record;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::custom::OperatorRegistry;
 use weir_pipeline::engine::{Reporter, Running};
@@ -48,6 +51,8 @@ pub struct Rerun<'a> {
     pub pace: Arc<Pace>,
     /// Set by whoever wants it to stop.
     pub stop: Arc<AtomicBool>,
+    /// Where schemas are asked for.
+    pub handle: Handle,
 }
 
 /// How a replay ended.
@@ -77,9 +82,14 @@ impl Rerun<'_> {
         }
         record.status = Status::Begun;
         self.store.write(record)?;
-        let pipeline = isolated(self.pipeline, record, &self.store.state_of(&record.run));
+        let mut pipeline = isolated(self.pipeline, record, &self.store.state_of(&record.run));
+        let reads = inputs::of(record.reads, self.pipeline)?;
+        if reads.is_some() {
+            inputs::keep_readers(self.pipeline, &mut pipeline, |name| self.store.file_of(&record.run, name))?;
+        }
         let running = Running {
             until_end: true,
+            inputs: reads.map(|reads| reads.inputs(&self.handle)),
             slice: Some(Arc::new(record.slice.clone())),
             pace: Some(self.pace.clone()),
             watch: Some(Arc::new(on_reporter)),

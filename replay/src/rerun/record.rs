@@ -34,6 +34,19 @@ pub enum Status {
     Cancelled,
 }
 
+/// Where a replay reads from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadFrom {
+    /// The topics.
+    #[default]
+    Topic,
+    /// The archive.
+    Archive,
+    /// The archive for what the topics have forgotten, and the topics.
+    Both,
+}
+
 /// A replay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -45,6 +58,9 @@ pub struct Record {
     pub with: PathBuf,
     /// What of the log it reads, and the times that it has results for.
     pub slice: Slice,
+    /// Where it reads that from.
+    #[serde(default)]
+    pub reads: ReadFrom,
     /// Its views.
     pub views: BTreeSet<String>,
     /// The version of the subject that each source reads with, where the live state keeps one.
@@ -130,6 +146,11 @@ impl Store {
         write().map_err(|error| failed(&path, &error))
     }
 
+    /// A file of this replay's own.
+    pub fn file_of(&self, run: &str, name: &str) -> PathBuf {
+        self.folder.join(run).join(name)
+    }
+
     /// Takes a replay for this process.
     ///
     /// # Errors
@@ -206,6 +227,7 @@ mod tests {
             file: PathBuf::from("pipeline.toml"),
             with: PathBuf::from("pipeline.toml"),
             slice: Slice { stretches: Vec::new(), from: EventTime(0), to: EventTime(1) },
+            reads: ReadFrom::Topic,
             views: BTreeSet::from(["revenue".to_owned()]),
             schema_versions: BTreeMap::new(),
             database: format!("weir_replay_{run}"),

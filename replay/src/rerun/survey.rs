@@ -9,31 +9,24 @@
 //! Where the live pipeline knows nothing of a partition's beginning (its epochs have expired, or there was no pipeline),
 //! the stretch begins where the log's own timestamps say, earlier by how far a clock may be ahead.
 //!
+//! The log is the cluster's topics, the pipeline's archive, or both (`archived`).
+//!
 //! Not here: what the records say; they are read when the replay runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::{Offset, TopicPartitionList};
 use serde::Deserialize;
-use weir_pipeline::complaints::Complaints;
 use weir_pipeline::config::{Pipeline, Source};
-use weir_pipeline::connect;
 use weir_pipeline::error::Error;
 use weir_pipeline::slice::{Slice, Stretch};
-use weir_pipeline::source::kafka::{topics_of, unreachable_broker};
-use weir_schemas::registry::{Lookup, Registry};
+use weir_pipeline::source::log::Log;
+use weir_schemas::registry::{Lookup, SchemaSource};
 use weir_schemas::tables;
 use weir_schemas::time::EventTime;
 use weir_sinks::DeliveryError;
 use weir_sinks::clickhouse::{Client, literal};
 
 use super::range::Range;
-
-/// How long a broker may take to answer one question.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a replay would read.
 #[derive(Clone, Debug)]
@@ -54,8 +47,10 @@ pub struct Surveyor<'a> {
     pub live: &'a Pipeline,
     /// Its ClickHouse.
     pub client: &'a Client,
-    /// Its registry.
-    pub registry: &'a Registry,
+    /// The log that would be read.
+    pub log: &'a dyn Log,
+    /// Where schemas would come from.
+    pub schemas: &'a dyn SchemaSource,
 }
 
 /// Why there is no survey.
@@ -79,10 +74,9 @@ struct Known {
     schema_ids: Vec<u32>,
 }
 
-/// A partition's log.
-struct Log<'a> {
-    consumer: &'a BaseConsumer<Complaints>,
-    brokers: &'a str,
+/// A partition of the log.
+struct Part<'a> {
+    log: &'a dyn Log,
     topic: &'a str,
     partition: i32,
     low: i64,
@@ -95,30 +89,24 @@ impl Surveyor<'_> {
     /// # Errors
     /// When a part can't be asked.
     pub async fn survey(&self, sources: &BTreeSet<&str>, range: Range) -> Result<Survey, SurveyError> {
-        let brokers = &self.live.kafka.brokers;
-        let consumer: BaseConsumer<Complaints> = connect::kafka(self.live)
-            .create_with_context(Complaints::default())
-            .map_err(|error| unreachable_broker(brokers, error))?;
         let slice = Slice { from: range.from, to: range.to, stretches: Vec::new() };
         let mut survey = Survey { slice, forgotten: Vec::new(), by_log_time: Vec::new(), schemas: BTreeMap::new() };
         let is_known = self.client.has_table(tables::EPOCHS).await?;
         for (name, source) in self.live.sources.iter().filter(|(name, _)| sources.contains(name.as_str())) {
             let known = if is_known { self.known(name, source, range).await? } else { BTreeMap::new() };
-            for topic in topics_of(&consumer, brokers, &source.all_topics())? {
+            for topic in self.log.topics(&source.all_topics())? {
                 for &partition in &topic.partitions {
-                    let (low, high) = consumer
-                        .fetch_watermarks(&topic.name, partition, ANSWER_WITHIN)
-                        .map_err(|error| unreachable_broker(brokers, error))?;
-                    let log = Log { consumer: &consumer, brokers, topic: &topic.name, partition, low, high };
+                    let (low, high) = self.log.extent(&topic.name, partition)?;
+                    let log = Part { log: self.log, topic: &topic.name, partition, low, high };
                     survey.add(&log, known.get(&(topic.name.clone(), partition)), source, range)?;
                 }
             }
         }
         let ids: Vec<u32> = survey.schemas.keys().copied().collect();
         for id in ids {
-            let said = match self.registry.by_id(id).await {
+            let said = match self.schemas.look_up(id).await {
                 Lookup::Found(_) => None,
-                Lookup::Unknown => Some("the registry doesn't know it".to_owned()),
+                Lookup::Unknown => Some("nobody knows it".to_owned()),
                 Lookup::Unusable(why) | Lookup::Unavailable(why) | Lookup::Refused(why) => Some(why),
             };
             survey.schemas.insert(id, said);
@@ -173,7 +161,7 @@ impl Surveyor<'_> {
 }
 
 impl Survey {
-    fn add(&mut self, log: &Log<'_>, known: Option<&Known>, source: &Source, range: Range) -> Result<(), Error> {
+    fn add(&mut self, log: &Part<'_>, known: Option<&Known>, source: &Source, range: Range) -> Result<(), Error> {
         let (topic, partition) = (log.topic.to_owned(), log.partition);
         let is_retry = source.retry_topic.as_deref() == Some(log.topic);
         let (first, next) = match known {
@@ -207,19 +195,12 @@ impl Survey {
     }
 }
 
-impl Log<'_> {
+impl Part<'_> {
     /// The first offset that may hold an event of `time`: a record is no older than its event, but for how far a clock may
     /// be ahead.
     fn at(&self, source: &Source, time: EventTime) -> Result<i64, Error> {
-        let unreachable = |error: KafkaError| unreachable_broker(self.brokers, error);
         let ahead_ms = i64::try_from(source.future_limit_ms.max(source.dedup_horizon_ms)).unwrap_or(i64::MAX);
         let at_ms = time.0.div_euclid(1_000).saturating_sub(ahead_ms).max(0);
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition_offset(self.topic, self.partition, Offset::Offset(at_ms)).map_err(unreachable)?;
-        let answered = self.consumer.offsets_for_times(asked, ANSWER_WITHIN).map_err(unreachable)?;
-        match answered.find_partition(self.topic, self.partition).map(|found| found.offset()) {
-            Some(Offset::Offset(offset)) => Ok(offset),
-            _ => Ok(self.high),
-        }
+        Ok(self.log.offset_at(self.topic, self.partition, at_ms)?.unwrap_or(self.high))
     }
 }

@@ -197,6 +197,22 @@ impl Registry {
         serde_json::from_value(answer).map_err(|_| not_a_registry(&path))
     }
 
+    /// The subjects that have the schema of an id, each with its version.
+    ///
+    /// # Errors
+    /// [`Failure::Unknown`] when there is no such id, and the others.
+    pub async fn versions_of(&self, id: u32) -> Result<Vec<(String, u32)>, Failure> {
+        #[derive(serde::Deserialize)]
+        struct Has {
+            subject: String,
+            version: u32,
+        }
+        let path = format!("/schemas/ids/{id}/versions");
+        let answer = self.call(&path, Method::GET, None).await?;
+        let has: Vec<Has> = serde_json::from_value(answer).map_err(|_| not_a_registry(&path))?;
+        Ok(has.into_iter().map(|has| (has.subject, has.version)).collect())
+    }
+
     /// One version of a subject.
     pub async fn version(&self, subject: &str, version: u32) -> Lookup<ParsedSchema> {
         self.parsed(get_schema_by_subject_and_version(&self.calls, subject, Some(version)).await).await

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use weir_pipeline::archive::archive_of;
 use weir_pipeline::bind::{Bound, bind};
 use weir_pipeline::complaints::{Complaints, why};
 use weir_pipeline::config::Pipeline;
@@ -66,6 +67,7 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
             asked.map_err(|error| connect::first_contact(&pipeline, error))
         });
         found.errors.extend(needed.err());
+        found.errors.extend(check_archive(&pipeline).err());
     }
     if let Some(outcome) = found.outcome() {
         return outcome;
@@ -73,6 +75,18 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
     let sources = counted(bound.sources.len(), "source");
     say!("{} {sources}, {}", paint::good("fine:"), counted(bound.views.len(), "view"));
     Outcome::done()
+}
+
+/// Whether the archive can be read. A folder that isn't there yet is made by the first run, and not by looking.
+fn check_archive(pipeline: &Pipeline) -> Result<(), Error> {
+    let is_absent = |url: &str| !url.contains("://") && !Path::new(url).exists();
+    if pipeline.archive.as_ref().is_none_or(|archive| is_absent(&archive.url)) {
+        return Ok(());
+    }
+    if let Some(archive) = archive_of(pipeline)? {
+        archive.catalog()?;
+    }
+    Ok(())
 }
 
 /// What is wrong beyond the file's own text: what doesn't fit, and which parts couldn't be used.

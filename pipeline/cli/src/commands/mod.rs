@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub(crate) mod alerts;
+pub(crate) mod archive;
 pub(crate) mod check;
 pub(crate) mod clickhouse;
 pub(crate) mod completions;

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use weir_pipeline::config::load::load;
-use weir_pipeline::status::Status;
+use weir_pipeline::status::{ArchiveStatus, Status};
 use weir_schemas::time::EventTime;
 
+use crate::commands::archive::retention;
 use crate::out::say;
 use crate::{Outcome, paint, runtime};
 
@@ -112,6 +113,32 @@ fn print(status: &Status) {
         ]);
     }
     say!("{table}");
+    if let Some(archive) = &status.archive {
+        print_archive(archive);
+    }
+}
+
+fn print_archive(archive: &ArchiveStatus) {
+    say!(
+        "\narchive {}  commit {}, {} records in {} objects, {}, {} offsets behind",
+        paint::bold(&archive.url),
+        archive.commit,
+        paint::count(archive.records),
+        paint::count(archive.objects),
+        paint::bytes(archive.bytes),
+        paint::count(archive.lag_records)
+    );
+    let kept = archive.topics.iter().map(|of| {
+        let then = of.keep_days.map_or("for ever".to_owned(), |days| format!("{days} days"));
+        format!("{}: {} in the topic, {then} in the archive", of.topic, retention(of.retention_ms))
+    });
+    say!("{}", paint::dim(&kept.collect::<Vec<_>>().join("; ")));
+    if let Some(failing) = &archive.failing {
+        say!("{} {}", paint::bad("can't be written:"), failing.error);
+    }
+    for note in &archive.notes {
+        say!("{} {note}", paint::bad("note:"));
+    }
 }
 
 /// An event time for people; `-` where none is known.

@@ -5,6 +5,8 @@
 mod ahead;
 mod alerts;
 mod alerts_killed;
+mod archive;
+mod archive_replay;
 mod detect;
 mod disk;
 mod evaluable;

@@ -8,9 +8,9 @@ use crate::program::{Bench, wait_until};
 use crate::shop::{FAULTS, sell, shop};
 
 /// Each of three stretches of ten minutes of the same day, one right behind the other; the last is none of the replays' business.
-const EVENTS: u64 = 60_000;
-const FROM: &str = "2026-01-05T06:12:00Z";
-const TO: &str = "2026-01-05T06:25:00Z";
+pub(crate) const EVENTS: u64 = 60_000;
+pub(crate) const FROM: &str = "2026-01-05T06:12:00Z";
+pub(crate) const TO: &str = "2026-01-05T06:25:00Z";
 const RANGE: &str = "window_start >= toDateTime('2026-01-05 06:12:00', 'UTC') AND \
                      window_start < toDateTime('2026-01-05 06:25:00', 'UTC')";
 
@@ -32,14 +32,14 @@ fn live(bench: &Bench) -> String {
     format!("{sums:?} {:?}", crate::alerts::messages(&format!("{}-alerts", bench.topic)).len())
 }
 
-fn replay_of(bench: &Bench, run: &str) -> String {
+pub(crate) fn replay_of(bench: &Bench, run: &str) -> String {
     format!("{}_replay_{run}", bench.database)
 }
 
 const COLUMNS: &str = "window_start, tenant, country, events, revenue, users";
 
 /// Rows that only one of two sides has.
-fn one_sided(bench: &Bench, first: &str, second: &str) -> String {
+pub(crate) fn one_sided(bench: &Bench, first: &str, second: &str) -> String {
     bench.ask(&format!(
         "SELECT count() FROM (SELECT {COLUMNS}, count() AS n FROM (SELECT {COLUMNS} FROM {first} WHERE {RANGE} \
          UNION ALL SELECT {COLUMNS} FROM {second} WHERE {RANGE}) GROUP BY ALL HAVING n != 2)"

@@ -13,8 +13,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("weir-operators", &["weir-judge", "weir-schemas"]),
     ("weir-sinks", &["weir-schemas"]),
     ("weir-clickhouse", &[]),
-    ("weir-pipeline", &["weir-judge", "weir-schemas", "weir-operators", "weir-sinks"]),
-    ("weir-replay", &["weir-schemas", "weir-operators", "weir-sinks", "weir-pipeline"]),
+    // A sink in a crate of its own: Parquet and the object stores' clients compile beside the rest, and whoever reads an
+    // archive needs neither ClickHouse nor Kafka.
+    ("weir-archive", &["weir-schemas"]),
+    ("weir-pipeline", &["weir-judge", "weir-schemas", "weir-operators", "weir-sinks", "weir-archive"]),
+    ("weir-replay", &["weir-schemas", "weir-operators", "weir-sinks", "weir-archive", "weir-pipeline"]),
     (
         "weir",
         &[
@@ -23,6 +26,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "weir-operators",
             "weir-sinks",
             "weir-clickhouse",
+            "weir-archive",
             "weir-pipeline",
             "weir-replay",
         ],

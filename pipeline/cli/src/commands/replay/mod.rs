@@ -6,11 +6,11 @@ mod start;
 use std::path::{Path, PathBuf};
 
 use chrono::TimeDelta;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
 use weir_replay::rerun::range::{parse_length, parse_time};
-use weir_replay::rerun::record::{Record, Status, Store, is_name};
+use weir_replay::rerun::record::{ReadFrom, Record, Status, Store, is_name};
 use weir_schemas::time::EventTime;
 
 use crate::{OperatorRegistry, Outcome};
@@ -19,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   weir replay shop/pipeline.toml --from 2026-01-01 --to 2026-02-01 --plan
   weir replay shop/pipeline.toml --last \"7 days\" --run fixed_prices --with shop/next.toml
+  weir replay shop/pipeline.toml --from 2025-01-01 --to 2025-02-01 --from-archive
   weir replay shop/pipeline.toml --run fixed_prices              (goes on with it after a stop or a kill)
   weir replay list shop/pipeline.toml
   weir diff shop/pipeline.toml fixed_prices
@@ -57,6 +58,12 @@ pub(crate) struct Start {
     /// Run the rules, views and code of this pipeline file instead.
     #[arg(long, value_name = "FILE")]
     pub with: Option<PathBuf>,
+    /// Where records are read from; absent, the topics, and the archive where they have forgotten a part and there is one.
+    #[arg(long, value_name = "WHERE", value_enum)]
+    pub source: Option<Where>,
+    /// The same as --source archive: neither the topics nor the registry are asked.
+    #[arg(long, conflicts_with = "source")]
+    pub from_archive: bool,
     /// Its name: lower-case letters, digits and _; absent, one is made from the time.
     #[arg(long, value_name = "NAME", value_parser = named)]
     pub run: Option<String>,
@@ -75,6 +82,30 @@ pub(crate) struct Start {
     /// Worker threads, instead of the file's.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: Option<u16>,
+}
+
+/// Where a replay reads from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Where {
+    /// The topics.
+    Topic,
+    /// The archive, with the schemas in it.
+    Archive,
+    /// The archive for what the topics have forgotten, and the topics.
+    Both,
+}
+
+impl Start {
+    /// Where it is to read from, if that is said.
+    fn reads(&self) -> Option<ReadFrom> {
+        match self.source {
+            _ if self.from_archive => Some(ReadFrom::Archive),
+            Some(Where::Topic) => Some(ReadFrom::Topic),
+            Some(Where::Archive) => Some(ReadFrom::Archive),
+            Some(Where::Both) => Some(ReadFrom::Both),
+            None => None,
+        }
+    }
 }
 
 /// What to do with replays that are there.
@@ -143,6 +174,9 @@ pub(crate) fn with(file: &Path, live: &Pipeline) -> Result<Pipeline, Outcome> {
             ));
         }
     }
+    // It is the live one's history, by whatever name the file goes: its log, and its archive.
+    other.name.clone_from(&live.name);
+    other.archive.clone_from(&live.archive);
     other.kafka.clone_from(&live.kafka);
     other.registry.clone_from(&live.registry);
     other.clickhouse.clone_from(&live.clickhouse);

@@ -11,13 +11,17 @@ use weir_pipeline::bind::BoundView;
 use weir_pipeline::clock::Clock;
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::engine::Reporter;
+use weir_pipeline::source::kafka::KafkaLog;
+use weir_pipeline::source::log::Log;
 use weir_pipeline::source::pace::Pace;
 use weir_pipeline::status::Status as PipelineStatus;
 use weir_pipeline::{connect, recovery};
+use weir_replay::rerun::inputs;
 use weir_replay::rerun::range::{Range, final_through, shown};
-use weir_replay::rerun::record::{Record, Status, Store};
+use weir_replay::rerun::record::{ReadFrom, Record, Status, Store};
 use weir_replay::rerun::survey::{Survey, SurveyError, Surveyor};
 use weir_replay::rerun::{Ended, Rerun};
+use weir_schemas::registry::SchemaSource;
 use weir_schemas::time::EventTime;
 use weir_sinks::clickhouse::Client;
 
@@ -65,6 +69,7 @@ struct Planned {
     asked: Range,
     range: Range,
     views: BTreeSet<String>,
+    reads: ReadFrom,
     survey: Survey,
 }
 
@@ -111,13 +116,45 @@ fn plan(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
         ));
     }
     let sources: BTreeSet<&str> = views.iter().map(|view| view.plan.source.as_str()).collect();
-    let registry = connect::registry(live).map_err(|error| Outcome::of_error(&error))?;
-    let surveyor = Surveyor { live, client: &client, registry: &registry };
-    let survey = runtime.block_on(surveyor.survey(&sources, range)).map_err(|error| match error {
+    let look = |reads: ReadFrom| look(reads, live, &client, &runtime, &sources, range);
+    let mut reads = start.reads().unwrap_or_default();
+    let mut survey = look(reads)?;
+    if !survey.forgotten.is_empty() && start.reads().is_none() && live.archive.is_some() {
+        reads = ReadFrom::Both;
+        survey = look(reads)?;
+    }
+    Ok(Planned { asked, range, views: views.iter().map(|view| view.plan.name.clone()).collect(), reads, survey })
+}
+
+/// What would be read of the log that `reads` names.
+fn look(
+    reads: ReadFrom,
+    live: &Pipeline,
+    client: &Client,
+    runtime: &tokio::runtime::Runtime,
+    sources: &BTreeSet<&str>,
+    range: Range,
+) -> Result<Survey, Outcome> {
+    let of_error = |error| Outcome::of_error(&error);
+    let archive = inputs::of(reads, live).map_err(of_error)?;
+    let (topics, registry);
+    let (archived, archived_schemas);
+    let (log, schemas): (&dyn Log, &dyn SchemaSource) = match &archive {
+        Some(reads) => {
+            (archived, archived_schemas) = (reads.log.clone(), reads.schemas());
+            (&*archived, &archived_schemas)
+        }
+        None => {
+            (topics, registry) = (KafkaLog::new(live), connect::registry(live).map_err(of_error)?);
+            (&topics, &registry)
+        }
+    };
+    let surveyor = Surveyor { live, client, log, schemas };
+    let surveyed = runtime.block_on(surveyor.survey(sources, range));
+    surveyed.map_err(|error| match error {
         SurveyError::ClickHouse(error) => Outcome::unreachable(format!("clickhouse: {error}"), "check `[clickhouse]`"),
         SurveyError::Other(error) => Outcome::of_error(&error),
-    })?;
-    Ok(Planned { asked, range, views: views.iter().map(|view| view.plan.name.clone()).collect(), survey })
+    })
 }
 
 /// Up to where every view is final, those that are new as far as the live ones; absent where that isn't known.
@@ -141,6 +178,12 @@ impl Planned {
             let (from, to) = self.asked.shown();
             say!("  widened to whole windows from {from} to {to}");
         }
+        let reads = match self.reads {
+            ReadFrom::Topic => "the topics",
+            ReadFrom::Archive => "the archive",
+            ReadFrom::Both => "the archive where the topics have forgotten, then the topics",
+        };
+        say!("{}  {reads}", paint::bold("read from"));
         say!("{}  {}\n", paint::bold("views"), self.views.iter().cloned().collect::<Vec<_>>().join(", "));
         let mut table = paint::table(&["partition", "first offset", "next offset", "offsets", ""]);
         for of in &self.survey.slice.stretches {
@@ -206,6 +249,7 @@ impl Planned {
             file: absolute(&start.file),
             with: absolute(start.with.as_ref().unwrap_or(&start.file)),
             slice: self.survey.slice,
+            reads: self.reads,
             views: self.views,
             schema_versions: versions.collect::<BTreeMap<_, _>>(),
             created_at_ms: Clock::default().now_ms(),
@@ -252,7 +296,15 @@ fn carry_out(
             drawn.draw();
         }
     });
-    let rerun = Rerun { file: &record.with.clone(), pipeline: &pipeline, operators, store, pace, stop: stop.clone() };
+    let rerun = Rerun {
+        file: &record.with.clone(),
+        pipeline: &pipeline,
+        operators,
+        store,
+        pace,
+        stop: stop.clone(),
+        handle: runtime.handle().clone(),
+    };
     let told = bar.clone();
     let ended = rerun.run(record, move |reporter| told.follow(reporter));
     bar.end();

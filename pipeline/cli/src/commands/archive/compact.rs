@@ -1,0 +1,58 @@
+//! `weir archive compact`: merging, letting go and deleting, at once.
+
+use std::path::Path;
+
+use weir_archive::{Archive, Catalog, Error};
+use weir_pipeline::archive::keep;
+use weir_pipeline::clock::Clock;
+
+use super::{Shelf, of_archive};
+use crate::out::say;
+use crate::{Outcome, counted};
+
+/// How often a step is decided anew because a running pipeline committed meanwhile.
+const TRIES: usize = 20;
+
+pub(super) fn run(file: &Path) -> Result<Outcome, Outcome> {
+    let Shelf { config, archive, mut catalog, .. } = Shelf::open(file)?;
+    let now = || chrono::DateTime::from_timestamp_millis(Clock::default().now_ms()).unwrap_or_default();
+    let (mut merges, mut objects) = (0, 0);
+    if let Some(compaction) = keep::compaction(&config) {
+        while let Some(merged) =
+            decided(&archive, &mut catalog, |catalog| archive.merge(catalog, compaction, now())).map_err(of_archive)?
+        {
+            merges += 1;
+            objects += merged.objects;
+        }
+    }
+    say!("{} merged into {merges}", counted(objects, "object"));
+    let mut expired = 0;
+    let topics: Vec<String> = catalog.topics.keys().cloned().collect();
+    for topic in topics {
+        let Some(before_ms) = keep::kept_from_ms(&config, &topic, now()) else { continue };
+        let expire = |catalog: &mut Catalog| archive.expire(catalog, &topic, before_ms, now());
+        expired += decided(&archive, &mut catalog, expire).map_err(of_archive)?;
+    }
+    say!("{} older than they are kept", counted(expired, "object"));
+    let sweep = |catalog: &mut Catalog| archive.sweep_removed(catalog, keep::grace(&config), now());
+    let removed = decided(&archive, &mut catalog, sweep).map_err(of_archive)?;
+    let nobodys = archive.sweep_nobodys(now()).map_err(of_archive)?;
+    say!("{} deleted, {nobodys} of them from an interrupted write", counted(removed + nobodys, "object"));
+    Ok(Outcome::done())
+}
+
+/// Takes a step, again from what is there now where somebody else has committed in between.
+fn decided<T>(
+    archive: &Archive,
+    catalog: &mut Catalog,
+    step: impl Fn(&mut Catalog) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match step(catalog) {
+            Err(Error::Conflict { .. }) if tries < TRIES => *catalog = archive.catalog()?,
+            done => return done,
+        }
+    }
+}
