@@ -207,7 +207,8 @@ mod tests {
     use weir_schemas::tables;
     use weir_schemas::types::Width;
 
-    use super::super::reader::{ViewTable, create_plain, create_view};
+    use super::super::reader::{ViewTable, of_view, progress};
+    use super::super::rollup::{self, Rollup};
     use super::*;
 
     fn check_sql(sql: &str, expected: Expect) {
@@ -240,6 +241,9 @@ mod tests {
             select: vec![1, 2, 0, 4, 3],
             window: 0,
             zone: None,
+            source: "events".to_owned(),
+            merges: vec![None, None, None, Some("sum".to_owned()), Some("uniqExactMerge".to_owned()), None],
+            rollups: vec![Rollup::Hour, Rollup::Day],
         }
     }
 
@@ -272,7 +276,7 @@ mod tests {
     #[test]
     fn a_kept_query_has_this_readers_view() {
         check_sql(
-            &create_view("weir", &revenue(), &[]).expect("a view"),
+            &of_view("weir", &revenue(), &[]).expect("a view").statements("weir").join("\n;\n"),
             expect![[r#"
             CREATE OR REPLACE VIEW `weir`.`revenue_by_minute` AS
             SELECT
@@ -289,6 +293,11 @@ mod tests {
             SETTINGS do_not_merge_across_partitions_select_final = 1
             COMMENT 'Weir: Revenue by minute'"#]],
         );
+    }
+
+    #[test]
+    fn its_days_are_merged_from_states() {
+        check_sql(&rollup::of_view("weir", &revenue(), Rollup::Day).statements("weir").join("\n;\n"), expect![[""]]);
     }
 
     #[test]
@@ -314,7 +323,7 @@ mod tests {
             COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'"#]],
         );
         check_sql(
-            &create_plain("weir", &tables::progress()),
+            &progress("weir").statements("weir").join("\n;\n"),
             expect![[r#"
             CREATE OR REPLACE VIEW `weir`.`weir_progress` AS
             SELECT
@@ -363,8 +372,7 @@ mod tests {
             let mut view = revenue();
             change(&mut view);
             let base = BaseTable::of(&view.table).map(drop);
-            let error =
-                base.and_then(|()| create_view("weir", &view, &[]).map(drop)).expect_err("is refused").to_string();
+            let error = base.and_then(|()| of_view("weir", &view, &[]).map(drop)).expect_err("is refused").to_string();
             assert!(error.starts_with("table revenue_by_minute: ") && error.contains(expected), "{error}");
         };
         refused(|view| view.table.columns[3].name = "_version".to_owned(), "column _version is Weir's own");

@@ -3,6 +3,7 @@
 mod closing;
 mod evolving;
 mod parts;
+mod rollups;
 mod row_binary;
 mod sample;
 mod tables;

@@ -5,6 +5,8 @@
 mod ahead;
 mod alerts;
 mod alerts_killed;
+mod clients;
+mod dashboards;
 mod detect;
 mod disk;
 mod evaluable;
