@@ -128,7 +128,7 @@ fn describe(table: &mut Table, view: &BoundView, bound: &Bound) {
     }
     let dimensions: Vec<&str> = plan.dimensions.iter().map(|dimension| dimension.name.as_str()).collect();
     let each = if dimensions.is_empty() { String::new() } else { format!(", {}", dimensions.join(", ")) };
-    let rows = format!("One row per {}{each}, of the events of {}", plan.window.name, plan.source);
+    let rows = format!("One row per {}{each}, from the source {}", plan.window.name, plan.source);
     let filter = plan.filter.as_ref().map(|filter| format!(" where {filter}")).unwrap_or_default();
     table.comment = format!("{}{rows}{filter}", opening(&view.text));
 }

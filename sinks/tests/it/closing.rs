@@ -14,7 +14,13 @@ use weir_sinks::clickhouse::{Client, ViewTable};
 use crate::parts::{database, lines};
 use crate::sample::{MARCH, deliver, encode, layout, revenue, write};
 
-pub(crate) async fn complete(client: &Client, view: &str, complete_through: EventTime, final_through: EventTime, epoch: u64) {
+pub(crate) async fn complete(
+    client: &Client,
+    view: &str,
+    complete_through: EventTime,
+    final_through: EventTime,
+    epoch: u64,
+) {
     let row = Progress {
         view: view.to_owned(),
         complete_through,

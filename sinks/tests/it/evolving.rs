@@ -176,11 +176,13 @@ async fn a_readers_database_shows_the_same_and_nothing_else() {
     let names = "SELECT name FROM system.tables WHERE database = '{db}' ORDER BY name";
     let expected = ["('revenue')", "('revenue__by_day')", "('revenue__by_hour')", "('weir_progress')"];
     assert_eq!(lines(&reader, names).await, expected);
-    let comment = "SELECT comment FROM system.columns WHERE database = '{db}' AND table = 'revenue' AND name = 'is_closed'";
+    let comment =
+        "SELECT comment FROM system.columns WHERE database = '{db}' AND table = 'revenue' AND name = 'is_closed'";
     assert_eq!(lines(&reader, comment).await, ["('whether every event of the window that isn\\'t late is in')"]);
 
     // What somebody else made there is left alone, too.
-    let (replace, keep) = (format!("DROP VIEW {to}.revenue"), format!("CREATE TABLE {to}.revenue (x UInt8) ENGINE = Memory"));
+    let (replace, keep) =
+        (format!("DROP VIEW {to}.revenue"), format!("CREATE TABLE {to}.revenue (x UInt8) ENGINE = Memory"));
     client.execute(&replace).await.expect("dropped");
     client.execute(&keep).await.expect("created");
     refused(&client, &layout, &["revenue", "that Weir did not make"]).await;

@@ -6,5 +6,6 @@ mod parts;
 mod rollups;
 mod row_binary;
 mod sample;
+mod speed;
 mod tables;
 mod topics;

@@ -24,7 +24,8 @@ async fn hours_and_days_are_merged_from_minutes_and_follow_corrections() {
         1,
     )
     .await;
-    let hours = "SELECT window_start, orders, spend FROM {db}.revenue__by_hour WHERE tenant = 'eu' ORDER BY window_start";
+    let hours =
+        "SELECT window_start, orders, spend FROM {db}.revenue__by_hour WHERE tenant = 'eu' ORDER BY window_start";
     assert_eq!(
         lines(&client, hours).await,
         [
@@ -49,7 +50,8 @@ async fn hours_and_days_are_merged_from_minutes_and_follow_corrections() {
         lines(&client, days).await,
         ["('2026-03-01',16,160,4,true,true)", "('2026-03-02',16,160,1,false,false)"]
     );
-    let whole = "SELECT tenant, sumMerge(spend_state), sum(orders) FROM {db}.revenue__by_day GROUP BY tenant ORDER BY tenant";
+    let whole =
+        "SELECT tenant, sumMerge(spend_state), sum(orders) FROM {db}.revenue__by_day GROUP BY tenant ORDER BY tenant";
     assert_eq!(lines(&client, whole).await, ["('eu',320,32)", "('us',320,32)"]);
 }
 

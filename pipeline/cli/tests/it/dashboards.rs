@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::Value;
 use weir_schemas::metric::{Kind, Metric};
 
-use crate::program::{Bench, Done, block_on, clickhouse, parts, terminate, wait_until};
+use crate::program::{Bench, Done, block_on, clickhouse, escaped, parts, terminate, wait_until};
 
 /// Events, from 2026-01-05 22:00 on for not quite three hours, so that they lie on two days.
 const EVENTS: &str = "30000";
@@ -99,8 +99,9 @@ fn load_raw(bench: &Bench) {
             panic!("{left} records don't come")
         };
         let message = message.unwrap();
-        let (occurred_at, tenant) = first_fields(message.payload().unwrap_or_default()).unwrap_or_default();
         let kafka_time = message.timestamp().to_millis().unwrap();
+        let fields = first_fields(message.payload().unwrap_or_default());
+        let (occurred_at, tenant) = fields.unwrap_or((kafka_time, String::new()));
         rows += &format!(
             "{}\t{}\t{}.{:03}\t{}.{:03}\t{tenant}\n",
             message.partition(),
@@ -127,7 +128,8 @@ fn first_fields(value: &[u8]) -> Option<(i64, String)> {
     let occurred_at = long(&mut rest)?;
     let length = usize::try_from(long(&mut rest)?).ok()?;
     let tenant = std::str::from_utf8(rest.get(..length)?).ok()?;
-    let is_plain = tenant.chars().all(|c| c.is_ascii_alphanumeric()) && (0..4_000_000_000_000).contains(&occurred_at);
+    let is_plain = tenant.chars().all(|c| c.is_ascii_alphanumeric())
+        && (1_000_000_000_000..4_000_000_000_000).contains(&occurred_at);
     is_plain.then(|| (occurred_at, tenant.to_owned()))
 }
 
@@ -167,20 +169,29 @@ fn oracle(name: &str) -> Oracle {
 /// The answer of a cookbook entry by `weir query`, as an oracle wants to see it.
 fn answer(bench: &Bench, name: &str, oracle: &Oracle) -> Done {
     let text = std::fs::read_to_string(dashboards().join(format!("cookbook/{name}.sql"))).unwrap();
-    let whole =
-        (oracle.columns == "*" && oracle.only.is_empty()).then(|| vec!["--cookbook".to_owned(), name.to_owned()]);
-    let wrapped = || {
+    let is_whole = oracle.columns == "*" && oracle.only.is_empty();
+    let mut arguments: Vec<String> = ["query", "pipeline.toml"].map(str::to_owned).to_vec();
+    if is_whole {
+        arguments.extend(["--cookbook".to_owned(), name.to_owned()]);
+    } else {
         let sql = format!("SELECT {} FROM ({text}) {}", oracle.columns, oracle.only);
-        let file = bench.folder.path().join(format!("{name}.sql"));
-        std::fs::write(&file, sql).unwrap();
-        vec![format!("{name}.sql")]
-    };
-    let mut arguments = vec!["query".to_owned(), "pipeline.toml".to_owned()];
-    arguments.extend(whole.unwrap_or_else(wrapped));
+        std::fs::write(bench.folder.path().join(format!("{name}.sql")), sql).unwrap();
+        arguments.push(format!("{name}.sql"));
+    }
     arguments.extend(["--format".to_owned(), "csv".to_owned()]);
     for (parameter, value) in [("from", &oracle.from), ("to", &oracle.to)] {
         if text.contains(&format!("{{{parameter}:")) {
             arguments.extend(["--param".to_owned(), format!("{parameter}={value}")]);
+        }
+    }
+    // What is no question of the cookbook any more doesn't know its defaults.
+    if !is_whole {
+        for line in text.lines().filter_map(|line| line.strip_prefix("-- {")) {
+            let (declared, default) = line.split_once("} =").unwrap();
+            let parameter = declared.split(':').next().unwrap();
+            if !["from", "to"].contains(&parameter) {
+                arguments.extend(["--param".to_owned(), format!("{parameter}={}", default.trim())]);
+            }
         }
     }
     bench.weir(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
@@ -198,6 +209,9 @@ fn entries() -> Vec<String> {
 fn cookbook_boards_and_rules_tell_the_truth_of_a_run() {
     let bench = storefront("dashboards");
     sell(&bench, "2026-01-05T22:00:00Z", EVENTS, "7");
+    bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
+    // The end of that run closed every window; what comes now corrects the last of them.
+    sell(&bench, "2026-01-06T00:46:40Z", "900", "9");
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
     load_raw(&bench);
     cookbook(&bench);
@@ -218,7 +232,7 @@ fn cookbook(bench: &Bench) {
         let done = answer(bench, name, &oracle);
         let expected = bench.ask(&format!("{} FORMAT CSV", oracle.sql));
         let (header, told) = done.out.split_once('\n').unwrap_or(("", ""));
-        if done.code != 0 || told.trim_end() != expected || (expected.is_empty() && name != "open_alerts") {
+        if done.code != 0 || told.trim_end() != expected || expected.is_empty() {
             let first = |text: &str| text.lines().take(4).collect::<Vec<_>>().join("\n");
             wrong.push(format!("{name}: {header}\n{}{}\nexpected\n{}", first(told), done.err, first(&expected)));
         }
@@ -272,15 +286,12 @@ fn expanded(sql: &str) -> String {
     sql
 }
 
-/// Panels whose answer may be empty: what they tell of need not be there.
-const MAY_BE_EMPTY: &[&str] = &["sdk-team: Open alerts"];
-
 fn panels(bench: &Bench) {
     let all = targets("rawSql");
     assert!(all.len() >= 20, "{}", all.len());
     for (panel, sql) in all {
         let told = bench.ask(&expanded(&sql));
-        assert!(!told.is_empty() || MAY_BE_EMPTY.contains(&panel.as_str()), "{panel} shows nothing:\n{sql}");
+        assert!(!told.is_empty(), "{panel} shows nothing:\n{sql}");
     }
     // What stands first on the analyst's board is what other SQL says.
     let of = |name: &str| {
@@ -433,24 +444,18 @@ impl Prometheus {
     }
 
     /// The answer's `data`; nothing while it doesn't answer.
-    fn get(&self, path: &str, query: &[(&str, &str)]) -> Option<Value> {
+    fn get(&self, path: &str) -> Option<Value> {
         let url = format!("http://{}/api/v1/{path}", self.address);
-        let text =
-            block_on(async { reqwest::Client::new().post(url).form(query).send().await.ok()?.text().await.ok() });
-        let text = if query.is_empty() {
-            let url = format!("http://{}/api/v1/{path}", self.address);
-            block_on(async { reqwest::get(url).await.ok()?.text().await.ok() })
-        } else {
-            text
-        };
+        let text = block_on(async { reqwest::get(url).await.ok()?.text().await.ok() });
         let answer: Value = serde_json::from_str(&text?).ok()?;
-        assert_eq!(answer["status"], "success", "{query:?}: {answer}");
+        assert_eq!(answer["status"], "success", "{path}: {answer}");
         Some(answer["data"].clone())
     }
 
+    /// Whether an expression has a value now.
     fn has(&self, expression: &str) -> bool {
-        self.get("query", &[("query", expression)])
-            .is_some_and(|data| data["result"].as_array().is_some_and(|all| !all.is_empty()))
+        let data = self.get(&format!("query?query={}", escaped(expression)));
+        data.is_some_and(|data| data["result"].as_array().is_some_and(|all| !all.is_empty()))
     }
 }
 
@@ -488,7 +493,7 @@ fn prometheus(bench: &Bench) {
     }
     // The invented events are long past, so the watermark is, and the alert says so.
     wait_until("the page for freshness", || shows("ALERTS{alertname=\"WeirFreshnessPage\",alertstate=\"firing\"}"));
-    let groups = prometheus.get("rules", &[]).unwrap();
+    let groups = prometheus.get("rules").unwrap();
     let rules: Vec<&Value> =
         groups["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
     assert!(rules.len() >= 20 && rules.iter().all(|rule| rule["health"] == "ok"), "{groups}");
