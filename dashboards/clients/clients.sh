@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Official clients against a ClickHouse address: clickhouse-connect with pandas, Arrow and SQLAlchemy, and the JDBC driver. What
-# works on a server has to work on `weir clickhouse`; `make proof` runs this.
+# Official clients against a ClickHouse address: clickhouse-connect with pandas, Arrow and SQLAlchemy, and the JDBC
+# driver. What works on a server has to work on `weir clickhouse`; `make proof` runs this.
 #
 #   clients.sh HOST PORT   get the clients (once, into ${XDG_CACHE_HOME:-$HOME/.cache}/weir/clients), run both programs
 #

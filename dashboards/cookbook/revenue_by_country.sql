@@ -6,7 +6,8 @@
 -- {tenant:String} = 
 SELECT country, sum(revenue) AS total, round(sum(revenue) / sum(sum(revenue)) OVER () * 100, 1) AS percent
 FROM revenue_by_minute
-WHERE window_start >= {from:DateTime('UTC')} AND window_start < {to:DateTime('UTC')} AND ({tenant:String} = '' OR tenant = {tenant:String})
+WHERE window_start >= {from:DateTime('UTC')} AND window_start < {to:DateTime('UTC')}
+  AND ({tenant:String} = '' OR tenant = {tenant:String})
 GROUP BY country
 HAVING total > 0
 ORDER BY total DESC, country

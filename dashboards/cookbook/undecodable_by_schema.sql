@@ -5,6 +5,7 @@
 -- {to:DateTime('UTC')} = now
 SELECT schema_id, reason, detail, count() AS records
 FROM weir_quarantine
-WHERE kafka_time >= {from:DateTime('UTC')} AND kafka_time < {to:DateTime('UTC')} AND NOT startsWith(reason, 'too_late') AND rule = ''
+WHERE kafka_time >= {from:DateTime('UTC')} AND kafka_time < {to:DateTime('UTC')}
+  AND NOT startsWith(reason, 'too_late') AND rule = ''
 GROUP BY schema_id, reason, detail
 ORDER BY records DESC, reason, detail, schema_id
