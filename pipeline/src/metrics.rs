@@ -221,11 +221,12 @@ impl Metrics {
                     ("partition", of.partition.to_string()),
                 ];
                 // A counter that is there from the beginning has a rate for what comes first, too.
-                self.consumed.get_or_create(&labels);
+                self.consumed.get_or_create(&labels).inc_by(0);
                 set(Metric::LagRecords, labels, of.end_offset.saturating_sub(of.next_offset).max(0) as f64);
             }
             for fate in Fate::ALL {
-                self.by_fate.get_or_create(&vec![("source", source.name.clone()), ("fate", fate.name().to_owned())]);
+                let labels = vec![("source", source.name.clone()), ("fate", fate.name().to_owned())];
+                self.by_fate.get_or_create(&labels).inc_by(0);
             }
         }
         set(Metric::ParkedPartitions, Vec::new(), parked as f64);
