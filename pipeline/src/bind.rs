@@ -151,7 +151,10 @@ fn bind_to_wanted(
     let mut views = Vec::new();
     for (view, text) in texts {
         match sql::plan(view, text, &file_of(pipeline, view), &narrowed) {
-            Ok(plan) => views.push(BoundView { text: text.clone(), plan, config: pipeline.views[view].clone() }),
+            Ok(plan) => {
+                check_retention(declared.file, pipeline, &plan, &mut problems);
+                views.push(BoundView { text: text.clone(), plan, config: pipeline.views[view].clone() });
+            }
             Err(found) => problems.extend(found),
         }
     }
@@ -179,6 +182,29 @@ fn bind_to_wanted(
         });
     }
     if problems.is_empty() { Ok((views, sources)) } else { Err(problems) }
+}
+
+/// Rows have to outlive their corrections: one that ClickHouse has let go comes back with each, and goes again at some time.
+fn check_retention(file: &str, pipeline: &Pipeline, plan: &ViewPlan, problems: &mut Vec<Problem>) {
+    const DAY_MS: u64 = 86_400_000;
+    let kept = pipeline.views.get(&plan.name).and_then(|view| view.retention_days);
+    let (Some(days), Some(source)) = (kept, pipeline.sources.get(&plan.source)) else { return };
+    let corrected_ms = source.allowed_lateness_ms.saturating_add(source.retained_ms());
+    if u64::from(days) * DAY_MS < corrected_ms {
+        let because = if source.retry_topic.is_some() {
+            "`allowed_lateness_ms` and `retry_for_ms`"
+        } else {
+            "`allowed_lateness_ms`"
+        };
+        problems.push(Problem::of_file(
+            file,
+            format!(
+                "views.{}.retention_days is {days}, and windows of the source `{}` are corrected for longer",
+                plan.name, plan.source
+            ),
+            format!("keep rows for {} days at least, or lower {because} of the source", corrected_ms.div_ceil(DAY_MS)),
+        ));
+    }
 }
 
 fn read_views(pipeline: &Pipeline, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {

@@ -220,7 +220,13 @@ impl Metrics {
                     ("topic", of.topic.clone()),
                     ("partition", of.partition.to_string()),
                 ];
+                // A counter that is there from the beginning has a rate for what comes first, too.
+                self.consumed.get_or_create(&labels).inc_by(0);
                 set(Metric::LagRecords, labels, of.end_offset.saturating_sub(of.next_offset).max(0) as f64);
+            }
+            for fate in Fate::ALL {
+                let labels = vec![("source", source.name.clone()), ("fate", fate.name().to_owned())];
+                self.by_fate.get_or_create(&labels).inc_by(0);
             }
         }
         set(Metric::ParkedPartitions, Vec::new(), parked as f64);

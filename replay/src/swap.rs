@@ -1,7 +1,7 @@
 //! Swap: a replay's rows in the place of live ones, for their readers, and back.
 //!
-//! A swap is one row of `weir_swaps` and one replacement of the readers' view made from that table; no row is copied or
-//! deleted. Before the range and behind it readers see the live rows, which the live pipeline goes on writing.
+//! A swap is one row of `weir_swaps` and one replacement of the readers' view made from that table, which coarser views and
+//! those of the readers' database read; no row is copied or deleted. Before the range and behind it readers see the live rows, which the live pipeline goes on writing.
 //!
 //! Invariants: only final windows are swapped, so that no live correction is hidden; a swap or undo that was killed is
 //! completed by giving it again, and by the next start of the pipeline.
@@ -110,10 +110,12 @@ impl Swap<'_> {
         let database = self.client.database();
         self.client.execute(&swaps::record(database, &act)).await?;
         let active = swaps::active(self.client).await?;
-        let view = reader::create_view(database, live, &active).map_err(|error| {
+        let reader = reader::of_view(database, live, &active).map_err(|error| {
             refused(&of.view, error.to_string(), "start the pipeline once, which says what is wrong")
         })?;
-        self.client.execute(&view).await?;
+        for statement in reader.statements(database) {
+            self.client.execute(&statement).await?;
+        }
         Ok(())
     }
 

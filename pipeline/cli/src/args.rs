@@ -97,6 +97,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1e-9)]
         tolerance: f64,
     },
+    /// Ask ClickHouse in the pipeline's database, reading only: SQL, or a question of the cookbook.
+    Query(super::commands::query::Query),
     /// Explain a result: which records made it, and under which versions.
     #[command(subcommand)]
     Explain(super::commands::explain::Explained),

@@ -11,6 +11,7 @@
 
 mod args;
 mod commands;
+mod cookbook;
 mod out;
 mod paint;
 mod prepare;
@@ -45,6 +46,7 @@ pub fn main(operators: OperatorRegistry) -> ExitCode {
             let options = weir_replay::verify::Options { show, tolerance, live: true };
             commands::verify::run(&file, &view, options)
         }
+        Command::Query(query) => commands::query::run(&query),
         Command::Explain(explained) => commands::explain::run(&explained),
         Command::Lineage { file, json } => commands::lineage::run(&file, json, &operators),
         Command::Detect(detect) => commands::detect::run(&detect),

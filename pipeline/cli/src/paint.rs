@@ -49,6 +49,13 @@ pub(crate) fn table(header: &[&str]) -> Table {
 }
 
 impl Table {
+    /// Sets a column's cells at its right, as numbers are.
+    pub(crate) fn align_right(&mut self, column: usize) {
+        if let Some(column) = self.0.column_mut(column) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+
     /// Adds a row. What a terminal would act upon is escaped before the columns are measured.
     pub(crate) fn add_row<T: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = T>) {
         self.0.add_row(cells.into_iter().map(|cell| safe(cell.as_ref()).into_owned()));

@@ -117,6 +117,9 @@ pub struct ClickHouse {
     /// Weir's database, made if it isn't there.
     #[serde(default = "default_database")]
     pub database: String,
+    /// A database with nothing in it but the readers' views, for people who shall see nothing else; absent for none. It is
+    /// made if it isn't there, and its views read with the rights of Weir's user.
+    pub reader_database: Option<String>,
     /// The user.
     pub user: Option<String>,
     /// The user's password.

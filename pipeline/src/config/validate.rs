@@ -143,11 +143,24 @@ fn names(source: &Source<'_>, pipeline: &Pipeline, problems: &mut Vec<Problem>) 
             }
         }
     }
-    if !is_name(&pipeline.clickhouse.database) {
+    let databases = [
+        ("database", Some(&pipeline.clickhouse.database)),
+        ("reader_database", pipeline.clickhouse.reader_database.as_ref()),
+    ];
+    for (key, name) in databases {
+        if let Some(name) = name.filter(|name| !is_name(name)) {
+            problems.push(source.problem(
+                &["clickhouse", key],
+                format!("`{name}` can't be a database's name"),
+                "use lower-case letters, digits and _, beginning with a letter",
+            ));
+        }
+    }
+    if pipeline.clickhouse.reader_database.as_ref() == Some(&pipeline.clickhouse.database) {
         problems.push(source.problem(
-            &["clickhouse", "database"],
-            format!("`{}` can't be a database's name", pipeline.clickhouse.database),
-            "use lower-case letters, digits and _, beginning with a letter",
+            &["clickhouse", "reader_database"],
+            "the readers' database is Weir's own",
+            "give it another name, or leave it out: readers' views are in Weir's own database in any case",
         ));
     }
     if pipeline.name.is_empty() || !pipeline.name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {

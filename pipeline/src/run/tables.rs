@@ -1,19 +1,26 @@
-//! The tables that a pipeline needs.
+//! The tables that a pipeline needs, with what people are told of them in the database: what a column is, of which view, and
+//! the SQL that it comes from.
+
+use std::collections::BTreeSet;
 
 use weir_operators::account::ledger_table;
+use weir_operators::aggregate::{Call, Function};
+use weir_operators::expr::Expr;
 use weir_operators::maintain::view_table;
 use weir_operators::record::events_table;
 use weir_operators::rule::Basis;
-use weir_operators::view::Output;
+use weir_operators::view::{Output, Width, Window};
 use weir_schemas::retry;
 use weir_schemas::rows::Table;
 use weir_schemas::rule::Mode;
+use weir_schemas::stage::system;
 use weir_schemas::tables;
-use weir_sinks::clickhouse::{Layout, ViewTable};
+use weir_sinks::clickhouse::{KeptEvents, Layout, Rollup, ViewTable};
 
 use super::operators::Described;
 use crate::bind::{Bound, BoundSource, BoundView};
 use crate::config::Pipeline;
+use crate::sql;
 
 /// The tables of everything that a pipeline writes.
 pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]) -> Layout {
@@ -34,7 +41,30 @@ pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]
         plain.extend(kept_events(pipeline, source));
     }
     plain.extend(custom.iter().flat_map(|described| described.operator.tables.clone()));
-    Layout { tables: plain, views: bound.views.iter().map(table_of).collect() }
+    let kept = bound.sources.iter().filter_map(|source| releases_of(pipeline, source));
+    Layout {
+        tables: plain,
+        views: bound.views.iter().map(|view| table_of(view, bound)).collect(),
+        kept: kept.collect(),
+        reader_database: pipeline.clickhouse.reader_database.clone(),
+    }
+}
+
+/// Where a source's releases can be counted: in its accepted events, if they are kept and name releases.
+fn releases_of(pipeline: &Pipeline, source: &BoundSource) -> Option<KeptEvents> {
+    let config = pipeline.sources.get(&source.name)?;
+    let release = &config.release;
+    let release = [release.sdk.clone(), release.sdk_version.clone(), release.app_version.clone()];
+    let names_any = release.iter().any(Option::is_some);
+    names_any.then_some(())?;
+    let days = config.keep_events_days?;
+    Some(KeptEvents {
+        source: source.name.clone(),
+        topics: config.all_topics(),
+        days,
+        tenant: config.tenant.clone(),
+        release,
+    })
 }
 
 /// The table of a source's accepted events, where they are kept.
@@ -45,17 +75,137 @@ pub(super) fn kept_events(pipeline: &Pipeline, source: &BoundSource) -> Option<T
 }
 
 /// A view's table, and where the SELECT's columns stand in it.
-fn table_of(view: &BoundView) -> ViewTable {
+fn table_of(view: &BoundView, bound: &Bound) -> ViewTable {
     let plan = &view.plan;
     let place = |output: &Output| match *output {
         Output::Window => 0,
         Output::Dimension(at) => 1 + at,
         Output::Measure(at) => 1 + plan.dimensions.len() + at,
     };
+    let mut table = view_table(plan, view.config.retention_days);
+    describe(&mut table, view, bound);
+    let keys = std::iter::repeat_n(None, table.key_columns);
+    let merges = keys.chain(plan.measures.iter().map(|measure| Some(merge_of(&measure.call)))).chain([None]);
     ViewTable {
-        table: view_table(plan, view.config.retention_days),
+        merges: merges.collect(),
+        table,
         select: plan.outputs.iter().map(place).collect(),
         window: 0,
         zone: plan.window.zone.clone(),
+        source: plan.source.clone(),
+        rollups: rollups_of(&plan.window),
+    }
+}
+
+/// Says what a view's table and its columns are: the sentence that its file begins with, and each column's SQL with what
+/// the schema says of the fields in it.
+fn describe(table: &mut Table, view: &BoundView, bound: &Bound) {
+    let plan = &view.plan;
+    let fields = bound.source(&plan.source).map(|source| source.columns.as_slice()).unwrap_or_default();
+    let about = |used: &BTreeSet<usize>| {
+        let fields = used.iter().filter_map(|at| fields.get(at.checked_sub(system::COUNT)?));
+        let told = fields.filter(|field| !field.comment.is_empty());
+        told.map(|field| format!("; {}: {}", field.name, field.comment)).collect::<String>()
+    };
+    let of_expr = |expr: &Expr, used: &mut BTreeSet<usize>| {
+        expr.visit_columns(&mut |at| {
+            used.insert(at);
+        });
+    };
+    let mut comments = vec![format!("start of the window of {}; view {}", sql::width(plan), plan.name)];
+    comments.extend(plan.dimensions.iter().map(|dimension| {
+        let mut used = BTreeSet::new();
+        of_expr(&dimension.value, &mut used);
+        format!("{}; view {}{}", dimension.value, plan.name, about(&used))
+    }));
+    comments.extend(plan.measures.iter().map(|measure| {
+        let mut used = BTreeSet::new();
+        measure.call.arguments.iter().for_each(|argument| of_expr(argument, &mut used));
+        format!("{}; view {}{}", sql::call(&measure.call), plan.name, about(&used))
+    }));
+    for (column, comment) in table.columns.iter_mut().zip(comments) {
+        column.comment = comment;
+    }
+    let dimensions: Vec<&str> = plan.dimensions.iter().map(|dimension| dimension.name.as_str()).collect();
+    let each = if dimensions.is_empty() { String::new() } else { format!(", {}", dimensions.join(", ")) };
+    let rows = format!("One row per {}{each}, from the source {}", plan.window.name, plan.source);
+    let filter = plan.filter.as_ref().map(|filter| format!(" where {filter}")).unwrap_or_default();
+    table.comment = format!("{}{rows}{filter}", opening(&view.text));
+}
+
+/// The comment that a view's file begins with, as a sentence before others; empty where there is none.
+fn opening(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| line.starts_with("--"));
+    let told = lines.map(|line| line.trim_start_matches('-').trim()).collect::<Vec<_>>().join(" ");
+    match told.trim() {
+        "" => String::new(),
+        told if told.ends_with(['.', '!', '?']) => format!("{told} "),
+        told => format!("{told}. "),
+    }
+}
+
+/// The function that makes one value of several rows' of a measure.
+fn merge_of(call: &Call) -> String {
+    match call.function {
+        Function::Count | Function::Sum => "sum".to_owned(),
+        Function::Min | Function::Max => call.function.name().to_owned(),
+        _ => {
+            let name = call.function.name();
+            let parameters = call.signature.strip_prefix(name).filter(|rest| rest.starts_with('('));
+            let parameters = parameters.and_then(|rest| Some(&rest[..=rest.find(')')?])).unwrap_or_default();
+            format!("{name}Merge{parameters}")
+        }
+    }
+}
+
+/// The coarser views in which every window lies within one hour or day of the view's calendar. A span of seconds is counted from
+/// 1970 in UTC, and the clocks of all zones differ from it by quarters of an hour.
+fn rollups_of(window: &Window) -> Vec<Rollup> {
+    match window.width {
+        Width::Fixed(span) => {
+            let seconds = span.0 / 1_000_000;
+            let fits = |unit: i64| {
+                let within = if window.zone.is_none() { unit } else { 900 };
+                seconds > 0 && seconds < unit && within % seconds == 0
+            };
+            [(Rollup::Hour, 3_600), (Rollup::Day, 86_400)]
+                .into_iter()
+                .filter(|(_, unit)| fits(*unit))
+                .map(|of| of.0)
+                .collect()
+        }
+        Width::Hours(hours) if hours < 24 => vec![Rollup::Day],
+        Width::Hours(_) | Width::Days(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_schemas::time::Span;
+    use weir_schemas::types::{ColumnType, Zone};
+
+    use super::*;
+
+    #[test]
+    fn windows_are_rolled_up_only_into_what_holds_them_whole() {
+        let of = |width, zone: Option<&str>| {
+            let zone = zone.map(Zone::from);
+            rollups_of(&Window { name: "w".to_owned(), column_type: ColumnType::DateTime(None), width, zone })
+        };
+        let fixed = |seconds: i64| Width::Fixed(Span(seconds * 1_000_000));
+        assert_eq!(of(fixed(60), None), [Rollup::Hour, Rollup::Day]);
+        assert_eq!(of(fixed(60), Some("Asia/Kathmandu")), [Rollup::Hour, Rollup::Day]);
+        assert_eq!(of(fixed(1_800), Some("Asia/Kathmandu")), []);
+        assert_eq!(of(fixed(1_800), None), [Rollup::Hour, Rollup::Day]);
+        assert_eq!(of(fixed(420), None), []);
+        assert_eq!(of(fixed(5_400), None), [Rollup::Day]);
+        assert_eq!(of(Width::Hours(5), Some("Europe/Berlin")), [Rollup::Day]);
+        assert_eq!(of(Width::Days(1), None), []);
+    }
+
+    #[test]
+    fn a_views_own_words_come_first() {
+        assert_eq!(opening("-- What came in,\n-- by minute\nSELECT 1 -- no"), "What came in, by minute. ");
+        assert_eq!(opening("SELECT 1"), "");
     }
 }

@@ -15,6 +15,7 @@ pub fn isolated(pipeline: &Pipeline, record: &Record, state: &Path) -> Pipeline 
     isolated.name = format!("{}-replay-{}", pipeline.name, record.run);
     isolated.state = state.to_owned();
     isolated.clickhouse.database.clone_from(&record.database);
+    isolated.clickhouse.reader_database = None;
     isolated.http = None;
     isolated.quality.quarantine_topic = None;
     isolated.alerts.topic = None;

@@ -87,6 +87,11 @@ impl Client {
         &self.database
     }
 
+    /// The same server, another database.
+    pub fn in_database(&self, database: &str) -> Client {
+        Client { server: self.server.clone(), database: database.to_owned() }
+    }
+
     /// A table or view of the database, as SQL writes it.
     pub fn qualified(&self, name: &str) -> String {
         format!("{}.{}", identifier(&self.database), identifier(name))
@@ -155,9 +160,13 @@ impl Client {
     /// # Errors
     /// What ClickHouse says at once; what it says later comes with the lines.
     pub fn lines(&self, sql: &str, format: &str) -> Result<Lines, DeliveryError> {
-        let reader = self.server.clone().with_database(&self.database);
-        let cursor = reader.query_raw(sql).fetch_bytes(format).map_err(|error| classify(&error))?;
+        let cursor = self.reading().query_raw(sql).fetch_bytes(format).map_err(|error| classify(&error))?;
         Ok(Lines { cursor, read: Vec::new(), at: 0 })
+    }
+
+    /// The official client, which looks names up in this database.
+    pub(super) fn reading(&self) -> clickhouse::Client {
+        self.server.clone().with_database(&self.database)
     }
 
     /// Begins `INSERT ... FORMAT ...`; what is sent is compressed with LZ4.

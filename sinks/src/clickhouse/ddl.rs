@@ -207,7 +207,8 @@ mod tests {
     use weir_schemas::tables;
     use weir_schemas::types::Width;
 
-    use super::super::reader::{ViewTable, create_plain, create_view};
+    use super::super::reader::{ViewTable, of_view, progress};
+    use super::super::rollup::{self, Rollup};
     use super::*;
 
     fn check_sql(sql: &str, expected: Expect) {
@@ -240,6 +241,9 @@ mod tests {
             select: vec![1, 2, 0, 4, 3],
             window: 0,
             zone: None,
+            source: "events".to_owned(),
+            merges: vec![None, None, None, Some("sum".to_owned()), Some("uniqExactMerge".to_owned()), None],
+            rollups: vec![Rollup::Hour, Rollup::Day],
         }
     }
 
@@ -272,22 +276,58 @@ mod tests {
     #[test]
     fn a_kept_query_has_this_readers_view() {
         check_sql(
-            &create_view("weir", &revenue(), &[]).expect("a view"),
+            &of_view("weir", &revenue(), &[]).expect("a view").statements("weir").join("\n;\n"),
             expect![[r#"
-            CREATE OR REPLACE VIEW `weir`.`revenue_by_minute` AS
+                CREATE OR REPLACE VIEW `weir`.`revenue_by_minute` AS
+                SELECT
+                    `rows`.`tenant` AS `tenant`,
+                    `rows`.`geo:country` AS `geo.country`,
+                    `rows`.`window_start` AS `window_start`,
+                    finalizeAggregation(`rows`.`users`) AS `users`,
+                    `rows`.`orders` AS `orders`,
+                    `rows`.`revision` AS `revision`,
+                    `rows`.`users` AS `users_state`,
+                    CAST(ifNull(`rows`.`window_start` < (SELECT argMax(`complete_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_closed`,
+                    CAST(ifNull(`rows`.`window_start` < (SELECT argMax(`final_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_final`
+                FROM `weir`.`revenue_by_minute__rows` AS `rows` FINAL
+                SETTINGS do_not_merge_across_partitions_select_final = 1
+                COMMENT 'Weir: Revenue by minute'
+                ;
+                ALTER TABLE `weir`.`revenue_by_minute`
+                    COMMENT COLUMN `geo.country` 'it\'s a code',
+                    COMMENT COLUMN `window_start` 'start of the window',
+                    COMMENT COLUMN `users_state` 'the state of users, to be merged over any range',
+                    COMMENT COLUMN `is_closed` 'whether every event of the window that isn\'t late is in',
+                    COMMENT COLUMN `is_final` 'whether the row can change no more by itself'"#]],
+        );
+    }
+
+    #[test]
+    fn its_days_are_merged_from_states() {
+        check_sql(
+            &rollup::of_view("weir", &revenue(), Rollup::Day).statements("weir").join("\n;\n"),
+            expect![[r#"
+            CREATE OR REPLACE VIEW `weir`.`revenue_by_minute__by_day` AS
             SELECT
-                `rows`.`tenant` AS `tenant`,
-                `rows`.`geo:country` AS `geo.country`,
-                `rows`.`window_start` AS `window_start`,
-                finalizeAggregation(`rows`.`users`) AS `users`,
-                `rows`.`orders` AS `orders`,
-                `rows`.`revision` AS `revision`,
-                `rows`.`users` AS `users_state`,
-                CAST(ifNull(`rows`.`window_start` < (SELECT argMax(`complete_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_closed`,
-                CAST(ifNull(`rows`.`window_start` < (SELECT argMax(`final_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_final`
-            FROM `weir`.`revenue_by_minute__rows` AS `rows` FINAL
-            SETTINGS do_not_merge_across_partitions_select_final = 1
-            COMMENT 'Weir: Revenue by minute'"#]],
+                `fine`.`tenant` AS `tenant`,
+                `fine`.`geo.country` AS `geo.country`,
+                toDate(`fine`.`window_start`, 'UTC') AS `window_start`,
+                uniqExactMerge(`fine`.`users_state`) AS `users`,
+                sum(`fine`.`orders`) AS `orders`,
+                sum(`fine`.`revision`) AS `revision`,
+                uniqExactMergeState(`fine`.`users_state`) AS `users_state`,
+                CAST(ifNull(toDateTime64(addDays(toDate(`fine`.`window_start`, 'UTC'), 1), 6, 'UTC') <= (SELECT argMax(`complete_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_closed`,
+                CAST(ifNull(toDateTime64(addDays(toDate(`fine`.`window_start`, 'UTC'), 1), 6, 'UTC') <= (SELECT argMax(`final_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_final`
+            FROM `weir`.`revenue_by_minute` AS `fine`
+            GROUP BY `fine`.`tenant`, `fine`.`geo.country`, toDate(`fine`.`window_start`, 'UTC')
+            COMMENT 'Weir: revenue_by_minute by day, merged when it is asked. Revenue by minute'
+            ;
+            ALTER TABLE `weir`.`revenue_by_minute__by_day`
+                COMMENT COLUMN `geo.country` 'it\'s a code',
+                COMMENT COLUMN `window_start` 'start of the day, UTC',
+                COMMENT COLUMN `users_state` 'the state of users, to be merged over any range',
+                COMMENT COLUMN `is_closed` 'whether every event of the window that isn\'t late is in',
+                COMMENT COLUMN `is_final` 'whether the row can change no more by itself'"#]],
         );
     }
 
@@ -314,19 +354,31 @@ mod tests {
             COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'"#]],
         );
         check_sql(
-            &create_plain("weir", &tables::progress()),
+            &progress("weir").statements("weir").join("\n;\n"),
             expect![[r#"
-            CREATE OR REPLACE VIEW `weir`.`weir_progress` AS
-            SELECT
-                `rows`.`view` AS `view`,
-                `rows`.`complete_through` AS `complete_through`,
-                `rows`.`final_through` AS `final_through`,
-                `rows`.`epoch` AS `epoch`,
-                `rows`.`held_back_by` AS `held_back_by`,
-                `rows`.`committed_at` AS `committed_at`
-            FROM `weir`.`weir_progress__rows` AS `rows` FINAL
-            SETTINGS do_not_merge_across_partitions_select_final = 1
-            COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'"#]],
+                CREATE OR REPLACE VIEW `weir`.`weir_progress` AS
+                SELECT
+                    `rows`.`view` AS `view`,
+                    `rows`.`complete_through` AS `complete_through`,
+                    `rows`.`final_through` AS `final_through`,
+                    `rows`.`epoch` AS `epoch`,
+                    `rows`.`held_back_by` AS `held_back_by`,
+                    `rows`.`committed_at` AS `committed_at`,
+                    if(`rows`.`complete_through` > '1900-01-01', greatest(0, dateDiff('millisecond', `rows`.`complete_through`, now64(6))), NULL) AS `lag_ms`,
+                    greatest(0, dateDiff('millisecond', `rows`.`committed_at`, now64(6))) AS `freshness_ms`
+                FROM `weir`.`weir_progress__rows` AS `rows` FINAL
+                SETTINGS do_not_merge_across_partitions_select_final = 1
+                COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'
+                ;
+                ALTER TABLE `weir`.`weir_progress`
+                    COMMENT COLUMN `view` 'the view\'s name',
+                    COMMENT COLUMN `complete_through` 'every window that ends here or before is closed',
+                    COMMENT COLUMN `final_through` 'every window that ends here or before can change no more by itself',
+                    COMMENT COLUMN `epoch` 'the committed epoch this speaks of',
+                    COMMENT COLUMN `held_back_by` 'the partition with the least watermark, as topic/partition',
+                    COMMENT COLUMN `committed_at` 'when the epoch was committed, by Weir\'s clock',
+                    COMMENT COLUMN `lag_ms` 'milliseconds from complete_through to now, 0 where everything is closed; null while nothing is known',
+                    COMMENT COLUMN `freshness_ms` 'milliseconds since the commit that this row speaks of'"#]],
         );
     }
 
@@ -363,8 +415,7 @@ mod tests {
             let mut view = revenue();
             change(&mut view);
             let base = BaseTable::of(&view.table).map(drop);
-            let error =
-                base.and_then(|()| create_view("weir", &view, &[]).map(drop)).expect_err("is refused").to_string();
+            let error = base.and_then(|()| of_view("weir", &view, &[]).map(drop)).expect_err("is refused").to_string();
             assert!(error.starts_with("table revenue_by_minute: ") && error.contains(expected), "{error}");
         };
         refused(|view| view.table.columns[3].name = "_version".to_owned(), "column _version is Weir's own");

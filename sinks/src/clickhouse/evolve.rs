@@ -6,7 +6,9 @@
 //! itself (a column that a person added with a default, or materialized), and refused otherwise: inserts would fill it
 //! silently.
 //!
-//! Not here: comments and codecs of existing columns, which may differ without harm.
+//! Comments are brought up to what is said now, since people read them; those of columns that Weir says nothing of are left.
+//!
+//! Not here: codecs of existing columns, which may differ without harm.
 
 use serde::Deserialize;
 use weir_schemas::rows::Table;
@@ -15,7 +17,9 @@ use weir_schemas::tables;
 
 use super::client::Client;
 use super::ddl::{BaseTable, MARK, column_definition};
-use super::reader::{self, ViewTable};
+use super::reader::{self, Reader, ViewTable, comment_column};
+use super::releases::{self, KeptEvents};
+use super::rollup;
 use super::swaps::{self, Swapped};
 use super::{identifier, literal};
 use crate::error::Error;
@@ -27,6 +31,10 @@ pub struct Layout {
     pub tables: Vec<Table>,
     /// Tables of kept queries.
     pub views: Vec<ViewTable>,
+    /// Sources whose accepted events are kept.
+    pub kept: Vec<KeptEvents>,
+    /// A database that holds nothing but the readers' views, for people who shall see nothing else; `None` for none.
+    pub reader_database: Option<String>,
 }
 
 /// A table or view as `system.tables` tells it.
@@ -61,6 +69,8 @@ pub struct ExistingColumn {
     pub column_type: String,
     /// `DEFAULT`, `MATERIALIZED`, `ALIAS`, or nothing.
     pub default_kind: String,
+    /// Its comment.
+    pub comment: String,
 }
 
 impl Layout {
@@ -73,7 +83,9 @@ impl Layout {
         for table in self.all_tables() {
             statements.push(BaseTable::of(table)?.create(database));
         }
-        statements.extend(self.readers(database, &[])?);
+        statements
+            .extend(self.reader_database.iter().map(|to| format!("CREATE DATABASE IF NOT EXISTS {}", identifier(to))));
+        statements.extend(self.reader_statements(database, &[])?);
         Ok(statements)
     }
 
@@ -88,7 +100,10 @@ impl Layout {
         for statement in &statements {
             client.execute(statement).await?;
         }
-        for reader in self.readers(client.database(), &swaps::active(client).await?)? {
+        if let Some(to) = &self.reader_database {
+            client.in_database(to).create_database().await?;
+        }
+        for reader in self.reader_statements(client.database(), &swaps::active(client).await?)? {
             client.execute(&reader).await?;
         }
         Ok(statements)
@@ -105,7 +120,16 @@ impl Layout {
         for table in self.all_tables() {
             let base = BaseTable::of(table)?;
             statements.extend(changes(client.database(), &base, find(&base.name))?);
-            check_reader(client.database(), &table.name, find(&table.name))?;
+        }
+        let readers = self.readers(client.database(), &[])?;
+        for reader in &readers {
+            check_reader(client.database(), &reader.name, find(&reader.name))?;
+        }
+        if let Some(to) = &self.reader_database {
+            let existing = self::existing(&client.in_database(to)).await?;
+            for reader in &readers {
+                check_reader(to, &reader.name, existing.iter().find(|table| table.name == reader.name))?;
+            }
         }
         Ok(statements)
     }
@@ -114,13 +138,36 @@ impl Layout {
         self.tables.iter().chain(self.views.iter().map(|view| &view.table))
     }
 
-    fn readers(&self, database: &str, swaps: &[Swapped]) -> Result<Vec<String>, Error> {
-        let has_acknowledgements = self.tables.iter().any(|table| *table.name == *tables::ACKNOWLEDGEMENTS);
-        let plain = self.tables.iter().map(|table| {
-            let is_joined = *table.name == *tables::ALERTS && has_acknowledgements;
-            Ok(if is_joined { reader::create_alerts(database) } else { reader::create_plain(database, table) })
+    /// Every statement that makes what readers query, in the order in which they run.
+    fn reader_statements(&self, database: &str, swaps: &[Swapped]) -> Result<Vec<String>, Error> {
+        let readers = self.readers(database, swaps)?;
+        let mut statements: Vec<String> = readers.iter().flat_map(|reader| reader.statements(database)).collect();
+        if let Some(to) = &self.reader_database {
+            statements.extend(readers.iter().flat_map(|reader| reader.offered(database, to)));
+        }
+        Ok(statements)
+    }
+
+    /// What readers query, each behind what it reads.
+    fn readers(&self, database: &str, swaps: &[Swapped]) -> Result<Vec<Reader>, Error> {
+        let has = |name: &str| self.tables.iter().any(|table| *table.name == *name);
+        let plain = self.tables.iter().map(|table| match &*table.name {
+            tables::ALERTS if has(tables::ACKNOWLEDGEMENTS) => reader::alerts(database),
+            tables::PROGRESS => reader::progress(database),
+            _ => reader::plain(database, table),
         });
-        plain.chain(self.views.iter().map(|view| reader::create_view(database, view, swaps))).collect()
+        let mut readers: Vec<Reader> = plain.collect();
+        if has(tables::PROGRESS) && has(tables::PARTITIONS) {
+            readers.push(reader::progress_by_partition(database, &self.views));
+        }
+        if has(tables::QUARANTINE) {
+            readers.extend(releases::releases(database, &self.kept, has(tables::ALERTS)));
+        }
+        for view in &self.views {
+            readers.push(reader::of_view(database, view, swaps)?);
+            readers.extend(view.rollups.iter().map(|rollup| rollup::of_view(database, view, *rollup)));
+        }
+        Ok(readers)
     }
 }
 
@@ -134,7 +181,7 @@ async fn existing(client: &Client) -> Result<Vec<Existing>, Error> {
         .await?;
     let columns: Vec<ExistingColumn> = client
         .select(&format!(
-            "SELECT table, name, type, default_kind FROM system.columns WHERE database = {database} ORDER BY table, position"
+            "SELECT table, name, type, default_kind, comment FROM system.columns WHERE database = {database} ORDER BY table, position"
         ))
         .await?;
     for table in &mut tables {
@@ -156,6 +203,7 @@ pub fn changes(database: &str, wanted: &BaseTable, existing: Option<&Existing>) 
     compare.surplus_columns()?;
     let mut statements = compare.columns()?;
     statements.extend(compare.retention()?);
+    statements.extend(compare.comments());
     Ok(statements)
 }
 
@@ -269,6 +317,20 @@ impl Compare<'_> {
                 format!("if they may go, run ALTER TABLE {table} MODIFY TTL {ttl}, then start Weir again"),
             ),
         }
+    }
+
+    /// One statement for all comments that say something else now; a column that is just being added brings its own.
+    fn comments(&self) -> Option<String> {
+        let there = |name: &str| self.existing.columns.iter().find(|there| there.name == name);
+        let differs = |column: &&Column| {
+            !column.comment.is_empty() && there(&column.name).is_some_and(|there| there.comment != column.comment)
+        };
+        let columns = self.wanted.columns.iter().filter(differs);
+        let mut changes: Vec<String> = columns.map(|column| comment_column(&column.name, &column.comment)).collect();
+        if self.existing.comment != self.wanted.comment {
+            changes.push(format!("MODIFY COMMENT {}", literal(&self.wanted.comment)));
+        }
+        (!changes.is_empty()).then(|| format!("ALTER TABLE {} {}", self.qualified(), changes.join(", ")))
     }
 
     fn remedy_rename(&self) -> String {

@@ -11,6 +11,7 @@
 //! Not here: clusters. A replicated or distributed base table works when a person created it with the same
 //! columns and keys; Weir itself creates plain ones.
 
+mod ask;
 mod classify;
 mod client;
 pub mod ddl;
@@ -20,13 +21,18 @@ mod insert;
 pub mod partitions;
 pub mod progress;
 pub mod reader;
+pub mod releases;
+pub mod rollup;
 pub mod swaps;
 
+pub use ask::{Answer, Question, Refusal};
 pub use client::{Client, Lines, Settings};
 pub use encode::TableEncoder;
 pub use evolve::Layout;
 pub use insert::TableSink;
 pub use reader::{IS_CLOSED, IS_FINAL, ViewTable};
+pub use releases::KeptEvents;
+pub use rollup::Rollup;
 
 /// The table that holds the rows of what readers see as `name`.
 pub fn base_table(name: &str) -> String {

@@ -13,12 +13,16 @@
 //! Where a replay was swapped in, its rows are read instead of the live ones, for the windows that it stands for.
 //!
 //! Both look at `weir_progress` when the query runs, hence a window that closes needs no new row.
+//!
+//! Every view and every column has a comment that says what it is; a view's columns can't get theirs when it is made
+//! without its types being repeated, so a second statement gives them.
 
 use weir_schemas::rows::Table;
 use weir_schemas::tables;
 use weir_schemas::types::{ColumnType, Zone};
 
 use super::ddl::{IS_DELETED, MARK, VERSION, physical};
+use super::rollup::Rollup;
 use super::swaps::{self, Swapped};
 use super::{base_table, identifier, literal};
 use crate::error::Error;
@@ -27,8 +31,64 @@ use crate::error::Error;
 pub const IS_CLOSED: &str = "is_closed";
 /// The column of a readers' view that tells whether the row can change no more by itself.
 pub const IS_FINAL: &str = "is_final";
+/// What both say: the column, that of `weir_progress`, and the comment.
+pub(super) const ENDS: [(&str, &str, &str); 2] = [
+    (IS_CLOSED, "complete_through", "whether every event of the window that isn't late is in"),
+    (IS_FINAL, "final_through", "whether the row can change no more by itself"),
+];
+/// The view of how far each view is complete, by partition.
+pub const PROGRESS_BY_PARTITION: &str = "weir_progress_by_partition";
 /// What stands behind a measure's name where the readers' view shows its state.
 pub const STATE_SUFFIX: &str = "_state";
+
+/// A view that readers query, ready to be made in a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// Its name.
+    pub name: String,
+    /// What a row of it is.
+    pub comment: String,
+    /// Its columns with their comments, in their order.
+    pub columns: Vec<(String, String)>,
+    /// The SELECT behind it, with every table qualified.
+    pub select: String,
+}
+
+impl Reader {
+    /// The statements that make it in `database`, in their order: the view itself, then what its columns are.
+    pub fn statements(&self, database: &str) -> Vec<String> {
+        self.statements_with(database, "")
+    }
+
+    /// The same view in another database, whose readers need no right on what lies behind it: it reads with the rights of
+    /// whoever made it.
+    pub fn offered(&self, database: &str, to: &str) -> Vec<String> {
+        let columns: Vec<String> = self.columns.iter().map(|(name, _)| identifier(name)).collect();
+        let select = format!(
+            "SELECT\n    {}\nFROM {}.{}",
+            columns.join(",\n    "),
+            identifier(database),
+            identifier(&self.name)
+        );
+        let offered = Reader { select, ..self.clone() };
+        offered.statements_with(to, " DEFINER = CURRENT_USER SQL SECURITY DEFINER")
+    }
+
+    fn statements_with(&self, database: &str, security: &str) -> Vec<String> {
+        let name = format!("{}.{}", identifier(database), identifier(&self.name));
+        let comment = literal(&format!("{MARK}{}", self.comment));
+        let create = format!("CREATE OR REPLACE VIEW {name}{security} AS\n{}\nCOMMENT {comment}", self.select);
+        let told = self.columns.iter().filter(|(_, comment)| !comment.is_empty());
+        let told: Vec<String> = told.map(|(column, comment)| comment_column(column, comment)).collect();
+        let comments = (!told.is_empty()).then(|| format!("ALTER TABLE {name}\n    {}", told.join(",\n    ")));
+        std::iter::once(create).chain(comments).collect()
+    }
+}
+
+/// `COMMENT COLUMN ...`, as ALTER TABLE takes it.
+pub(super) fn comment_column(column: &str, comment: &str) -> String {
+    format!("COMMENT COLUMN {} {}", identifier(column), literal(comment))
+}
 
 /// The table of a kept query, and how its readers' view comes from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,37 +101,165 @@ pub struct ViewTable {
     pub window: usize,
     /// The zone whose calendar cuts days, where the window's start is a date; `None` is UTC.
     pub zone: Option<Zone>,
+    /// The source whose events the query counts.
+    pub source: String,
+    /// For each of the table's columns the function that makes one value of several rows', such as `sum` or
+    /// `uniqExactMerge`; `None` for those that aren't measures.
+    pub merges: Vec<Option<String>>,
+    /// The coarser views over it that are offered.
+    pub rollups: Vec<Rollup>,
 }
 
-/// The statement that makes the readers' view of a table without windows.
-pub fn create_plain(database: &str, table: &Table) -> String {
-    let columns: Vec<String> = table.columns.iter().map(|column| shown(&column.name, &stored(&column.name))).collect();
-    create(database, table, &columns, "")
+/// A column of a readers' view: its name, its value in SQL, its comment.
+pub(super) struct Shown {
+    pub(super) name: String,
+    pub(super) value: String,
+    pub(super) comment: String,
 }
 
-/// The statement that makes the readers' view of the newest steps of alerts: its own columns, then who has taken an alert
-/// on and when, as far as the acknowledgement holds for this step.
-pub fn create_alerts(database: &str) -> String {
+impl Shown {
+    pub(super) fn new(name: &str, value: impl Into<String>, comment: impl Into<String>) -> Shown {
+        Shown { name: name.to_owned(), value: value.into(), comment: comment.into() }
+    }
+}
+
+/// The readers' view of a table without windows.
+pub fn plain(database: &str, table: &Table) -> Reader {
+    reader(database, table, &plain_columns(table), "")
+}
+
+fn plain_columns(table: &Table) -> Vec<Shown> {
+    table.columns.iter().map(|column| Shown::new(&column.name, stored(&column.name), &column.comment)).collect()
+}
+
+/// The readers' view of how far views are complete: its own columns, and how old what they say is.
+pub fn progress(database: &str) -> Reader {
+    let table = tables::progress();
+    let mut columns = plain_columns(&table);
+    let told = stored("complete_through");
+    columns.push(Shown::new(
+        "lag_ms",
+        format!("if({told} > '1900-01-01', greatest(0, dateDiff('millisecond', {told}, now64(6))), NULL)"),
+        "milliseconds from complete_through to now, 0 where everything is closed; null while nothing is known",
+    ));
+    columns.push(Shown::new(
+        "freshness_ms",
+        age_ms(&stored("committed_at")),
+        "milliseconds since the commit that this row speaks of",
+    ));
+    reader(database, &table, &columns, "")
+}
+
+/// The readers' view of every partition of every view: how far the view is complete, and what the partition has to do with it.
+pub fn progress_by_partition(database: &str, views: &[ViewTable]) -> Reader {
+    let base = |name: &str| format!("{}.{} FINAL", identifier(database), identifier(&base_table(name)));
+    let list = |of: fn(&ViewTable) -> &str| views.iter().map(|view| literal(of(view))).collect::<Vec<_>>().join(", ");
+    let source = match views {
+        [] => "''".to_owned(),
+        _ => format!("transform(`view`, [{}], [{}], '')", list(|view| &view.table.name), list(|view| &view.source)),
+    };
+    let of_view = format!(
+        "(SELECT `view`, {source} AS `source`, `complete_through`, `final_through` FROM {})",
+        base(tables::PROGRESS)
+    );
+    let columns = progress_by_partition_columns();
+    let select = format!(
+        "SELECT\n    {}\nFROM {of_view} AS `views`\nINNER JOIN (SELECT * FROM {}) AS `parts` ON `views`.`source` = `parts`.`source`",
+        columns.iter().map(|of| shown(&of.name, &of.value)).collect::<Vec<_>>().join(",\n    "),
+        base(tables::PARTITIONS),
+    );
+    Reader {
+        name: PROGRESS_BY_PARTITION.to_owned(),
+        comment: "How far each view is complete, by the partitions of its source; what is left out of it, and why"
+            .to_owned(),
+        columns: columns.into_iter().map(|of| (of.name, of.comment)).collect(),
+        select,
+    }
+}
+
+fn progress_by_partition_columns() -> Vec<Shown> {
+    let watermark = "`parts`.`watermark`";
+    vec![
+        Shown::new("view", "`views`.`view`", "the view's name"),
+        Shown::new("source", "`parts`.`source`", "the source that it counts"),
+        Shown::new("topic", "`parts`.`topic`", "the topic"),
+        Shown::new("partition", "`parts`.`partition`", "the partition"),
+        Shown::new("state", "`parts`.`state`", "reading, idle, waiting, parked or done"),
+        Shown::new("detail", "`parts`.`detail`", "why it waits or is parked"),
+        Shown::new(
+            "complete_through",
+            "`views`.`complete_through`",
+            "every window of the view that ends here or before is closed",
+        ),
+        Shown::new(
+            "final_through",
+            "`views`.`final_through`",
+            "every window that ends here or before can change no more by itself",
+        ),
+        Shown::new(
+            "watermark",
+            watermark,
+            "no event older than this is expected of the partition; 1900 while none came",
+        ),
+        Shown::new("holds_back", "`parts`.`holds_back`", "whether it is the one that complete_through waits for"),
+        Shown::new(
+            "is_left_out",
+            format!("CAST({watermark} < `views`.`complete_through`, 'Bool')"),
+            "whether complete_through has passed the partition's watermark: it is idle or ended, and what it says later is late",
+        ),
+        Shown::new(
+            "lag_records",
+            "greatest(0, `parts`.`end_offset` - `parts`.`next_offset`)",
+            "offsets between the committed position and the end of the log",
+        ),
+        Shown::new(
+            "lag_ms",
+            format!(
+                "if({watermark} > '1900-01-01', greatest(0, dateDiff('millisecond', {watermark}, now64(6))), NULL)"
+            ),
+            "milliseconds from the partition's watermark to now; null while none came",
+        ),
+        Shown::new(
+            "freshness_ms",
+            age_ms("`parts`.`committed_at`"),
+            "milliseconds since the commit that this row speaks of",
+        ),
+    ]
+}
+
+fn age_ms(at: &str) -> String {
+    format!("greatest(0, dateDiff('millisecond', {at}, now64(6)))")
+}
+
+/// The readers' view of the newest steps of alerts: its own columns, then who has taken an alert on and when, as far as
+/// the acknowledgement holds for this step.
+pub fn alerts(database: &str) -> Reader {
     let table = tables::alerts();
-    let mut columns: Vec<String> =
-        table.columns.iter().map(|column| shown(&column.name, &stored(&column.name))).collect();
+    let mut columns = plain_columns(&table);
     let holds = "`said`.`fingerprint` != '' AND (`said`.`until` IS NULL OR `rows`.`window_end` <= `said`.`until`)";
-    columns.push(shown("acknowledged_by", &format!("if({holds}, ifNull(`said`.`acknowledged_by`, ''), '')")));
-    columns.push(shown("acknowledged_at", &format!("if({holds}, toNullable(`said`.`acknowledged_at`), NULL)")));
+    columns.push(Shown::new(
+        "acknowledged_by",
+        format!("if({holds}, ifNull(`said`.`acknowledged_by`, ''), '')"),
+        "who has taken it on; empty for nobody",
+    ));
+    columns.push(Shown::new(
+        "acknowledged_at",
+        format!("if({holds}, toNullable(`said`.`acknowledged_at`), NULL)"),
+        "when, by the clock of who said so",
+    ));
     let said = format!("{}.{}", identifier(database), identifier(&base_table(tables::ACKNOWLEDGEMENTS)));
     let join = format!(
         "LEFT JOIN {said} AS `said` FINAL \
          ON `said`.`fingerprint` = `rows`.`fingerprint` AND `said`.`opened_at` = `rows`.`opened_at`\n"
     );
-    create(database, &table, &columns, &join)
+    reader(database, &table, &columns, &join)
 }
 
-/// The statement that makes the readers' view of a kept query, of which `swaps` (those of other views don't matter) stand in
-/// the place of live rows.
+/// The readers' view of a kept query, of which `swaps` (those of other views don't matter) stand in the place of live rows.
 ///
 /// # Errors
 /// [`Error::Refused`] when a column of the query has a name that the view gives to a column of its own.
-pub fn create_view(database: &str, view: &ViewTable, swaps: &[Swapped]) -> Result<String, Error> {
+pub fn of_view(database: &str, view: &ViewTable, swaps: &[Swapped]) -> Result<Reader, Error> {
     let table = &view.table;
     let all = || 0..table.columns.len();
     if table.columns.get(view.window).is_none() || view.select.iter().any(|at| *at >= table.columns.len()) {
@@ -86,15 +274,17 @@ pub fn create_view(database: &str, view: &ViewTable, swaps: &[Swapped]) -> Resul
     for column in order.map(|at| &table.columns[at]) {
         let stored = stored(&column.name);
         if matches!(column.column_type, ColumnType::AggregateState(_)) {
-            columns.push((column.name.clone(), format!("finalizeAggregation({stored})")));
-            states.push((format!("{}{STATE_SUFFIX}", column.name), stored));
+            columns.push(Shown::new(&column.name, format!("finalizeAggregation({stored})"), &column.comment));
+            let comment = format!("the state of {}, to be merged over any range", column.name);
+            states.push(Shown::new(&state_of(&column.name), stored, comment));
         } else {
-            columns.push((column.name.clone(), stored));
+            columns.push(Shown::new(&column.name, stored, &column.comment));
         }
     }
     columns.extend(states);
-    for (name, through) in [(IS_CLOSED, "complete_through"), (IS_FINAL, "final_through")] {
-        columns.push((name.to_owned(), ends_by(database, view, through)));
+    let start = window_start(view);
+    for (name, through, comment) in ENDS {
+        columns.push(Shown::new(name, ends_by(database, view, through, &format!("{start} <")), comment));
     }
     if let Some(name) = first_repeated(&columns) {
         return Err(Error::Refused {
@@ -103,12 +293,10 @@ pub fn create_view(database: &str, view: &ViewTable, swaps: &[Swapped]) -> Resul
             remedy: format!("give the column another name than {name} in the SELECT"),
         });
     }
-    let columns: Vec<String> = columns.iter().map(|(name, value)| shown(name, value)).collect();
     let swaps: Vec<&Swapped> = swaps.iter().filter(|of| *of.view == *table.name).collect();
     if swaps.is_empty() {
-        return Ok(create(database, table, &columns, ""));
+        return Ok(reader(database, table, &columns, ""));
     }
-    let start = window_start(view);
     let live = (database, swaps::condition(&swaps, None, &start));
     let replays = swaps.iter().enumerate();
     let replays = replays.map(|(at, of)| (of.database.as_str(), swaps::condition(&swaps, Some(at), &start)));
@@ -116,27 +304,23 @@ pub fn create_view(database: &str, view: &ViewTable, swaps: &[Swapped]) -> Resul
         .chain(replays)
         .map(|(from, condition)| select(from, table, &columns, &format!("WHERE {condition}\n")))
         .collect();
-    Ok(create_as(database, table, &parts.join("\nUNION ALL\n")))
+    Ok(Reader { select: parts.join("\nUNION ALL\n"), ..reader(database, table, &columns, "") })
 }
 
-fn create(database: &str, table: &Table, columns: &[String], rest: &str) -> String {
-    create_as(database, table, &select(database, table, columns, rest))
-}
-
-fn create_as(database: &str, table: &Table, select: &str) -> String {
-    format!(
-        "CREATE OR REPLACE VIEW {}.{} AS\n{select}\nCOMMENT {}",
-        identifier(database),
-        identifier(&table.name),
-        literal(&format!("{MARK}{}", table.comment)),
-    )
+fn reader(database: &str, table: &Table, columns: &[Shown], rest: &str) -> Reader {
+    Reader {
+        name: table.name.to_string(),
+        comment: table.comment.clone(),
+        columns: columns.iter().map(|of| (of.name.clone(), of.comment.clone())).collect(),
+        select: select(database, table, columns, rest),
+    }
 }
 
 /// The newest rows of the base table in `database`; `rest` is what joins or bounds them.
-fn select(database: &str, table: &Table, columns: &[String], rest: &str) -> String {
+fn select(database: &str, table: &Table, columns: &[Shown], rest: &str) -> String {
     format!(
         "SELECT\n    {}\nFROM {}.{} AS `rows` FINAL\n{rest}SETTINGS do_not_merge_across_partitions_select_final = 1",
-        columns.join(",\n    "),
+        columns.iter().map(|of| shown(&of.name, &of.value)).collect::<Vec<_>>().join(",\n    "),
         identifier(database),
         identifier(&base_table(&table.name)),
     )
@@ -147,12 +331,17 @@ fn stored(name: &str) -> String {
     format!("`rows`.{}", identifier(&physical(name)))
 }
 
-fn shown(name: &str, value: &str) -> String {
+/// The column with the state of a measure.
+pub(super) fn state_of(measure: &str) -> String {
+    format!("{measure}{STATE_SUFFIX}")
+}
+
+pub(super) fn shown(name: &str, value: &str) -> String {
     format!("{value} AS {}", identifier(name))
 }
 
-fn first_repeated(columns: &[(String, String)]) -> Option<&str> {
-    let names = || columns.iter().map(|(name, _)| name.as_str());
+fn first_repeated(columns: &[Shown]) -> Option<&str> {
+    let names = || columns.iter().map(|of| of.name.as_str());
     names()
         .enumerate()
         .find(|(at, name)| [VERSION, IS_DELETED].contains(name) || names().take(*at).any(|earlier| earlier == *name))
@@ -161,11 +350,11 @@ fn first_repeated(columns: &[(String, String)]) -> Option<&str> {
 
 /// Whether the window of a row ends at or before a column of `weir_progress`. Since that is always a boundary between
 /// two windows of the view, it is so exactly when the window *starts* before it; no arithmetic of calendars is needed.
-/// While `weir_progress` has no row of the view, nothing has ended.
-fn ends_by(database: &str, view: &ViewTable, through: &str) -> String {
+/// While `weir_progress` has no row of the view, nothing has ended. `compared` is what stands before the column: a time
+/// of the window and a comparison.
+pub(super) fn ends_by(database: &str, view: &ViewTable, through: &str, compared: &str) -> String {
     format!(
-        "CAST(ifNull({} < (SELECT argMax(`{through}`, `{VERSION}`) FROM {}.{} WHERE `view` = {}), 0), 'Bool')",
-        window_start(view),
+        "CAST(ifNull({compared} (SELECT argMax(`{through}`, `{VERSION}`) FROM {}.{} WHERE `view` = {}), 0), 'Bool')",
         identifier(database),
         identifier(&base_table(tables::PROGRESS)),
         literal(&view.table.name),

@@ -14,7 +14,13 @@ use weir_sinks::clickhouse::{Client, ViewTable};
 use crate::parts::{database, lines};
 use crate::sample::{MARCH, deliver, encode, layout, revenue, write};
 
-async fn complete(client: &Client, view: &str, complete_through: EventTime, final_through: EventTime, epoch: u64) {
+pub(crate) async fn complete(
+    client: &Client,
+    view: &str,
+    complete_through: EventTime,
+    final_through: EventTime,
+    epoch: u64,
+) {
     let row = Progress {
         view: view.to_owned(),
         complete_through,
@@ -28,7 +34,7 @@ async fn complete(client: &Client, view: &str, complete_through: EventTime, fina
     deliver(client, &table, &rows).await.expect("delivered");
 }
 
-fn seconds(seconds: i64) -> EventTime {
+pub(crate) fn seconds(seconds: i64) -> EventTime {
     EventTime(seconds * 1_000_000)
 }
 
@@ -80,6 +86,9 @@ async fn days_of_a_zone_close_at_its_midnight() {
         select: vec![0, 1],
         window: 0,
         zone: Some(Zone::from("Pacific/Auckland")),
+        source: "events".to_owned(),
+        merges: vec![None, Some("sum".to_owned())],
+        rollups: vec![],
     };
     let client = database().await;
     layout(view.clone()).apply(&client).await.expect("created");

@@ -133,3 +133,57 @@ async fn the_printed_statements_make_the_same_tables() {
     }
     assert_eq!(layout(revenue()).apply(&client).await.expect("is there"), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn what_columns_are_is_told_in_the_database_and_brought_up_to_date() {
+    let client = database().await;
+    let told = |words: &str| {
+        let mut view = revenue();
+        view.table.comment = format!("Orders {words}");
+        view.table.columns[2].comment = format!("how many, {words}");
+        layout(view)
+    };
+    layout(revenue()).apply(&client).await.expect("created");
+    for words in ["that's one", "that's another"] {
+        let statements = told(words).apply(&client).await.expect("told");
+        assert!(statements.len() == 1 && statements[0].contains("COMMENT COLUMN `orders`"), "{statements:?}");
+        let seen = "SELECT table, comment FROM system.columns WHERE database = '{db}' AND name = 'orders' \
+                    AND table IN ('revenue', 'revenue__rows', 'revenue__by_day') ORDER BY table";
+        let comment = format!("how many, {}", words.replace('\'', "\\'"));
+        let of = |table: &str| format!("('{table}','{comment}')");
+        assert_eq!(lines(&client, seen).await, [of("revenue"), of("revenue__by_day"), of("revenue__rows")]);
+        let table = "SELECT comment FROM system.tables WHERE database = '{db}' AND name = 'revenue'";
+        assert_eq!(lines(&client, table).await, [format!("('Weir: Orders {}')", words.replace('\'', "\\'"))]);
+        assert_eq!(told(words).apply(&client).await.expect("is there"), Vec::<String>::new());
+    }
+    let silent = "SELECT table, name FROM system.columns WHERE database = '{db}' AND name IN ('is_closed', 'is_final', \
+                  'spend_state', 'lag_ms', 'freshness_ms') AND comment = ''";
+    assert_eq!(lines(&client, silent).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_readers_database_shows_the_same_and_nothing_else() {
+    let client = database().await;
+    let to = format!("{}_read", client.database());
+    let layout = Layout { reader_database: Some(to.clone()), ..layout(revenue()) };
+    let printed = layout.create(client.database()).expect("statements");
+    assert!(printed.iter().any(|statement| statement.contains("SQL SECURITY DEFINER")), "{printed:?}");
+    layout.apply(&client).await.expect("created");
+    write(&client, &[(MARCH, "eu", 1, 10), (MARCH, "eu", 2, 20)], 1).await;
+    let reader = client.in_database(&to);
+    let seen = "SELECT tenant, orders, sumMerge(spend_state), is_closed FROM {db}.revenue GROUP BY ALL";
+    assert_eq!(lines(&reader, seen).await, lines(&client, seen).await);
+    let names = "SELECT name FROM system.tables WHERE database = '{db}' ORDER BY name";
+    let expected = ["('revenue')", "('revenue__by_day')", "('revenue__by_hour')", "('weir_progress')"];
+    assert_eq!(lines(&reader, names).await, expected);
+    let comment =
+        "SELECT comment FROM system.columns WHERE database = '{db}' AND table = 'revenue' AND name = 'is_closed'";
+    assert_eq!(lines(&reader, comment).await, ["('whether every event of the window that isn\\'t late is in')"]);
+
+    // What somebody else made there is left alone, too.
+    let (replace, keep) =
+        (format!("DROP VIEW {to}.revenue"), format!("CREATE TABLE {to}.revenue (x UInt8) ENGINE = Memory"));
+    client.execute(&replace).await.expect("dropped");
+    client.execute(&keep).await.expect("created");
+    refused(&client, &layout, &["revenue", "that Weir did not make"]).await;
+}

@@ -3,7 +3,9 @@
 mod closing;
 mod evolving;
 mod parts;
+mod rollups;
 mod row_binary;
 mod sample;
+mod speed;
 mod tables;
 mod topics;

@@ -315,7 +315,7 @@ async fn every_type_arrives_as_the_engine_reads_its_literals() {
     .expect("columns of one length");
 
     let client = database().await;
-    let layout = Layout { tables: vec![table.clone()], views: vec![] };
+    let layout = Layout { tables: vec![table.clone()], ..Layout::default() };
     layout.apply(&client).await.expect("created");
     let mut out = Vec::new();
     // In two slices, so that offsets into the arrays count, too.

@@ -8,7 +8,7 @@ use weir_schemas::stage::Column;
 use weir_schemas::tables;
 use weir_schemas::time::{Epoch, Version};
 use weir_schemas::types::{ColumnType, Width, Zone};
-use weir_sinks::clickhouse::{Client, Layout, TableEncoder, TableSink, ViewTable};
+use weir_sinks::clickhouse::{Client, Layout, Rollup, TableEncoder, TableSink, ViewTable};
 use weir_sinks::{Deliver, Delivery, DeliveryError, Encode, OutRow};
 
 /// 2026-03-01T00:00:00Z in seconds.
@@ -38,11 +38,14 @@ pub(crate) fn revenue() -> ViewTable {
         select: vec![1, 0, 3, 2],
         window: 0,
         zone: None,
+        source: "events".to_owned(),
+        merges: vec![None, None, Some("sum".to_owned()), Some("sumMerge".to_owned()), None],
+        rollups: vec![Rollup::Hour, Rollup::Day],
     }
 }
 
 pub(crate) fn layout(view: ViewTable) -> Layout {
-    Layout { tables: vec![tables::progress()], views: vec![view] }
+    Layout { tables: vec![tables::progress()], views: vec![view], ..Layout::default() }
 }
 
 /// `rows` of [`revenue`], the marked ones deleted.

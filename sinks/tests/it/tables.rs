@@ -93,7 +93,7 @@ async fn a_delivery_larger_than_one_insert_arrives_whole() {
     let rows = RecordBatch::try_from_iter(columns).expect("columns of one length");
     let out = encode(&table, &Changes { table: table.name.clone(), rows, deleted: None }, 1);
     let client = database().await;
-    Layout { tables: vec![table.clone()], views: vec![] }.apply(&client).await.expect("created");
+    Layout { tables: vec![table.clone()], ..Layout::default() }.apply(&client).await.expect("created");
     for _ in 0..2 {
         deliver(&client, &table, &out).await.expect("delivered");
     }
@@ -135,7 +135,7 @@ async fn arrays_of_one_nested_record_may_differ_in_length() {
     let rows = RecordBatch::try_from_iter(columns).expect("columns of one length");
     let out = encode(&table, &Changes { table: table.name.clone(), rows, deleted: None }, 1);
     let client = database().await;
-    Layout { tables: vec![table.clone()], views: vec![] }.apply(&client).await.expect("created");
+    Layout { tables: vec![table.clone()], ..Layout::default() }.apply(&client).await.expect("created");
     deliver(&client, &table, &out).await.expect("delivered");
     let seen = "SELECT `cart.skus`, `cart.coupons`, `cart.note` FROM {db}.nested";
     assert_eq!(lines(&client, seen).await, ["(['a','b'],[],'gift')"]);

@@ -14,6 +14,7 @@ pub(crate) mod lineage;
 pub(crate) mod plan;
 pub(crate) mod produce;
 pub(crate) mod quarantine;
+pub(crate) mod query;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod status;

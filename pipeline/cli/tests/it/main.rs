@@ -7,6 +7,8 @@ mod alerts;
 mod alerts_killed;
 mod archive;
 mod archive_replay;
+mod clients;
+mod dashboards;
 mod detect;
 mod disk;
 mod evaluable;

@@ -216,7 +216,7 @@ pub(crate) fn terminate(running: &mut Child) {
 }
 
 /// A statement as part of an address.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 

@@ -23,6 +23,19 @@ fn every_problem_of_a_pipeline_file_is_told_at_its_place() {
 }
 
 #[test]
+fn rows_that_expire_before_their_corrections_are_refused() {
+    let bench = shop("refused_retention");
+    bench.edit("allowed_lateness_ms = 30000", "allowed_lateness_ms = 129600000");
+    bench.edit("file = \"views/by_minute.sql\"", "file = \"views/by_minute.sql\"\nretention_days = 1");
+    let told = ["views.by_minute.retention_days is 1", "keep rows for 2 days at least", "`allowed_lateness_ms`"];
+    bench.weir(&["check", "pipeline.toml", "--offline"]).refused(2, &told);
+    bench.edit("retention_days = 1", "retention_days = 2");
+    bench.weir(&["check", "pipeline.toml", "--offline"]).fine();
+    bench.edit("insert_every_ms = 200", "insert_every_ms = 200\nreader_database = \"${DATABASE}\"");
+    bench.weir(&["check", "pipeline.toml", "--offline"]).refused(2, &["the readers' database is Weir's own"]);
+}
+
+#[test]
 fn a_reader_that_has_gone_away_ends_nothing_and_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("shop");

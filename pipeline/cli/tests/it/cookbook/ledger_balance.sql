@@ -1,0 +1,2 @@
+-- columns source, records, accounted, is_balanced
+SELECT 'events', count(), count(), 1 FROM raw

@@ -1,0 +1,80 @@
+//! Coarser views merge what is stored, whenever it is corrected.
+
+use weir_schemas::time::EventTime;
+
+use crate::closing::{complete, seconds};
+use crate::parts::{database, lines};
+use crate::sample::{MARCH, layout, revenue, write};
+
+#[tokio::test]
+async fn hours_and_days_are_merged_from_minutes_and_follow_corrections() {
+    let client = database().await;
+    layout(revenue()).apply(&client).await.expect("created");
+    let (hour, day) = (3_600, 86_400);
+    write(
+        &client,
+        &[
+            (MARCH, "eu", 1, 10),
+            (MARCH + 60, "eu", 2, 20),
+            (MARCH + hour, "eu", 4, 40),
+            (MARCH + day - 60, "eu", 8, 80),
+            (MARCH + day, "eu", 16, 160),
+            (MARCH, "us", 32, 320),
+        ],
+        1,
+    )
+    .await;
+    let hours =
+        "SELECT window_start, orders, spend FROM {db}.revenue__by_hour WHERE tenant = 'eu' ORDER BY window_start";
+    assert_eq!(
+        lines(&client, hours).await,
+        [
+            "('2026-03-01 00:00:00',3,30)",
+            "('2026-03-01 01:00:00',4,40)",
+            "('2026-03-01 23:00:00',8,80)",
+            "('2026-03-02 00:00:00',16,160)"
+        ]
+    );
+    let days = "SELECT window_start, orders, spend, revision, is_closed, is_final FROM {db}.revenue__by_day WHERE tenant = 'eu' \
+                ORDER BY window_start";
+    assert_eq!(
+        lines(&client, days).await,
+        ["('2026-03-01',15,150,4,false,false)", "('2026-03-02',16,160,1,false,false)"]
+    );
+    // A day is closed when it has ended, not when the windows that are there have.
+    complete(&client, "revenue", seconds(MARCH + day - 60), EventTime::MIN, 1).await;
+    assert!(lines(&client, days).await[0].contains("false,false"));
+    complete(&client, "revenue", seconds(MARCH + day), seconds(MARCH + day), 2).await;
+    write(&client, &[(MARCH + 60, "eu", 3, 30)], 3).await;
+    assert_eq!(
+        lines(&client, days).await,
+        ["('2026-03-01',16,160,4,true,true)", "('2026-03-02',16,160,1,false,false)"]
+    );
+    let whole =
+        "SELECT tenant, sumMerge(spend_state), sum(orders) FROM {db}.revenue__by_day GROUP BY tenant ORDER BY tenant";
+    assert_eq!(lines(&client, whole).await, ["('eu',320,32)", "('us',320,32)"]);
+}
+
+/// A range of days of the coarser view reads only those days of the minutes.
+#[tokio::test]
+async fn a_range_of_days_reaches_the_index() {
+    let client = database().await;
+    layout(revenue()).apply(&client).await.expect("created");
+    let database = client.database();
+    client
+        .execute(&format!(
+            "INSERT INTO {database}.revenue__rows (window_start, tenant, orders, _version) \
+             SELECT toDateTime({MARCH}, 'UTC') + number % 44640 * 60, toString(intDiv(number, 44640)), 1, 1 \
+             FROM numbers(892800)"
+        ))
+        .await
+        .expect("filled");
+    client.execute(&format!("OPTIMIZE TABLE {database}.revenue__rows FINAL")).await.expect("merged");
+    let sql = "SELECT * FROM {db}.revenue__by_day WHERE window_start = '2026-03-10'";
+    let plan = lines(&client, &format!("EXPLAIN indexes = 1 {sql}")).await;
+    let granules = plan.iter().rev().find_map(|line| line.split_once("Granules: ")?.1.split_once('/'));
+    let (read, of) = granules.expect("an index");
+    let of = of.trim_end_matches(['\'', ')', ',']).parse::<u32>().expect("a number");
+    assert!(of > 100 && read.parse::<u32>().expect("a number") * 10 <= of, "{read} of {of}");
+    assert_eq!(lines(&client, &format!("SELECT sum(orders) FROM ({sql})")).await, ["(28800)"]);
+}
