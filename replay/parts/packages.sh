@@ -7,6 +7,7 @@ packages=(
   libssl-dev libsasl2-dev libcurl4-openssl-dev zlib1g-dev
   curl npm openjdk-17-jre-headless maven               # Kafka, the registry, the ClickHouse engine
   openssl haproxy                                      # servers with TLS and passwords, for the tests
+  chromium                                             # drives the console, for the tests
 )
 
 if ! command -v cargo >/dev/null; then
@@ -19,7 +20,7 @@ fi
 has() {
   case $1 in
     g++) command -v g++ ;;
-    make | cmake | clang | curl | npm | openssl | haproxy) command -v "$1" ;;
+    make | cmake | clang | curl | npm | openssl | haproxy | chromium) command -v "$1" ;;
     pkg-config) command -v pkg-config ;;
     maven) command -v mvn ;;
     openjdk-17-jre-headless) command -v "${JAVA_HOME:+$JAVA_HOME/bin/}java" ;;

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The real parts for a laptop and for tests: Apache Kafka, a schema registry, the ClickHouse engine.
 #
-#   parts.sh fetch   get what is missing of all three into ${XDG_CACHE_HOME:-$HOME/.cache}/weir/parts (once);
+#   parts.sh fetch   get what is missing of all three, and axe-core, into
+#                    ${XDG_CACHE_HOME:-$HOME/.cache}/weir/parts (once);
 #                    quick when all is there
 #
 # `weir demo` and the integration tests start and stop them; by hand: kafka.sh, registry.sh, `weir clickhouse`.
@@ -10,8 +11,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 case "${1:-}" in
   fetch)
-    for part in clickhouse kafka registry; do
+    for part in clickhouse kafka registry axe; do
       echo "$part: $("$here/$part.sh" fetch | tail -1)" >&2
     done ;;
-  *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
 esac

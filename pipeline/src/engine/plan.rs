@@ -12,6 +12,8 @@ use weir_schemas::time::{Epoch, EventTime};
 use weir_sinks::{Deliver, Encode};
 
 use crate::clock::Clock;
+use crate::console::Console;
+use crate::console::replays::Lister;
 use crate::dataflow::SourceGraph;
 use crate::deliver::LaneKind;
 use crate::error::Error;
@@ -43,6 +45,8 @@ pub struct Plan {
     pub outbox_bytes: u64,
     /// The address of the pages.
     pub http: Option<String>,
+    /// The console that is served there, if one is.
+    pub console: Option<Console>,
     /// What the state depends on.
     pub fingerprint: Fingerprint,
     /// What decides its results, for lineage.
@@ -133,6 +137,8 @@ pub struct Running {
     pub pace: Option<Arc<Pace>>,
     /// Is handed what tells the run's status, once, when it begins.
     pub watch: Option<Watch>,
+    /// Tells the console which replays there are.
+    pub replays: Option<Lister>,
     /// Set by whoever wants it to stop.
     pub stop: Arc<AtomicBool>,
     /// Wall time.

@@ -24,6 +24,7 @@ use weir_sinks::kafka::{Cleanup, create_topic};
 use crate::bind::{Bound, bind};
 use crate::config::Pipeline;
 use crate::connect;
+use crate::console::Console;
 use crate::custom::OperatorRegistry;
 use crate::engine::{Plan, Running, SourcePlan, Summary, execute};
 use crate::error::Error;
@@ -92,6 +93,7 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
         in_flight_bytes: pipeline.in_flight_bytes,
         outbox_bytes: pipeline.outbox_bytes,
         http: pipeline.http.clone(),
+        console: Console::of(pipeline, &bound, &client, running.replays.clone()),
         fingerprint,
         version: lineage::version_of(pipeline, &bound, &readers),
         sources,

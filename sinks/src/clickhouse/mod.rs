@@ -22,7 +22,7 @@ pub mod progress;
 pub mod reader;
 pub mod swaps;
 
-pub use client::{Client, Lines, Settings};
+pub use client::{Client, Limits, Lines, Settings};
 pub use encode::TableEncoder;
 pub use evolve::Layout;
 pub use insert::TableSink;

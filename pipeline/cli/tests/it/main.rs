@@ -5,6 +5,8 @@
 mod ahead;
 mod alerts;
 mod alerts_killed;
+mod browser;
+mod console;
 mod detect;
 mod disk;
 mod evaluable;

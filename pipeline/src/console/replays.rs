@@ -1,0 +1,98 @@
+//! Replays beside the live pipeline, with how far they are: by the positions in the replay's own `weir_partitions`.
+//!
+//! Who runs replays tells which there are ([`Lister`]); this crate knows none.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use weir_schemas::tables;
+use weir_sinks::clickhouse::identifier;
+
+use super::Served;
+use super::ask::Style;
+use super::fault::Fault;
+use super::question::Question;
+
+/// Replays that are shown.
+const SHOWN: usize = 50;
+
+/// A replay, as far as the console shows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Replay {
+    /// Its name.
+    pub run: String,
+    /// `running`, `interrupted`, `complete` or `cancelled`.
+    pub state: String,
+    /// The first event time, in seconds since 1970.
+    pub from_s: i64,
+    /// The event time after the last one.
+    pub to_s: i64,
+    /// Its views.
+    pub views: Vec<String>,
+    /// Where its tables are.
+    pub database: String,
+    /// When it was asked for, in milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// What of the log it reads.
+    #[serde(skip)]
+    pub stretches: Vec<Stretch>,
+}
+
+/// What a replay reads of a partition: offsets from `first` to before `next`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stretch {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The first offset.
+    pub first: i64,
+    /// The offset behind the last one.
+    pub next: i64,
+}
+
+/// Tells which replays there are, the newest first; it may read files.
+pub type Lister = Arc<dyn Fn() -> Result<Vec<Replay>, String> + Send + Sync>;
+
+/// Every replay, with the records that it has read and those that it will have.
+pub(super) async fn seen(served: &Served) -> Result<Vec<Value>, Fault> {
+    let Some(lister) = served.replays.clone() else { return Ok(Vec::new()) };
+    let listed = tokio::task::spawn_blocking(move || lister()).await;
+    let listed = listed.map_err(|error| Fault::busy(error.to_string()))?;
+    let listed = listed.map_err(|error| Fault::busy(format!("replays: {error}")))?;
+    let mut all = Vec::new();
+    for replay in listed.into_iter().take(SHOWN) {
+        let offsets: i64 = replay.stretches.iter().map(|of| (of.next - of.first).max(0)).sum();
+        let read = match replay.state.as_str() {
+            "complete" => offsets,
+            _ => read_of(served, &replay).await,
+        };
+        let mut value = serde_json::to_value(&replay).unwrap_or_default();
+        if let Some(object) = value.as_object_mut() {
+            object.insert("records".to_owned(), json!(offsets));
+            object.insert("read".to_owned(), json!(read));
+        }
+        all.push(value);
+    }
+    Ok(all)
+}
+
+/// Records that a replay has committed; 0 while it has no tables.
+async fn read_of(served: &Served, replay: &Replay) -> i64 {
+    let sql = format!(
+        "SELECT topic, partition, next_offset FROM {}.{} LIMIT 10000",
+        identifier(&replay.database),
+        identifier(tables::PARTITIONS)
+    );
+    let Ok(answer) = served.desk.ask(&Question::plain(sql), Style::Drawn).await else { return 0 };
+    let next_of = |stretch: &Stretch| {
+        let row = answer.rows.iter().find(|row| {
+            row.first().and_then(Value::as_str) == Some(&stretch.topic)
+                && row.get(1).and_then(Value::as_i64) == Some(i64::from(stretch.partition))
+        })?;
+        row.get(2)?.as_i64()
+    };
+    let read = |stretch: &Stretch| Some((next_of(stretch)?.min(stretch.next) - stretch.first).max(0));
+    replay.stretches.iter().filter_map(read).sum()
+}
