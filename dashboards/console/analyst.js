@@ -1,6 +1,6 @@
 // The analyst's page: every view over time, by its greatest, and row by row; with how complete it is, and its SQL.
 
-import { ask, failed, foreign, h, note, objects, put, say, sql, table, visible } from './dom.js';
+import { ask, failed, foreign, h, named, note, put, say, sql, table, visible } from './dom.js';
 import { number, percent, time, EVER_S } from './format.js';
 import { current, go, link } from './route.js';
 import { listen, newest } from './live.js';
@@ -60,7 +60,7 @@ export function routed(route) {
 /** The list of views, and the room beside it. */
 function build() {
   const search = h('input', { type: 'search', id: 'find', placeholder: 'Find a view', 'aria-label': 'Find a view', oninput: () => narrow(search.value) });
-  const items = catalog.views.map((of) => h('li', { 'data-name': of.name.toLowerCase() }, h('a', { href: link('analyst', [of.name]), 'data-view': of.name }, visible(of.name))));
+  const items = catalog.views.map((of) => h('li', { 'data-name': of.name.toLowerCase() }, h('a', { href: link('analyst', [of.name]), 'data-view': of.name }, named(of.name))));
   const pick = h('select', { id: 'pick', 'aria-label': 'View', onchange: () => go('analyst', [pick.value]) },
     catalog.views.map((of) => h('option', { value: of.name }, visible(of.name))));
   const side = h('aside', { class: 'side' }, h('h2', { class: 'label' }, `Views (${catalog.views.length})`), catalog.views.length > 8 ? search : null, h('ul', { class: 'views' }, items));
@@ -87,7 +87,7 @@ function lay() {
   const room = (name) => h('div', { class: 'room', id: name });
   Object.assign(parts, { figure: room('figure'), controls: h('form', { class: 'controls', onsubmit: (event) => event.preventDefault() }), series: room('series'), top: room('top'), rows: room('rows') });
   put(parts.body,
-    h('div', { class: 'head' }, h('div', {}, h('h1', {}, visible(view.name)), h('p', { class: 'about' }, visible(view.comment || `One row per ${view.window} and group.`), ' ',
+    h('div', { class: 'head' }, h('div', {}, h('h1', {}, named(view.name)), h('p', { class: 'about' }, visible(view.comment || `One row per ${view.window} and group.`), ' ',
       h('span', { class: 'faint' }, `${spanWords(view.window_s)} windows, ${view.zone}; ${view.retention_days ? `kept ${view.retention_days} days` : 'kept for ever'}.`)), sql(view.sql, 'The view’s SELECT')),
     parts.figure),
     parts.controls,
@@ -202,7 +202,7 @@ function filterOf(dimension, params, want) {
   const key = `filter.${dimension.name}`;
   const chosen = params.get(key);
   const isNull = params.has(`null.${dimension.name}`);
-  const label = dimension.name === view.tenant ? `Tenant: ${dimension.name}` : dimension.name;
+  const label = dimension.name === view.tenant && dimension.name !== 'tenant' ? `${dimension.name} (tenant)` : dimension.name;
   const option = (value, text, selected) => h('option', { value, selected, dir: 'auto' }, text);
   const now = isNull ? option('null', '(null)', true) : chosen !== null ? option('chosen', visible(chosen) || '(empty)', true) : null;
   const id = `f-${view.dimensions.indexOf(dimension)}`;
@@ -317,7 +317,7 @@ function drawTop(answer, want, by) {
   const columns = [
     { label: visible(by.name), cell: ([key]) => h('button', { type: 'button', class: 'link', onclick: () => narrowTo(by, key) }, key === null ? '(null)' : foreign(key)) },
     { label: visible(want.measure.name), number: true, cell: ([, y]) => number(y) },
-    { label: 'Share of the greatest', cell: ([, y]) => h('span', { class: 'meter', 'aria-hidden': 'true' }, h('span', { class: 'filled', 'width%': Math.min(100, Math.abs(Number(y) || 0) / most * 100) })) },
+    { label: '', hidden: 'Against the greatest', cell: ([, y]) => h('span', { class: 'meter', 'aria-hidden': 'true' }, h('span', { class: 'filled', 'width%': Math.min(100, Math.abs(Number(y) || 0) / most * 100) })) },
   ];
   put(parts.top, table(`${visible(want.measure.name)} by ${visible(by.name)}`, columns, rows, { class: 'dense bars' }), sql(answer.sql));
 }
@@ -340,10 +340,11 @@ function drawRows(answer, path, pairs) {
     label: visible(column.name), number: isNumber(column.type),
     cell: (row) => cell(row[at], column),
   }));
+  const closed = answer.columns.findIndex((column) => column.name === 'is_closed');
   const query = new URLSearchParams([...pairs.filter(([, value]) => value !== undefined), ['format', 'csv']]);
-  put(parts.rows, table(`Rows of ${visible(view.name)}`, columns, answer.rows, { class: 'dense' }),
+  put(parts.rows, table(`Rows of ${visible(view.name)}`, columns, answer.rows, { class: 'dense', row: (row) => ({ class: row[closed] === false ? 'open' : undefined }) }),
     h('p', { class: 'faint' }, answer.is_cut ? `The newest ${answer.rows.length} rows. ` : `${answer.rows.length} rows. `,
-      h('a', { href: `${path}?${query}`, download: `${view.name}.csv` }, 'CSV'), ` (${number(answer.csv_rows)} rows at most)`), sql(answer.sql));
+      h('a', { href: `${path}?${query}`, download: `${view.name}.csv` }, 'CSV'), ` (${number(answer.csv_rows)} rows at most). What is slanted may still change.`), sql(answer.sql));
 }
 
 function cell(value, column) {
@@ -353,5 +354,3 @@ function cell(value, column) {
   if (/String/.test(column.type)) return foreign(value);
   return visible(value);
 }
-
-export { objects };

@@ -11,6 +11,8 @@ const COLORS = {
   dark: ['#4fd1c1', '#f6ad55', '#b794f6', '#f687b3', '#7fb3ff', '#a3d977', '#67d4ee', '#e6a08c'],
 };
 const ROWS_SHOWN = 500;
+/** How far apart the marks of the time axis may be, in seconds. */
+const INCREMENTS = [1, 5, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600, 2_592_000, 7_776_000, 31_536_000];
 
 /** Which theme is shown. */
 export function theme() {
@@ -28,8 +30,7 @@ const variable = (name) => getComputedStyle(document.documentElement).getPropert
  * dashed}: `xs` seconds, ascending.
  */
 export class Chart {
-  constructor(label, height = 260) {
-    this.height = height;
+  constructor(label) {
     this.canvas = h('div', { class: 'plot', tabindex: '0', role: 'img', 'aria-label': label });
     this.legend = h('div', { class: 'legend' });
     this.data = h('details', { class: 'alternative' }, h('summary', {}, 'As a table'));
@@ -54,6 +55,7 @@ export class Chart {
     shown.lines.forEach((line, at) => {
       const stroke = line.quiet ? variable('--faint') : line.color ?? color(at);
       const base = { stroke, width: line.quiet ? 1 : 1.75, spanGaps: line.gaps !== true, points: { show: xs.length < 3, size: 5 } };
+      if (line.stepped) base.paths = uPlot.paths.stepped({ align: 1 });
       const isClosed = (x) => cut === null || x < cut;
       const last = xs.findLastIndex(isClosed);
       data.push(columns[at].map((y, index) => (index <= last ? y : null)));
@@ -80,7 +82,7 @@ export class Chart {
     const { shown } = this;
     const axis = { stroke: variable('--muted'), grid: { stroke: variable('--grid'), width: 1 }, ticks: { show: false }, font: '12px system-ui, sans-serif' };
     return {
-      width: Math.max(200, this.canvas.clientWidth), height: this.height, legend: { show: false },
+      width: Math.max(200, this.canvas.clientWidth), height: Math.max(120, this.canvas.clientHeight), legend: { show: false },
       cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false, setScale: false } },
       select: { show: true, left: 0, top: 0, width: 0, height: 0 },
       tzDate: (at) => uPlot.tzDate(new Date(at * 1000), shown.zone === 'UTC' ? 'Etc/UTC' : shown.zone),
@@ -89,7 +91,7 @@ export class Chart {
         y: { range: (_, least, most) => bounds(least, most, shown.most) },
       },
       axes: [
-        { ...axis, values: this.ticks.bind(this), space: 70 },
+        { ...axis, values: this.ticks.bind(this), space: 75, incrs: INCREMENTS.filter((of) => of >= Math.min(shown.step_s ?? 1, 3_600)) },
         { ...axis, size: 58, values: (_, values) => values.map((value) => (shown.percent ? `${+(value * 100).toPrecision(3)} %` : short(value))) },
       ],
       series: [{}, ...series],
@@ -196,8 +198,9 @@ export class Chart {
   }
 
   fit() {
-    const width = this.canvas.clientWidth;
-    if (this.plot && width > 0 && Math.abs(this.plot.width - width) > 1) this.plot.setSize({ width, height: this.height });
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    if (!this.plot || width === 0 || height === 0) return;
+    if (Math.abs(this.plot.width - width) > 1 || Math.abs(this.plot.height - height) > 1) this.plot.setSize({ width, height });
   }
 
   destroy() {
@@ -221,9 +224,9 @@ export function provisionalFrom(shown) {
   if (shown.complete_through === null || shown.complete_through === undefined) return null;
   // A day has an hour more once a year; a point is complete only when its end is, whatever the calendar says.
   const slack = shown.step_s >= 86_400 && shown.zone !== 'UTC' ? 3_600 : 0;
-  const from = shown.complete_through - shown.step_s - slack;
-  const first = shown.lines.flatMap((line) => line.xs.at(-1) ?? []).some((x) => x > from);
-  return first ? from + 0.001 : null;
+  const whole = shown.complete_through - shown.step_s - slack;
+  const firsts = shown.lines.filter((line) => !line.dashed).map((line) => line.xs.find((x) => x > whole)).filter((x) => x !== undefined);
+  return firsts.length ? Math.min(...firsts) : null;
 }
 
 /** All lines over the union of their times. */

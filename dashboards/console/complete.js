@@ -10,7 +10,7 @@ export function completeness(view, snapshot, progress, isWhole) {
   }
   const through = Number(progress.complete_through);
   const words = through >= EVER_S ? 'complete: the run has ended' : `complete to ${time(through, view.zone)}`;
-  const zone = through >= EVER_S ? '' : ` ${view.zone}`;
+  const zone = through >= EVER_S ? '.' : ` ${view.zone}.`;
   const { out, waiting } = leftOut(view, snapshot);
   const holds = progress.held_back_by && !isWhole ? ` Held by ${visible(progress.held_back_by)}.` : '';
   const more = [

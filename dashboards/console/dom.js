@@ -20,6 +20,11 @@ export function foreign(value, attributes = {}) {
   return h('bdi', attributes, text === '' ? h('span', { class: 'faint' }, '(empty)') : text);
 }
 
+/** A name of the pipeline's own, which may break behind an underscore and nowhere else. */
+export function named(name) {
+  return visible(name).split(/(?<=_)/).flatMap((part, at) => (at ? [h('wbr'), part] : [part]));
+}
+
 /** An element: attributes, `on…` listeners, `class`, and children, which are nodes, texts, or nothing. */
 export function h(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
@@ -61,7 +66,7 @@ export function say(text) {
 /** A table: columns as {name, label, number, cell}, rows as objects. */
 export function table(caption, columns, rows, options = {}) {
   const head = h('thead', {}, h('tr', {}, columns.map((column) =>
-    h('th', { scope: 'col', class: column.number ? 'number' : undefined }, column.label))));
+    h('th', { scope: 'col', class: column.number ? 'number' : undefined }, column.label || h('span', { class: 'unseen' }, column.hidden ?? 'More')))));
   const line = (row) => h('tr', options.row?.(row) ?? {}, columns.map((column, at) =>
     h(at === 0 && !column.number ? 'th' : 'td',
       { class: column.number ? 'number' : undefined, scope: at === 0 && !column.number ? 'row' : undefined },
@@ -69,7 +74,7 @@ export function table(caption, columns, rows, options = {}) {
   const of = h('table', { class: options.class }, h('caption', { class: options.caption ? undefined : 'unseen' }, caption),
     head, h('tbody', {}, rows.map(line)));
   // What is wider than the page scrolls by itself, and can be scrolled by keys.
-  return h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption }, of);
+  return h('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': caption }, of);
 }
 
 /** SQL, folded, with a button that copies it. */

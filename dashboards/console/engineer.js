@@ -1,6 +1,6 @@
 // The engineer's page: the flow now, who holds it back, and whether every record is accounted for.
 
-import { ask, failed, foreign, h, note, objects, put, sql, table, visible } from './dom.js';
+import { ask, failed, foreign, h, named, note, objects, put, sql, table, visible } from './dom.js';
 import { ago, bytes, number, percent, short, span, time, EVER_S } from './format.js';
 import { listen, rate, times } from './live.js';
 import { Chart } from './chart.js';
@@ -18,7 +18,7 @@ export function enter(main, all) {
   const place = (name) => h('div', { class: 'room', id: name });
   const card = (id, title, about, content) => h('section', { class: 'card', 'aria-labelledby': `t-${id}` }, h('h2', { id: `t-${id}` }, title, about ? h('span', { class: 'faint' }, ` ${about}`) : null), content);
   parts = { trouble: place('trouble'), figures: place('figures'), flow: place('flow'), partitions: place('partitions'), destinations: place('destinations'),
-    views: place('completeness'), books: place('books'), causes: place('causes'), replays: place('replays'), chart: new Chart('Records by fate', 200) };
+    views: place('completeness'), books: place('books'), causes: place('causes'), replays: place('replays'), diff: place('diff'), chart: new Chart('Records by fate') };
   parts.chart.canvas.classList.add('low');
   put(main, h('h1', { class: 'unseen' }, 'Engineer'), h('div', { class: 'stack' }, parts.trouble, parts.figures,
     card('flow', 'Flow', 'rates now, and what bounds each edge', parts.flow),
@@ -108,6 +108,7 @@ function figures(snapshot) {
 
 function partitions(snapshot) {
   const rows = snapshot.status.sources.flatMap((source) => source.partitions.map((of) => ({ ...of, source: source.name, holds: source.held_back_by === `${of.topic}/${of.partition}` })));
+  rows.sort((one, other) => one.topic.localeCompare(other.topic) || one.partition - other.partition);
   const kinds = { parked: 'bad', waiting: 'warn', reading: 'good' };
   const columns = [
     { label: 'Partition', cell: (of) => foreign(`${of.topic}/${of.partition}`) },
@@ -127,19 +128,17 @@ function destinations(snapshot) {
     { label: 'Destination', cell: (of) => foreign(of.name) },
     { label: 'Rows/s', number: true, cell: (of) => short(rate((one) => one.numbers.delivered_rows[of.name] ?? 0)) },
     { label: 'Waiting', number: true, cell: (of) => `${number(of.waiting_rows)} rows` },
-    { label: '', number: true, cell: (of) => bytes(of.waiting_bytes) },
+    { label: 'Bytes', number: true, cell: (of) => bytes(of.waiting_bytes) },
     { label: 'Epoch', number: true, cell: (of) => number(of.delivered_epoch) },
-    { label: '', cell: (of) => (of.failing ? h('span', { class: 'tag bad' }, 'failing') : null) },
+    { label: 'Trouble', cell: (of) => (of.failing ? h('span', { class: 'tag bad' }, 'failing') : null) },
   ];
-  columns[3].label = 'Bytes';
-  columns[5].label = 'Trouble';
   put(parts.destinations, table('Destinations', columns, snapshot.status.destinations, { class: 'dense' }));
 }
 
 function views(snapshot) {
   const of = new Map(snapshot.progress.map((one) => [one.view, one]));
   const columns = [
-    { label: 'View', cell: (view) => h('a', { href: `#/analyst/${encodeURIComponent(view.name)}` }, visible(view.name)) },
+    { label: 'View', cell: (view) => h('a', { href: `#/analyst/${encodeURIComponent(view.name)}` }, named(view.name)) },
     { label: 'Complete to (UTC)', cell: (view) => (of.has(view.name) ? time(of.get(view.name).complete_through, 'UTC', true) : '–') },
     { label: 'Final to (UTC)', cell: (view) => (of.has(view.name) ? time(of.get(view.name).final_through, 'UTC', true) : '–') },
     { label: 'Held by', cell: (view) => foreign(of.get(view.name)?.held_back_by || '–') },
@@ -190,7 +189,7 @@ async function causes() {
       ...(catalog.has_retries ? [{ label: 'Retried', number: true, cell: (of) => number(of.retried) }] : []),
       { label: 'Owner', cell: (of) => foreign(of.whose || '–') },
       { label: 'Expected, found', cell: (of) => (of.expects || of.finds ? [foreign(of.expects), h('span', { class: 'faint' }, ' · '), foreign(of.finds)] : foreign(of.details)) },
-      { label: 'Releases', cell: (of) => of.releases.filter((one) => one !== '/').map((one) => h('div', {}, foreign(one))) },
+      { label: 'Releases', cell: (of) => releases(of.releases.filter((one) => one !== '/')) },
       { label: 'Last (UTC)', cell: (of) => time(of.last_seen, 'UTC', true) },
       { label: 'A place', cell: (of) => foreign(of.place) },
       { label: 'Cause', cell: (of) => h('code', {}, visible(of.cause.slice(0, 12))) },
@@ -199,6 +198,10 @@ async function causes() {
   } catch (error) {
     put(parts.causes, failed(error));
   }
+}
+
+function releases(names) {
+  return [names.slice(0, 2).map((one) => h('div', {}, foreign(one))), names.length > 2 ? h('div', { class: 'faint' }, `and ${names.length - 2} more`) : null];
 }
 
 function replays(snapshot) {
@@ -213,9 +216,31 @@ function replays(snapshot) {
     { label: 'Records', number: true, cell: (of) => `${number(of.read)} of ${number(of.records)}` },
     { label: 'Event times (UTC)', cell: (of) => `${time(of.from_s)} to ${time(of.to_s)}` },
     { label: 'Views', cell: (of) => foreign(of.views.join(', ')) },
-    { label: 'Next', cell: (of) => h('code', {}, { complete: `weir diff FILE ${of.run}`, interrupted: `weir replay FILE --run ${of.run}` }[of.state] ?? `weir replay show FILE ${of.run}`) },
+    { label: 'Next', cell: (of) => (of.state === 'complete' ? h('button', { type: 'button', class: 'small', id: `compare-${of.run}`, onclick: () => compare(of.run) }, 'Compare')
+      : h('code', {}, of.state === 'interrupted' ? `weir replay FILE --run ${of.run}` : `weir replay show FILE ${of.run}`)) },
   ];
-  put(parts.replays, table('Replays', columns, snapshot.replays, { class: 'dense' }));
+  put(parts.replays, table('Replays', columns, snapshot.replays, { class: 'dense' }), parts.diff);
+}
+
+/** What a replay would change of the live rows. */
+async function compare(run) {
+  put(parts.diff, h('p', { class: 'loading' }, `Comparing ${visible(run)} with the live rows …`));
+  try {
+    const { views: all } = await ask(`/api/replays/${encodeURIComponent(run)}/diff`);
+    const isEqual = (of) => of.added + of.removed + of.changed === 0 && of.live_rows + of.replay_rows > 0;
+    const change = ([name, changed, live, replayed]) => h('div', {}, foreign(name), ` ${number(live)} → ${number(replayed)}`, h('span', { class: 'faint' }, `, ${number(changed)} cells`));
+    const columns = [
+      { label: 'View', cell: (of) => named(of.view) },
+      { label: 'Rows live', number: true, cell: (of) => number(of.live_rows) }, { label: 'Rows replayed', number: true, cell: (of) => number(of.replay_rows) },
+      { label: 'Added', number: true, cell: (of) => number(of.added) }, { label: 'Removed', number: true, cell: (of) => number(of.removed) }, { label: 'Changed', number: true, cell: (of) => number(of.changed) },
+      { label: 'Sums of measures that differ', cell: (of) => of.measures.filter((one) => one[1] > 0 || one[2] !== one[3]).map(change) },
+      { label: 'Verdict', cell: (of) => h('span', { class: `tag ${isEqual(of) ? 'good' : 'warn'}` }, isEqual(of) ? 'equal' : of.live_rows + of.replay_rows === 0 ? 'no rows' : 'different') },
+    ];
+    put(parts.diff, h('h3', {}, `What ${visible(run)} would change`), table(`Differences of ${visible(run)}`, columns, all, { class: 'dense' }),
+      h('p', { class: 'faint' }, 'To let readers see its rows: ', h('code', {}, `weir swap FILE ${run} --why "…"`)));
+  } catch (error) {
+    put(parts.diff, failed(error));
+  }
 }
 
 function progress(of) {

@@ -4,7 +4,7 @@ import { h, s } from './dom.js';
 import { bytes, number, short } from './format.js';
 
 const W = 1180;
-const H = 330;
+const H = 300;
 
 /** `rates` per second: {consumed, bytes, accepted, refused, copies, late, delivered}; null where not known yet. */
 export function flow(snapshot, bounds, rates) {
@@ -45,7 +45,7 @@ export function flow(snapshot, bounds, rates) {
     bend(1121, top + 58, 1121, 236), box(1058, 236, 116, 'ClickHouse', count(status.destinations.length, 'destination'), 'store'),
     s('text', { x: 1108, y: 198, 'text-anchor': 'end', class: 'rate' }, edges[5][1]), wrapped(1108, 214, '', 'end'));
   const list = h('ul', { class: 'narrow-flow' }, edges.map(([name, rate, bound]) => h('li', {}, h('strong', {}, name), ' ', rate, h('span', { class: 'faint' }, ` · ${bound}`))));
-  return h('div', {}, h('div', { class: 'scroll tall flow-wide', tabindex: '0', role: 'region', 'aria-label': 'The flow' }, drawing), list);
+  return h('div', {}, h('div', { class: 'scroll tall flow-wide', tabindex: '0', role: 'group', 'aria-label': 'The flow' }, drawing), list);
 }
 
 /** A bound over lines of about 18 characters. */

@@ -90,8 +90,8 @@ function line(of) {
   return h('a', { class: `alert ${isOver ? 'resolved' : of.severity}`, href: link('sdk', ['alert', of.fingerprint]), 'data-fingerprint': of.fingerprint },
     h('span', { class: 'what' }, title(of)), h('span', { class: 'share' }, percent(of.affected_share)),
     h('span', { class: 'more' }, h('span', { class: `tag ${isOver ? 'good' : of.severity}` }, isOver ? 'over' : visible(of.severity)), ' ',
-      releaseOf(of) ? ['first bad ', foreign(releaseOf(of))] : ['cause ', foreign(`${of.cause_kind} ${of.cause}`)],
-      of.last_good_release ? [', last good ', foreign(of.last_good_release)] : null,
+      `${number(of.affected_records)} of ${number(of.records)} records`,
+      releaseOf(of) ? [' · last good ', of.last_good_release ? foreign(of.last_good_release) : 'unknown'] : null,
       of.tenants.length ? [' · ', foreign(of.tenants.slice(0, 3).join(', ')), of.tenant_count > 3 ? ` and ${number(of.tenant_count - 3)} more` : null] : null,
       of.acknowledged_by ? [' · ', foreign(of.acknowledged_by), ' has it'] : null, of.suppressed_by ? [' · suppressed by ', foreign(of.suppressed_by)] : null),
     h('span', { class: 'more' }, `since ${time(of.opened_at)} UTC`));
@@ -99,7 +99,8 @@ function line(of) {
 
 function title(of) {
   const where = [...of.fields, ...of.event_types].slice(0, 3).join(', ');
-  return [foreign(about(of)), where ? [' on ', foreign(where)] : of.detail && of.detail !== about(of) ? [' · ', foreign(of.detail)] : null];
+  const who = releaseOf(of) || `${of.cause_kind} ${of.cause}`;
+  return [foreign(about(of)), where ? [' on ', foreign(where)] : of.detail && of.detail !== about(of) ? [' · ', foreign(of.detail)] : null, h('span', { class: 'by' }, ' by ', foreign(who))];
 }
 
 async function alert(fingerprint, again = false) {
@@ -115,18 +116,18 @@ async function alert(fingerprint, again = false) {
   put(body,
     h('p', {}, h('a', { href: '#/sdk' }, '← All alerts')),
     h('div', { class: 'head' }, h('div', {}, h('h1', {}, title(of)), h('p', { class: 'about' },
-      h('span', { class: `tag ${isOver ? 'good' : of.severity}` }, isOver ? 'over' : visible(of.severity)), ' ', visible(of.status), ' since ', time(isOver ? of.last_seen_at : of.opened_at), ' UTC: ', foreign(of.status_reason))),
+      h('span', { class: `tag ${isOver ? 'good' : of.severity}` }, isOver ? 'over' : visible(of.severity)), isOver ? ' since ' : ' open since ', time(isOver ? of.last_seen_at : of.opened_at), ' UTC: ', foreign(of.status_reason))),
     h('div', { class: 'room' }, h('p', { class: 'big' }, h('span', { class: 'value' }, percent(of.affected_share)), ' ', h('span', { class: 'unit' }, 'of records affected')),
       h('p', { class: 'faint' }, `${number(of.affected_records)} of ${number(of.records)} in the newest window`))),
     h('div', { class: 'pairs' },
       card('Who and what', facts([
         ['First bad release', releaseOf(of) ? h('a', { href: link('sdk', ['release', releaseOf(of)]) }, foreign(releaseOf(of))) : '–'],
-        ['Last good release', of.last_good_release ? foreign(of.last_good_release) : '–'],
+        ['Last good release', of.last_good_release ? foreign(of.last_good_release) : 'unknown'],
         ['Owner', of.owner ? foreign(of.owner) : 'nobody named'],
         ['Put down to', foreign(`${of.cause_kind} ${of.cause}`)],
         ['Tenants', [foreign(of.tenants.slice(0, 8).join(', ') || '–'), of.tenant_count > 8 ? ` and ${number(of.tenant_count - 8)} more` : null]],
         ['Event types, fields', foreign([...of.event_types, ...of.fields].join(', ') || '–')],
-        ['Rule, reason', foreign([of.rule, of.reason, of.detail].filter(Boolean).join(' · ') || '–')],
+        ['Rule, reason', foreign([...new Set([of.rule, of.reason, of.detail])].filter(Boolean).join(' · ') || '–')],
         ['Users affected', number(of.affected_users)],
         ['Evidence', foreign(of.statistic || '–')],
         ['Taken on by', of.acknowledged_by ? foreign(of.acknowledged_by) : h('span', { class: 'faint' }, 'nobody: weir alerts ack FILE ', visible(of.fingerprint.slice(0, 8)))],
@@ -162,8 +163,8 @@ function facts(pairs) {
   return h('dl', { class: 'facts' }, pairs.map(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]));
 }
 
-function chart(label, height = 200) {
-  const of = new Chart(label, height);
+function chart(label) {
+  const of = new Chart(label);
   of.canvas.classList.add('low');
   charts.push(of);
   return of;
@@ -183,7 +184,7 @@ function overTime(of, rows) {
   const column = (name) => kept.map((row) => (row[name] === null || row[name] === undefined ? null : Number(row[name])));
   const lines = [{ name: 'affected share', xs, ys: column('affected_share') }];
   for (const [name, text] of [['expected', 'expected'], ['expected_upper', 'most that is no alert']]) {
-    if (kept.some((row) => row[name] !== null && row[name] <= 1)) lines.push({ name: text, xs, ys: column(name), quiet: true, dashed: true });
+    if (kept.some((row) => row[name] !== null && row[name] <= 1)) lines.push({ name: text, xs, ys: column(name), quiet: true, dashed: true, stepped: true });
   }
   of.draw({ lines, zone: 'UTC', step_s: 60, percent: true, label: 'Affected share by window' });
 }
@@ -194,11 +195,11 @@ async function byRelease(of, place, alertOf, rows) {
   const first = rows.length ? Math.min(...rows.map((row) => row.at)) : Number(alertOf.opened_at);
   const last = Math.max(Number(alertOf.last_seen_at), first + 60);
   const room = Math.max(1_800, (last - first) / 2);
-  const pairs = [['from', Math.floor(first - room)], ['to', Math.ceil(last + room / 2)], ['reason', alertOf.reason === 'silent' ? '' : alertOf.reason]];
+  const pairs = [['from', Math.floor(first - room)], ['to', Math.ceil(last + room / 2)], ['reason', alertOf.reason === 'silent' ? '' : alertOf.reason], ['rule', alertOf.reason === 'rule' ? alertOf.rule || alertOf.detail : '']];
   const answer = await ask('/api/releases/shares', pairs);
   if (key !== shownKey) return;
   drawShares(of, answer, releaseOf(alertOf));
-  place.append(h('p', { class: 'faint' }, `Share of a release's records that were refused${alertOf.reason ? ` for ${visible(alertOf.reason)}` : ''}.`), sql(answer.sql));
+  place.append(h('p', { class: 'faint' }, `Share of a release's records that were refused${alertOf.reason ? ` for ${visible(alertOf.reason === 'rule' ? alertOf.rule || alertOf.detail : alertOf.reason)}` : ''}.`), sql(answer.sql));
 }
 
 function drawShares(of, answer, marked) {
@@ -239,7 +240,7 @@ async function releases(params) {
       { label: 'Against the others', cell: (of) => h('span', { class: 'meter', 'aria-hidden': 'true' }, h('span', { class: `filled${of.share >= 0.05 ? ' bad' : of.share >= 0.01 ? ' warn' : ''}`, 'width%': Math.min(100, of.share * 100) })) },
       { label: 'Records', number: true, cell: (of) => number(of.records) }] : []),
     { label: 'Refused', number: true, cell: (of) => number(of.refused_records) },
-    { label: 'Alerts', cell: (of) => open.filter((one) => releaseOf(one) === of.release).map((one) => h('div', {}, h('a', { href: link('sdk', ['alert', one.fingerprint]) }, foreign(about(one))))) },
+    { label: 'Alerts', cell: (of) => open.filter((one) => releaseOf(one) === of.release).map((one) => h('div', {}, h('a', { href: link('sdk', ['alert', one.fingerprint]) }, foreign(about(one)), one.tenants.length ? [', ', foreign(one.tenants.slice(0, 2).join(', '))] : null))) },
     { label: 'First seen (UTC)', cell: (of) => time(of.first_seen) },
     { label: 'Last seen', cell: (of) => ago(of.last_seen) },
   ];
@@ -260,7 +261,7 @@ async function release(name, params) {
   const others = rows.filter((of) => of.release !== name && of.release.trim() !== '/');
   const total = others.reduce((sums, of) => ({ records: sums.records + Number(of.records), refused: sums.refused + Number(of.refused_records) }), { records: 0, refused: 0 });
   const rest = total.records ? total.refused / total.records : null;
-  const over = chart('Refused share of the release and of the others', 240);
+  const over = chart('Refused share of the release and of the others');
   const place = h('div', { class: 'room' }, over.element);
   const mine = open.filter((one) => releaseOf(one) === name);
   put(body, h('p', {}, h('a', { href: '#/sdk/releases' }, '← All releases')),

@@ -50,6 +50,7 @@ const READ: &[(&str, &str)] = &[
     ("date_time_output_format", "iso"),
     ("output_format_json_quote_64bit_integers", "1"),
     ("output_format_json_quote_decimals", "1"),
+    ("output_format_decimal_trailing_zeros", "1"),
     ("output_format_json_quote_denormals", "1"),
     ("output_format_json_validate_utf8", "1"),
 ];

@@ -133,11 +133,16 @@ fn of_alert(sql: String, fingerprint: &str) -> Question {
     Question { sql, parameters: vec![Parameter { name: "fingerprint".to_owned(), kind: "String", value }] }
 }
 
-/// What of a release's records is refused, by time: rows of `time`, `release`, `refused` and `accepted`. `reason`, where it
-/// isn't empty, is the only one that counts as refused. Nothing where no source keeps its accepted events.
-pub(super) fn shares(catalog: &Catalog, from_s: i64, to_s: i64, step_s: i64, reason: &str) -> Option<Question> {
+/// What of a release's records is refused, by time: rows of `time`, `release`, `refused` and `accepted`. Where `reason` or
+/// `rule` isn't empty, only it counts as refused. Nothing where no source keeps its accepted events.
+pub(super) fn shares(catalog: &Catalog, range: (i64, i64), step_s: i64, reason: &str, rule: &str) -> Option<Question> {
+    let (from_s, to_s) = range;
     let accepted = accepted(catalog, from_s, to_s)?;
-    let reason = if reason.is_empty() { String::new() } else { format!(" AND reason = {}", literal(reason)) };
+    let only = |column: &str, value: &str| match value {
+        "" => String::new(),
+        value => format!(" AND {column} = {}", literal(value)),
+    };
+    let reason = only("reason", reason) + &only("rule", rule);
     let (from, to) = bounds(from_s, to_s);
     Some(Question::plain(format!(
         "SELECT toStartOfInterval(at, INTERVAL {step_s} SECOND) AS time, release, sum(refused) AS refused, \

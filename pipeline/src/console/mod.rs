@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use axum::routing::get;
 use axum::{Router, middleware};
+use tokio::sync::Semaphore;
 use weir_sinks::clickhouse::Client;
 
 use crate::bind::Bound;
@@ -36,7 +37,7 @@ use ask::Desk;
 use catalog::Catalog;
 use guard::Access;
 use live::Live;
-use replays::Lister;
+use replays::Replays;
 
 /// What a console is made from.
 pub struct Console {
@@ -44,12 +45,12 @@ pub struct Console {
     client: Client,
     access: Access,
     state: PathBuf,
-    replays: Option<Lister>,
+    replays: Option<Replays>,
 }
 
 impl Console {
     /// The console of a pipeline; nothing where it has no address.
-    pub fn of(pipeline: &Pipeline, bound: &Bound, client: &Client, replays: Option<Lister>) -> Option<Console> {
+    pub fn of(pipeline: &Pipeline, bound: &Bound, client: &Client, replays: Option<Replays>) -> Option<Console> {
         let address = pipeline.http.as_deref()?;
         Some(Console {
             catalog: Catalog::of(pipeline, bound),
@@ -73,6 +74,7 @@ impl Console {
             live: Arc::new(Live::new()),
             state: self.state,
             replays: self.replays,
+            comparing: Arc::new(Semaphore::new(1)),
             pages,
         };
         let router = Router::new()
@@ -94,6 +96,7 @@ impl Console {
             .route("/api/releases/shares", get(routes::shares))
             .route("/api/releases/reasons", get(routes::reasons))
             .route("/api/replays", get(routes::replays))
+            .route("/api/replays/{run}/diff", get(routes::diff))
             .route("/api/snapshot", get(live::snapshot))
             .route("/api/live", get(live::events))
             .layer(middleware::from_fn_with_state(served.clone(), guard::guard))
@@ -111,6 +114,7 @@ struct Served {
     access: Arc<Access>,
     live: Arc<Live>,
     state: PathBuf,
-    replays: Option<Lister>,
+    replays: Option<Replays>,
+    comparing: Arc<Semaphore>,
     pages: Arc<Pages>,
 }

@@ -1,6 +1,6 @@
 //! Replays beside the live pipeline, with how far they are: by the positions in the replay's own `weir_partitions`.
 //!
-//! Who runs replays tells which there are ([`Lister`]); this crate knows none.
+//! Who runs replays tells which there are, and compares them ([`Replays`]); this crate knows none.
 
 use std::sync::Arc;
 
@@ -52,13 +52,57 @@ pub struct Stretch {
     pub next: i64,
 }
 
+/// What a replay would change of a view; all 0 and no measure where the live pipeline has no such view.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Difference {
+    /// The view.
+    pub view: String,
+    /// Rows of the live side.
+    pub live_rows: u64,
+    /// Rows of the replay.
+    pub replay_rows: u64,
+    /// Rows that only the replay has.
+    pub added: u64,
+    /// Rows that only the live side has.
+    pub removed: u64,
+    /// Rows that both have, with a cell that differs.
+    pub changed: u64,
+    /// Of each measure: its name, cells that differ, the sum over the live rows and over the replay's.
+    pub measures: Vec<(String, u64, Option<f64>, Option<f64>)>,
+}
+
 /// Tells which replays there are, the newest first; it may read files.
 pub type Lister = Arc<dyn Fn() -> Result<Vec<Replay>, String> + Send + Sync>;
 
+/// Compares a replay of this name with the live rows; it may take long.
+pub type Comparer = Arc<dyn Fn(&str) -> Result<Vec<Difference>, String> + Send + Sync>;
+
+/// Who knows of replays.
+#[derive(Clone)]
+pub struct Replays {
+    /// Lists them.
+    pub list: Lister,
+    /// Compares one.
+    pub compare: Comparer,
+}
+
+/// What the replay called `run` would change. One comparison runs at a time: each reads all rows of both sides.
+pub(super) async fn compared(served: &Served, run: String) -> Result<Vec<Difference>, Fault> {
+    let Some(replays) = served.replays.clone() else {
+        return Err(Fault::missing("this pipeline has no replays", "weir replay FILE makes one"));
+    };
+    let Ok(_turn) = served.comparing.clone().try_acquire_owned() else {
+        return Err(Fault::busy("another replay is being compared"));
+    };
+    let compared = tokio::task::spawn_blocking(move || (replays.compare)(&run)).await;
+    let compared = compared.map_err(|error| Fault::busy(error.to_string()))?;
+    compared.map_err(|why| Fault::asked(why, ""))
+}
+
 /// Every replay, with the records that it has read and those that it will have.
 pub(super) async fn seen(served: &Served) -> Result<Vec<Value>, Fault> {
-    let Some(lister) = served.replays.clone() else { return Ok(Vec::new()) };
-    let listed = tokio::task::spawn_blocking(move || lister()).await;
+    let Some(replays) = served.replays.clone() else { return Ok(Vec::new()) };
+    let listed = tokio::task::spawn_blocking(move || (replays.list)()).await;
     let listed = listed.map_err(|error| Fault::busy(error.to_string()))?;
     let listed = listed.map_err(|error| Fault::busy(format!("replays: {error}")))?;
     let mut all = Vec::new();

@@ -207,17 +207,18 @@ pub(super) async fn releases(State(served): State<Served>, pairs: Pairs) -> Told
     Ok(Json(json!({ "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "knows_accepted": is_whole })))
 }
 
-/// `/api/releases/shares`: the share of refused records by release and time; `reason` narrows what counts as refused.
+/// `/api/releases/shares`: the share of refused records by release and time; `reason` and `rule` narrow what counts as refused.
 pub(super) async fn shares(State(served): State<Served>, pairs: Pairs) -> Told {
     let (from_s, to_s) = range(&pairs, 86_400)?;
-    let step_s = [60, 300, 900, 3_600].into_iter().find(|step| (to_s - from_s) / step <= 200).unwrap_or(21_600);
+    let step_s = [60, 300, 900, 3_600].into_iter().find(|step| (to_s - from_s) / step <= 300).unwrap_or(21_600);
     let reason = text(&pairs, "reason").unwrap_or_default();
     let missing = || {
         let what = "which release sent an accepted event isn't known";
         Fault::missing(what, "set keep_events_days and release.sdk, sdk_version and app_version in the source")
     };
-    let (from_s, to_s) = (from_s - from_s.rem_euclid(step_s), to_s);
-    let question = health::shares(&served.catalog, from_s, to_s, step_s, reason).ok_or_else(missing)?;
+    let rule = text(&pairs, "rule").unwrap_or_default();
+    let range = (from_s - from_s.rem_euclid(step_s), to_s);
+    let question = health::shares(&served.catalog, range, step_s, reason, rule).ok_or_else(missing)?;
     let answer = served.desk.ask(&question, Style::Drawn).await?;
     Ok(Json(json!({ "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "step_s": step_s })))
 }
@@ -234,6 +235,11 @@ pub(super) async fn reasons(State(served): State<Served>, pairs: Pairs) -> Told 
 /// `/api/replays`: replays with their progress.
 pub(super) async fn replays(State(served): State<Served>) -> Told {
     Ok(Json(json!({ "replays": runs::seen(&served).await? })))
+}
+
+/// `/api/replays/{run}/diff`: what a replay would change of the live rows.
+pub(super) async fn diff(State(served): State<Served>, Path(run): Path<String>) -> Told {
+    Ok(Json(json!({ "views": runs::compared(&served, run).await? })))
 }
 
 fn text<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {

@@ -13,7 +13,7 @@ use weir_sinks::{Deliver, Encode};
 
 use crate::clock::Clock;
 use crate::console::Console;
-use crate::console::replays::Lister;
+use crate::console::replays::Replays;
 use crate::dataflow::SourceGraph;
 use crate::deliver::LaneKind;
 use crate::error::Error;
@@ -137,8 +137,8 @@ pub struct Running {
     pub pace: Option<Arc<Pace>>,
     /// Is handed what tells the run's status, once, when it begins.
     pub watch: Option<Watch>,
-    /// Tells the console which replays there are.
-    pub replays: Option<Lister>,
+    /// Who tells the console of replays.
+    pub replays: Option<Replays>,
     /// Set by whoever wants it to stop.
     pub stop: Arc<AtomicBool>,
     /// Wall time.

@@ -233,8 +233,8 @@ fn spawn_pipeline(
     operators: OperatorRegistry,
     stop: &Arc<AtomicBool>,
 ) -> JoinHandle<Result<Summary, Error>> {
+    let replays = Some(shown_replays(file, pipeline));
     let (file, pipeline) = (file.display().to_string(), pipeline.clone());
-    let replays = Some(shown_replays(&pipeline));
     let running = Running { replays, stop: Arc::clone(stop), ..Running::default() };
     std::thread::spawn(move || run_pipeline(&file, &pipeline, &operators, &running))
 }

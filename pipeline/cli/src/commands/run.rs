@@ -38,7 +38,7 @@ pub(crate) fn run(file: &Path, options: Options, operators: OperatorRegistry) ->
     };
     let stop = Arc::new(AtomicBool::new(false));
     runtime.spawn(stop_on_signal(Arc::clone(&stop)));
-    let replays = Some(shown_replays(&pipeline));
+    let replays = Some(shown_replays(file, &pipeline));
     let running = Running { until_end: options.until_end, replays, stop, ..Running::default() };
     match run_pipeline(&file.display().to_string(), &pipeline, &operators, &running) {
         Ok(summary) => {

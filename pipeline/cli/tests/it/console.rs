@@ -252,8 +252,10 @@ fn a_replay_moves_on_the_page() {
     browser.until("it moves", &format!("{share} > {before}"));
     browser.until("it is complete", &format!("{share} === 100"));
     browser.until("it says so", "document.getElementById('replays').innerText.includes('complete')");
+    assert!(replay.wait().unwrap().success());
+    browser.value("document.getElementById('compare-moving').click()");
+    browser.until("its rows are those that are live", "document.querySelector('#diff .tag')?.textContent === 'equal'");
     photograph(&mut browser, "replay");
-    replay.wait().unwrap();
     assert_clean(&browser, &bench);
     terminate(&mut running);
 }

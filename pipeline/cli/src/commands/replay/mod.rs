@@ -10,11 +10,12 @@ use chrono::TimeDelta;
 use clap::{Args, Subcommand};
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
-use weir_pipeline::console::replays::{Lister, Replay as Replayed, Stretch};
+use weir_pipeline::console::replays::{Replay as Replayed, Replays, Stretch};
 use weir_replay::rerun::range::{parse_length, parse_time};
 use weir_replay::rerun::record::{Record, Status, Store, is_name};
 use weir_schemas::time::EventTime;
 
+use super::diff::shown_differences;
 use crate::{OperatorRegistry, Outcome};
 
 const EXAMPLES: &str = "\
@@ -126,13 +127,16 @@ pub(crate) fn run(replay: &Replay, operators: &OperatorRegistry) -> Outcome {
     done.unwrap_or_else(|outcome| outcome)
 }
 
-/// Tells the console of `pipeline` which replays there are.
-pub(crate) fn shown_replays(pipeline: &Pipeline) -> Lister {
-    let store = Store::of(&pipeline.state);
-    Arc::new(move || {
-        let records = store.all().map_err(|error| error.to_string())?;
-        Ok(records.iter().map(|record| shown_replay(&store, record)).collect())
-    })
+/// Tells the console of `pipeline`, which is in `file`, of its replays.
+pub(crate) fn shown_replays(file: &Path, pipeline: &Pipeline) -> Replays {
+    let (store, file) = (Store::of(&pipeline.state), file.to_owned());
+    Replays {
+        list: Arc::new(move || {
+            let records = store.all().map_err(|error| error.to_string())?;
+            Ok(records.iter().map(|record| shown_replay(&store, record)).collect())
+        }),
+        compare: Arc::new(move |run| shown_differences(&file, run).map_err(Outcome::into_text)),
+    }
 }
 
 fn shown_replay(store: &Store, record: &Record) -> Replayed {
