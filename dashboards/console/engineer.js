@@ -164,7 +164,7 @@ async function minutes() {
     const rows = objects(answer).map((row) => ({ ...row, minute: Number(row.minute) }));
     const xs = rows.map((row) => row.minute);
     const lines = FATES.filter((name) => rows.some((row) => Number(row[name]) > 0)).map((name) => ({ name: name.replaceAll('_', ' '), xs, ys: rows.map((row) => Number(row[name])) }));
-    parts.chart.draw({ lines: lines.length ? lines : [{ name: 'records', xs: [], ys: [] }], zone: 'UTC', step_s, label: 'Records by fate and minute, the last hour of event time', nothing: 'No event time of the last hour.' });
+    parts.chart.draw({ lines: lines.length ? lines : [{ name: 'records', xs: [], ys: [] }], zone: 'UTC', step_s, label: 'Records by fate and minute, the newest hour of event time', nothing: 'Nothing was consumed yet.' });
     parts.ledgerSql ??= h('div', {});
     if (!parts.ledgerSql.isConnected) parts.chart.element.after(parts.ledgerSql);
     if (!parts.ledgerSql.querySelector('details[open]')) put(parts.ledgerSql, sql(answer.sql));

@@ -72,15 +72,15 @@ pub(super) fn books(catalog: &Catalog) -> Question {
     ))
 }
 
-/// Records by fate and time, and those rows that don't balance.
-pub(super) fn ledger(catalog: &Catalog, from_s: i64, step_s: i64) -> Question {
+/// Records by fate and minute, over the newest hour of event time: the newest of all, since history may be read.
+pub(super) fn ledger(catalog: &Catalog) -> Question {
     let sums: Vec<String> = Fate::ALL.iter().map(|fate| format!("sum(l.{0}) AS {0}", fate.name())).collect();
+    let ledger = catalog.ledger();
     Question::plain(format!(
-        "SELECT toStartOfInterval(l.minute, INTERVAL {step_s} SECOND) AS minute, sum(l.consumed) AS consumed, {}\n\
-         FROM {} AS l\nWHERE l.minute >= toDateTime({}, 'UTC')\nGROUP BY minute\nORDER BY minute\nLIMIT {STEPS}",
+        "SELECT l.minute AS minute, sum(l.consumed) AS consumed, {}\nFROM {ledger} AS l\n\
+         WHERE l.minute > (SELECT max(minute) FROM {ledger}) - INTERVAL 1 HOUR\n\
+         GROUP BY minute\nORDER BY minute\nLIMIT {STEPS}",
         sums.join(", "),
-        catalog.ledger(),
-        literal(&super::question::shown(from_s))
     ))
 }
 

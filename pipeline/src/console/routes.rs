@@ -155,15 +155,12 @@ pub(super) async fn progress(State(served): State<Served>) -> Told {
     told(served.desk.ask(&health::progress(&served.catalog), Style::Drawn).await?)
 }
 
-/// `/api/ledger`: totals by source, and by fate and minute from `from` on.
-pub(super) async fn ledger(State(served): State<Served>, pairs: Pairs) -> Told {
-    let (from_s, to_s) = range(&pairs, 3_600)?;
-    let step_s = [60, 300, 3_600, 86_400].into_iter().find(|step| (to_s - from_s) / step <= 500).unwrap_or(86_400);
-    let (books, minutes) =
-        (health::books(&served.catalog), health::ledger(&served.catalog, from_s - from_s.rem_euclid(step_s), step_s));
+/// `/api/ledger`: totals by source, and by fate and minute of the newest hour.
+pub(super) async fn ledger(State(served): State<Served>) -> Told {
+    let (books, minutes) = (health::books(&served.catalog), health::ledger(&served.catalog));
     let (books, minutes) =
         tokio::try_join!(served.desk.ask(&books, Style::Drawn), served.desk.ask(&minutes, Style::Drawn))?;
-    Ok(Json(json!({ "books": books, "minutes": minutes, "step_s": step_s })))
+    Ok(Json(json!({ "books": books, "minutes": minutes, "step_s": 60 })))
 }
 
 /// `/api/quarantine`: causes.
