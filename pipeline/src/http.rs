@@ -1,5 +1,5 @@
 //! The HTTP address: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and stops processes,
-//! `/status` for `weir status`.
+//! `/status` for `weir status`; and the console, at `/`, for people.
 //!
 //! Healthy means that the process can go on; ready, that it has begun to read. A destination that is away makes it
 //! neither unhealthy nor unready: it waits, and `/status` says for whom.
@@ -14,6 +14,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::TcpListener;
 
+use crate::console::Console;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::status::Status;
@@ -39,14 +40,20 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(failed)
 }
 
-/// Serves the pages until the task is dropped.
-pub async fn serve(listener: TcpListener, pages: Arc<Pages>) {
+/// Serves the pages, and the console if there is one, until the task is dropped.
+pub async fn serve(listener: TcpListener, pages: Arc<Pages>, console: Option<Console>) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
-        .with_state(pages);
+        .with_state(pages.clone());
+    let Some(console) = console else { return listen_on(listener, router).await };
+    let (of_console, snapshots) = console.serve(pages);
+    tokio::join!(listen_on(listener, router.merge(of_console)), snapshots);
+}
+
+async fn listen_on(listener: TcpListener, router: Router) {
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the http address is no longer served");
     }

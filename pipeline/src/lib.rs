@@ -9,6 +9,7 @@ pub mod commit;
 pub mod complaints;
 pub mod config;
 pub mod connect;
+pub mod console;
 mod count;
 pub mod crash;
 pub mod custom;

@@ -8,6 +8,7 @@ packages=(
   curl npm openjdk-17-jre-headless maven               # Kafka, the registry, the ClickHouse engine
   openssl haproxy                                      # servers with TLS and passwords, for the tests
   python3-venv                                         # a server that speaks S3, for the tests
+  chromium                                             # drives the console, for the tests
 )
 
 if ! command -v cargo >/dev/null; then
@@ -20,7 +21,7 @@ fi
 has() {
   case $1 in
     g++) command -v g++ ;;
-    make | cmake | clang | curl | npm | openssl | haproxy) command -v "$1" ;;
+    make | cmake | clang | curl | npm | openssl | haproxy | chromium) command -v "$1" ;;
     pkg-config) command -v pkg-config ;;
     maven) command -v mvn ;;
     python3-venv) python3 -c 'import venv, ensurepip' 2>&1 ;;

@@ -126,6 +126,11 @@ impl Outcome {
         Outcome { code: self.code, message: (!told.is_empty()).then(|| told.join("\n")) }
     }
 
+    /// What went wrong, without colours.
+    fn into_text(self) -> String {
+        console::strip_ansi_codes(&self.message.unwrap_or_default()).into_owned()
+    }
+
     fn tell(self) -> ExitCode {
         if let Some(message) = self.message {
             complain!("{message}");

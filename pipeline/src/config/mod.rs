@@ -44,8 +44,10 @@ pub struct Pipeline {
     /// Bytes that may be committed and not yet delivered; above it no new epoch begins.
     #[serde(default = "default_outbox_bytes")]
     pub outbox_bytes: u64,
-    /// Address of `/metrics`, `/healthz` and `/readyz`; absent for none.
+    /// Address of the console, `/metrics`, `/healthz` and `/readyz`; absent for none.
     pub http: Option<String>,
+    /// What the console asks for; beyond loopback it isn't served without one.
+    pub http_token: Option<String>,
     /// Where events come from and alerts go to.
     pub kafka: Kafka,
     /// Where schemas are.

@@ -297,7 +297,7 @@ impl Engine {
             tasks.spawn(lane.run(core.post.clone()));
         }
         if let Some(listener) = listener {
-            runtime.spawn(http::serve(listener, pages.clone()));
+            runtime.spawn(http::serve(listener, pages.clone(), plan.console.take()));
         }
         let (epoch, outbox_bytes) = (plan.epoch, plan.outbox_bytes);
         let emitter = plan.emission.map(|emission| emission.start(&core.metrics, core.clock.clone()));

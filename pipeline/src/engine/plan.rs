@@ -14,6 +14,8 @@ use weir_sinks::{Deliver, Encode};
 
 use crate::archive::Archiving;
 use crate::clock::Clock;
+use crate::console::Console;
+use crate::console::replays::Replays;
 use crate::dataflow::SourceGraph;
 use crate::deliver::LaneKind;
 use crate::epochs::Epochs;
@@ -47,6 +49,8 @@ pub struct Plan {
     pub outbox_bytes: u64,
     /// The address of the pages.
     pub http: Option<String>,
+    /// The console that is served there, if one is.
+    pub console: Option<Console>,
     /// What the state depends on.
     pub fingerprint: Fingerprint,
     /// What decides its results, for lineage.
@@ -143,6 +147,8 @@ pub struct Running {
     pub pace: Option<Arc<Pace>>,
     /// Is handed what tells the run's status, once, when it begins.
     pub watch: Option<Watch>,
+    /// Who tells the console of replays.
+    pub replays: Option<Replays>,
     /// Set by whoever wants it to stop.
     pub stop: Arc<AtomicBool>,
     /// Wall time.

@@ -26,6 +26,7 @@ use crate::archive::Archiving;
 use crate::bind::{Bound, BoundSource, bind};
 use crate::config::{Pipeline, Source};
 use crate::connect;
+use crate::console::Console;
 use crate::custom::OperatorRegistry;
 use crate::engine::{Destination, Inputs, Plan, Running, SourcePlan, Summary, execute};
 use crate::error::Error;
@@ -88,7 +89,8 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
     // What is read from elsewhere isn't the log that is archived.
     let archiving = if is_live { Archiving::of(pipeline, &registry, runtime.handle())? } else { None };
     let sources = assembly.sources(&inputs, news, running)?;
-    execute(Plan { archiving, ..assembly.plan(sources, destinations, inputs, running)? }, running)
+    let console = Console::of(pipeline, &assembly.bound, &client, running.replays.clone());
+    execute(Plan { archiving, console, ..assembly.plan(sources, destinations, inputs, running)? }, running)
 }
 
 /// Runs the pipeline of `file` apart from everything that it names: it reads `running.inputs`, with these reader schemas,
@@ -185,6 +187,7 @@ impl<'a> Assembly<'a> {
             samples: samples_of(pipeline, &bound, inputs, running),
             emission: emission(pipeline, &bound, &layout, &custom)?,
             archiving: None,
+            console: None,
         })
     }
 }

@@ -551,6 +551,7 @@ impl World {
             in_flight_bytes: self.in_flight_bytes,
             outbox_bytes: self.outbox_bytes,
             http: self.http.clone(),
+            console: None,
             fingerprint,
             version: PipelineVersion::default(),
             sources: vec![self.source()],

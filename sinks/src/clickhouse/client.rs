@@ -42,6 +42,21 @@ pub struct Settings {
     pub authorities_pem: Option<Vec<u8>>,
 }
 
+/// What one answer may take of the server, at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Seconds.
+    pub seconds: u64,
+    /// Rows of the answer.
+    pub result_rows: u64,
+    /// Bytes of the answer.
+    pub result_bytes: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Threads.
+    pub threads: u64,
+}
+
 /// A connection pool to one database.
 #[derive(Clone)]
 pub struct Client {
@@ -167,6 +182,41 @@ impl Client {
     /// The official client, which looks names up in this database.
     pub(super) fn reading(&self) -> clickhouse::Client {
         self.server.clone().with_database(&self.database)
+    }
+
+    /// A client of the same database that can only read, and takes no more than `limits` for an answer.
+    pub fn reader(&self, limits: &Limits) -> Client {
+        let settings = [
+            // 1 would forbid the settings that readers' views have in them, too.
+            ("readonly", 2),
+            ("max_execution_time", limits.seconds),
+            ("max_result_rows", limits.result_rows),
+            ("max_result_bytes", limits.result_bytes),
+            ("max_memory_usage", limits.memory_bytes),
+            ("max_threads", limits.threads),
+        ];
+        let server = self.server.clone().with_database(&self.database).with_setting("result_overflow_mode", "throw");
+        let server =
+            settings.iter().fold(server, |server, (name, value)| server.with_setting(*name, value.to_string()));
+        Client { server, database: self.database.clone() }
+    }
+
+    /// Runs a query with `parameters`, each a name and its value, which stand in the text as `{name:Type}`, and further
+    /// `settings`; the rows are read line by line as they come, in a format of one line per row.
+    ///
+    /// # Errors
+    /// What ClickHouse says at once; what it says later comes with the lines.
+    pub fn query_with<'p>(
+        &self,
+        sql: &str,
+        parameters: impl Iterator<Item = (&'p str, &'p str)>,
+        settings: &[(&str, &str)],
+        format: &str,
+    ) -> Result<Lines, DeliveryError> {
+        let query = parameters.fold(self.server.query_raw(sql), |query, (name, value)| query.param(name, value));
+        let query = settings.iter().fold(query, |query, (name, value)| query.with_setting(*name, *value));
+        let cursor = query.fetch_bytes(format).map_err(|error| classify(&error))?;
+        Ok(Lines { cursor, read: Vec::new(), at: 0 })
     }
 
     /// Begins `INSERT ... FORMAT ...`; what is sent is compressed with LZ4.

@@ -26,7 +26,7 @@ pub mod rollup;
 pub mod swaps;
 
 pub use ask::{Answer, Question, Refusal};
-pub use client::{Client, Lines, Settings};
+pub use client::{Client, Limits, Lines, Settings};
 pub use encode::TableEncoder;
 pub use evolve::Layout;
 pub use insert::TableSink;

@@ -8,6 +8,7 @@ use weir_pipeline::bind::{Bound, bind};
 use weir_pipeline::complaints::{Complaints, why};
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
+use weir_pipeline::console::guard::is_loopback;
 use weir_pipeline::error::Error;
 use weir_pipeline::problem::Problem;
 use weir_pipeline::readers::{self, Readers};
@@ -72,6 +73,9 @@ pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> O
     if let Some(outcome) = found.outcome() {
         return outcome;
     }
+    if let Some(note) = open_address(&pipeline) {
+        say!("{} {note}", paint::bold("note:"));
+    }
     let sources = counted(bound.sources.len(), "source");
     say!("{} {sources}, {}", paint::good("fine:"), counted(bound.views.len(), "view"));
     Outcome::done()
@@ -102,6 +106,17 @@ impl Found {
         let told = (!self.problems.is_empty()).then(|| Outcome::problems(&self.problems));
         told.into_iter().chain(self.errors.iter().map(Outcome::of_error)).reduce(Outcome::and)
     }
+}
+
+/// What is to be said of an address that others reach.
+fn open_address(pipeline: &Pipeline) -> Option<String> {
+    let address = pipeline.http.as_deref().filter(|address| !is_loopback(address))?;
+    pipeline.http_token.as_deref().is_none_or(str::is_empty).then(|| {
+        format!(
+            "http = \"{address}\" is reached from beyond this machine and has no `http_token`, so the console isn't served \
+             there; write http_token = \"${{CONSOLE_TOKEN}}\" beside it, or http = \"127.0.0.1:9464\""
+        )
+    })
 }
 
 fn print_plan(pipeline: &Pipeline, bound: &Bound) {

@@ -23,6 +23,7 @@ use weir_replay::produce::storefront::{Storefront, StorefrontRows, Wrong};
 use weir_replay::produce::{Job, Target, produce};
 use weir_schemas::registry::{Registry, Settings};
 
+use super::replay::shown_replays;
 use super::run::{log, stop_on_signal};
 use super::{init, status, verify};
 use crate::args::Demo;
@@ -142,6 +143,7 @@ impl Addresses {
         say!("registry    {}", self.registry);
         say!("clickhouse  {}", self.clickhouse);
         say!("metrics     http://{}/metrics", self.http);
+        say!("console     {}", paint::bold(&format!("http://{}/", self.http)));
         say!("pipeline    {}", file.display());
         say!("\nAsk ClickHouse yourself:");
         say!(
@@ -231,8 +233,9 @@ fn spawn_pipeline(
     operators: OperatorRegistry,
     stop: &Arc<AtomicBool>,
 ) -> JoinHandle<Result<Summary, Error>> {
+    let replays = Some(shown_replays(file, pipeline));
     let (file, pipeline) = (file.display().to_string(), pipeline.clone());
-    let running = Running { stop: Arc::clone(stop), ..Running::default() };
+    let running = Running { replays, stop: Arc::clone(stop), ..Running::default() };
     std::thread::spawn(move || run_pipeline(&file, &pipeline, &operators, &running))
 }
 

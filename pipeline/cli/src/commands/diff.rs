@@ -1,11 +1,13 @@
 //! `weir diff`: what a replay's rows would change of the live ones.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use weir_pipeline::connect;
+use weir_pipeline::console::replays::Difference;
 use weir_replay::diff::{Example, Options, Sides, ViewDiff};
 use weir_replay::rerun::range::{Range, shown};
+use weir_replay::rerun::record::Record;
 
 use super::replay::{complete, opened, with};
 use crate::out::{printable, say};
@@ -14,6 +16,9 @@ use crate::{Outcome, paint, runtime};
 
 /// Values of a dimension that are printed.
 const VALUES_SHOWN: usize = 8;
+
+/// Greatest relative difference of Float64 values, where nobody says another.
+const TOLERANCE: f64 = 1e-9;
 
 /// Arguments of `weir diff`.
 #[derive(Debug, Args)]
@@ -29,7 +34,7 @@ pub(crate) struct Diff {
     #[arg(long, default_value_t = 5)]
     pub examples: usize,
     /// Greatest relative difference of Float64 values, whose sums depend on order.
-    #[arg(long, default_value_t = 1e-9)]
+    #[arg(long, default_value_t = TOLERANCE)]
     pub tolerance: f64,
 }
 
@@ -39,19 +44,49 @@ pub(crate) fn run(diff: &Diff) -> Outcome {
 }
 
 fn compare(arguments: &Diff) -> Result<Outcome, Outcome> {
-    let (live, store) = opened(&arguments.file)?;
-    let record = complete(&store, &arguments.file, &arguments.run, &arguments.view)?;
+    let options = Options { examples: arguments.examples, tolerance: arguments.tolerance };
+    let Differences { record, diffs, new } = differences(&arguments.file, &arguments.run, &arguments.view, options)?;
+    say!("{}  {} to {}\n", paint::bold(&record.run), shown(record.slice.from), shown(record.slice.to));
+    print(&diffs, &new);
+    if diffs.iter().all(ViewDiff::is_equal) { Ok(Outcome::done()) } else { Ok(Outcome::different()) }
+}
+
+/// The differences of replay `run` as the console shows them.
+pub(crate) fn shown_differences(file: &Path, run: &str) -> Result<Vec<Difference>, Outcome> {
+    let options = Options { examples: 0, tolerance: TOLERANCE };
+    let Differences { diffs, new, .. } = differences(file, run, &[], options)?;
+    let of_view = |diff: ViewDiff| Difference {
+        measures: diff.measures.iter().map(|of| (of.name.clone(), of.changed, of.live_sum, of.replay_sum)).collect(),
+        view: diff.view,
+        live_rows: diff.live_rows,
+        replay_rows: diff.replay_rows,
+        added: diff.added,
+        removed: diff.removed,
+        changed: diff.changed,
+    };
+    let new = new.into_iter().map(|view| Difference { view, ..Difference::default() });
+    Ok(diffs.into_iter().map(of_view).chain(new).collect())
+}
+
+/// What differs, view by view, and the views that the live pipeline doesn't have.
+struct Differences {
+    record: Record,
+    diffs: Vec<ViewDiff>,
+    new: Vec<String>,
+}
+
+fn differences(file: &Path, run: &str, views: &[String], options: Options) -> Result<Differences, Outcome> {
+    let (live, store) = opened(file)?;
+    let record = complete(&store, file, run, views)?;
     let with = with(&record.with, &live)?;
-    let (of_live, of_replay) = (prepare(&arguments.file, &live)?, prepare(&record.with, &with)?);
+    let (of_live, of_replay) = (prepare(file, &live)?, prepare(&record.with, &with)?);
     let mut other = live.clone();
     other.clickhouse.database.clone_from(&record.database);
     let replay_client = connect::clickhouse(&other).map_err(|error| Outcome::of_error(&error))?;
     let range = Range { from: record.slice.from, to: record.slice.to };
-    let options = Options { examples: arguments.examples, tolerance: arguments.tolerance };
     let runtime = runtime()?;
-    say!("{}  {} to {}\n", paint::bold(&record.run), shown(range.from), shown(range.to));
     let (mut diffs, mut new) = (Vec::new(), Vec::new());
-    let is_wanted = |name: &&String| arguments.view.is_empty() || arguments.view.contains(name);
+    let is_wanted = |name: &&String| views.is_empty() || views.contains(name);
     for name in record.views.iter().filter(is_wanted) {
         let plan_of = |of: &crate::prepare::Prepared| {
             of.bound.views.iter().find(|view| view.plan.name == *name).map(|view| view.plan.clone())
@@ -75,8 +110,7 @@ fn compare(arguments: &Diff) -> Result<Outcome, Outcome> {
             )
         })?);
     }
-    print(&diffs, &new);
-    if diffs.iter().all(ViewDiff::is_equal) { Ok(Outcome::done()) } else { Ok(Outcome::different()) }
+    Ok(Differences { record, diffs, new })
 }
 
 fn print(diffs: &[ViewDiff], new: &[String]) {

@@ -9,6 +9,7 @@ use weir_pipeline::config::load::load;
 use weir_pipeline::engine::Running;
 use weir_pipeline::run::run as run_pipeline;
 
+use super::replay::shown_replays;
 use crate::out::say;
 use crate::{OperatorRegistry, Outcome, runtime};
 
@@ -37,7 +38,8 @@ pub(crate) fn run(file: &Path, options: Options, operators: OperatorRegistry) ->
     };
     let stop = Arc::new(AtomicBool::new(false));
     runtime.spawn(stop_on_signal(Arc::clone(&stop)));
-    let running = Running { until_end: options.until_end, stop, ..Running::default() };
+    let replays = Some(shown_replays(file, &pipeline));
+    let running = Running { until_end: options.until_end, replays, stop, ..Running::default() };
     match run_pipeline(&file.display().to_string(), &pipeline, &operators, &running) {
         Ok(summary) => {
             say!(

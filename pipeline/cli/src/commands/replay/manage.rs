@@ -11,7 +11,7 @@ use super::{One, found, opened};
 use crate::out::say;
 use crate::{Outcome, paint, runtime};
 
-fn state_of(store: &Store, record: &Record) -> &'static str {
+pub(super) fn state_of(store: &Store, record: &Record) -> &'static str {
     match record.status {
         Status::Complete => "complete",
         Status::Cancelled => "cancelled",

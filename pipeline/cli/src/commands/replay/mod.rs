@@ -4,15 +4,18 @@ mod manage;
 mod start;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 use clap::{Args, Subcommand, ValueEnum};
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
+use weir_pipeline::console::replays::{Replay as Replayed, Replays, Stretch};
 use weir_replay::rerun::range::{parse_length, parse_time};
 use weir_replay::rerun::record::{ReadFrom, Record, Status, Store, is_name};
 use weir_schemas::time::EventTime;
 
+use super::diff::shown_differences;
 use crate::{OperatorRegistry, Outcome};
 
 const EXAMPLES: &str = "\
@@ -153,6 +156,37 @@ pub(crate) fn run(replay: &Replay, operators: &OperatorRegistry) -> Outcome {
         }
     };
     done.unwrap_or_else(|outcome| outcome)
+}
+
+/// Tells the console of `pipeline`, which is in `file`, of its replays.
+pub(crate) fn shown_replays(file: &Path, pipeline: &Pipeline) -> Replays {
+    let (store, file) = (Store::of(&pipeline.state), file.to_owned());
+    Replays {
+        list: Arc::new(move || {
+            let records = store.all().map_err(|error| error.to_string())?;
+            Ok(records.iter().map(|record| shown_replay(&store, record)).collect())
+        }),
+        compare: Arc::new(move |run| shown_differences(&file, run).map_err(Outcome::into_text)),
+    }
+}
+
+fn shown_replay(store: &Store, record: &Record) -> Replayed {
+    let stretches = record.slice.stretches.iter().map(|of| Stretch {
+        topic: of.topic.clone(),
+        partition: of.partition,
+        first: of.first,
+        next: of.next,
+    });
+    Replayed {
+        run: record.run.clone(),
+        state: manage::state_of(store, record).to_owned(),
+        from_s: record.slice.from.as_ms() / 1_000,
+        to_s: record.slice.to.as_ms() / 1_000,
+        views: record.views.iter().cloned().collect(),
+        database: record.database.clone(),
+        created_at_ms: record.created_at_ms,
+        stretches: stretches.collect(),
+    }
 }
 
 /// A pipeline file, and its replays.

@@ -1,0 +1,356 @@
+// The analyst's page: every view over time, by its greatest, and row by row; with how complete it is, and its SQL.
+
+import { ask, failed, foreign, h, named, note, put, say, sql, table, visible } from './dom.js';
+import { number, percent, time, EVER_S } from './format.js';
+import { current, go, link } from './route.js';
+import { listen, newest } from './live.js';
+import { Chart } from './chart.js';
+import { completeness } from './complete.js';
+
+const RANGES = [
+  [900, '15 min'], [3_600, '1 hour'], [21_600, '6 hours'], [86_400, '24 hours'], [604_800, '7 days'], [2_592_000, '30 days'],
+  [7_776_000, '90 days'], [31_536_000, '1 year'],
+];
+const RELOAD_MS = 4_000;
+const EXTENT_MS = 30_000;
+
+let catalog;
+let root;
+let parts = null;
+let view = null;
+let asked = '';
+let abort = null;
+let loadedAt = 0;
+let loadedEpoch = null;
+const extents = new Map();
+
+export function enter(main, all) {
+  catalog = all;
+  root = main;
+  parts = null;
+  const end = listen(refresh);
+  return () => {
+    end();
+    abort?.abort();
+    parts?.chart.destroy();
+    parts = null;
+    view = null;
+  };
+}
+
+export function routed(route) {
+  if (!catalog.views.length) {
+    put(root, note('', 'This pipeline has no view yet.', 'Add a [views.NAME] with a SELECT to the pipeline file.'));
+    return;
+  }
+  const of = catalog.views.find((one) => one.name === route.parts[0]) ?? (route.parts[0] ? null : catalog.views[0]);
+  if (!parts) build();
+  if (!of) {
+    view = null;
+    put(parts.body, note('bad', `There is no view ${visible(route.parts[0])}.`, 'Choose one of the list.'));
+    return;
+  }
+  const isNew = of !== view;
+  view = of;
+  if (isNew) lay();
+  mark();
+  load(route.params, isNew);
+}
+
+/** The list of views, and the room beside it. */
+function build() {
+  const search = h('input', { type: 'search', id: 'find', placeholder: 'Find a view', 'aria-label': 'Find a view', oninput: () => narrow(search.value) });
+  const items = catalog.views.map((of) => h('li', { 'data-name': of.name.toLowerCase() }, h('a', { href: link('analyst', [of.name]), 'data-view': of.name }, named(of.name))));
+  const pick = h('select', { id: 'pick', 'aria-label': 'View', onchange: () => go('analyst', [pick.value]) },
+    catalog.views.map((of) => h('option', { value: of.name }, visible(of.name))));
+  const side = h('aside', { class: 'side' }, h('h2', { class: 'label' }, `Views (${catalog.views.length})`), catalog.views.length > 8 ? search : null, h('ul', { class: 'views' }, items));
+  const body = h('div', { class: 'body' });
+  put(root, h('div', { class: 'split' }, side, h('div', { class: 'pick' }, pick), body));
+  parts = { body, items, pick, chart: new Chart('Time series') };
+}
+
+function narrow(text) {
+  const wanted = text.trim().toLowerCase();
+  for (const item of parts.items) item.hidden = !item.dataset.name.includes(wanted);
+}
+
+function mark() {
+  parts.pick.value = view.name;
+  for (const of of root.querySelectorAll('a[data-view]')) {
+    if (of.dataset.view === view.name) of.setAttribute('aria-current', 'true');
+    else of.removeAttribute('aria-current');
+  }
+}
+
+/** The room of a view: what it is, its controls, and a place for each of its three looks. */
+function lay() {
+  const room = (name) => h('div', { class: 'room', id: name });
+  Object.assign(parts, { figure: room('figure'), controls: h('form', { class: 'controls', onsubmit: (event) => event.preventDefault() }), series: room('series'), top: room('top'), rows: room('rows') });
+  put(parts.body,
+    h('div', { class: 'head' }, h('div', {}, h('h1', {}, named(view.name)), h('p', { class: 'about' }, visible(view.comment || `One row per ${view.window} and group.`), ' ',
+      h('span', { class: 'faint' }, `${spanWords(view.window_s)} windows, ${view.zone}; ${view.retention_days ? `kept ${view.retention_days} days` : 'kept for ever'}.`)), sql(view.sql, 'The view’s SELECT')),
+    parts.figure),
+    parts.controls,
+    h('section', { class: 'card', 'aria-labelledby': 't-series' }, h('h2', { id: 't-series' }, 'Over time'), parts.series),
+    h('div', { class: 'pair' },
+      h('section', { class: 'card', 'aria-labelledby': 't-top' }, h('h2', { id: 't-top' }, 'Greatest'), parts.top),
+      h('section', { class: 'card wide', 'aria-labelledby': 't-rows' }, h('h2', { id: 't-rows' }, 'Rows, the newest first'), parts.rows)));
+  put(parts.figure, h('p', { class: 'loading' }, 'Loading …'));
+  for (const place of [parts.top, parts.rows]) put(place, h('p', { class: 'loading' }, 'Loading …'));
+  put(parts.series, parts.chart.element);
+}
+
+function spanWords(seconds) {
+  const [unit, name] = seconds % 86_400 === 0 ? [86_400, 'day'] : seconds % 3_600 === 0 ? [3_600, 'hour'] : seconds % 60 === 0 ? [60, 'minute'] : [1, 'second'];
+  const count = seconds / unit;
+  return `${count}-${name}`;
+}
+
+/** What is asked for, as the address says it. */
+function wanted(params, extent) {
+  const measure = view.measures.find((one) => one.name === params.get('measure') && one.is_number) ?? view.measures.find((one) => one.is_number);
+  const by = view.dimensions.find((one) => one.name === params.get('by'));
+  // Data that ended long ago is looked at where it ends.
+  const now = Math.ceil(Date.now() / 1000);
+  const end = extent?.to && extent.to < now - 2 * Math.max(3_600, view.window_s) ? extent.to + view.window_s : now;
+  const custom = params.get('from') && params.get('to');
+  const length = Number(params.get('range')) || RANGES.map(([s]) => s).find((s) => s >= 150 * view.window_s && s >= 3_600) || 31_536_000;
+  const to = custom ? Number(params.get('to')) : end;
+  const from = custom ? Number(params.get('from')) : Math.max(0, end - length);
+  const filters = [...params].filter(([key]) => key.startsWith('filter.') || key.startsWith('null.'));
+  const step = view.steps.some((one) => String(one.step_s) === params.get('step')) ? params.get('step') : undefined;
+  return { measure, by, from, to, length, custom: Boolean(custom), filters, step, compare: params.get('compare') === 'week', isPast: end !== now && !custom };
+}
+
+async function extentOf() {
+  const held = extents.get(view.name);
+  if (held && Date.now() - held.at < EXTENT_MS) return held;
+  const name = view.name;
+  const of = await ask(`/api/views/${encodeURIComponent(name)}/extent`).catch(() => null);
+  const told = { at: Date.now(), from: of?.from ?? null, to: of?.to ?? null };
+  extents.set(name, told);
+  return told;
+}
+
+async function load(params, isNew) {
+  abort?.abort();
+  abort = new AbortController();
+  const { signal } = abort;
+  const of = view;
+  const extent = await extentOf();
+  if (signal.aborted || view !== of) return;
+  const want = wanted(params, extent);
+  const key = `${view.name}?${params}`;
+  if (isNew || key !== asked) controls(params, want);
+  asked = key;
+  loadedAt = Date.now();
+  const pairs = [['measure', want.measure?.name], ['from', want.from], ['to', want.to], ['step', want.step], ...want.filters];
+  const path = `/api/views/${encodeURIComponent(view.name)}`;
+  const by = want.by ?? view.dimensions.find((one) => one.name !== view.tenant) ?? view.dimensions[0];
+  const shown = (place, promise, draw) => promise.then((answer) => !signal.aborted && draw(answer)).catch((error) => {
+    if (error.name !== 'AbortError' && !signal.aborted) put(place, failed(error));
+  });
+  parts.body.setAttribute('aria-busy', 'true');
+  await Promise.all([
+    want.measure
+      ? shown(parts.series, ask(`${path}/series`, [...pairs, ['by', want.by?.name], ['compare', want.compare ? 'week' : undefined]], signal), (answer) => { drawSeries(answer, want); drawFigure(answer, want); })
+      : put(parts.series, note('', 'No measure of this view is a number.', 'Its rows are below.')),
+    by && want.measure ? shown(parts.top, ask(`${path}/top`, [...pairs, ['by', by.name]], signal), (answer) => drawTop(answer, want, by)) : put(parts.top, note('', 'This view has no dimension.')),
+    shown(parts.rows, ask(`${path}/rows`, pairs, signal), (answer) => drawRows(answer, `${path}/rows`, pairs)),
+  ]);
+  if (!signal.aborted) parts.body.removeAttribute('aria-busy');
+}
+
+/** Asks again when the view has moved on, unless somebody looks at a range of their own that is final. */
+function refresh(snapshot) {
+  if (!view || !parts?.figure) return;
+  const progress = snapshot.progress.find((one) => one.view === view.name);
+  const epoch = progress?.epoch ?? null;
+  if (epoch === loadedEpoch || Date.now() - loadedAt < RELOAD_MS || document.hidden) return;
+  loadedEpoch = epoch;
+  if (root.querySelector('.room details[open]') || root.querySelector('.plot:hover')) return;
+  const { params } = current();
+  if (!params.get('to')) load(params, false);
+}
+
+function controls(params, want) {
+  const change = (key, value) => {
+    const next = new URLSearchParams(params);
+    if (value === '' || value === null) next.delete(key);
+    else next.set(key, value);
+    if (key === 'range') ['from', 'to', 'step'].forEach((one) => next.delete(one));
+    go('analyst', [view.name], next);
+  };
+  const select = (id, label, value, options, key) => h('label', { class: 'field', for: id }, h('span', {}, label),
+    h('select', { id, onchange: (event) => change(key, event.target.value) }, options.map(([of, text]) => h('option', { value: of, selected: String(of) === String(value ?? '') }, text))));
+  const steps = view.steps.filter((one) => (want.to - want.from) / one.step_s <= 20_000 && (want.to - want.from) / one.step_s >= 2);
+  const ranges = RANGES.filter(([s]) => s >= view.window_s * 2).map(([s, text]) => [s, text]);
+  if (want.custom) ranges.unshift(['', 'chosen']);
+  put(parts.controls,
+    select('measure', 'Measure', want.measure?.name, view.measures.filter((one) => one.is_number).map((one) => [one.name, visible(one.name)]), 'measure'),
+    view.dimensions.length ? select('by', 'Lines by', want.by?.name, [['', 'none'], ...view.dimensions.map((one) => [one.name, visible(one.name)])], 'by') : null,
+    select('range', 'Range', want.custom ? '' : want.length, ranges, 'range'),
+    select('step', 'Points', want.step, [['', 'automatic'], ...steps.map((one) => [one.step_s, one.text])], 'step'),
+    view.dimensions.map((one) => filterOf(one, params, want)),
+    h('label', { class: 'field check', for: 'compare' }, h('span', {}, 'Compare'), h('span', { class: 'box' },
+      h('input', { type: 'checkbox', id: 'compare', checked: want.compare, onchange: (event) => change('compare', event.target.checked ? 'week' : '') }), ' week before')),
+    [...params].length ? h('button', { type: 'button', class: 'quiet', id: 'reset', onclick: () => go('analyst', [view.name]) }, 'Reset') : null);
+}
+
+/** A filter: what is chosen, and what occurs, asked for when somebody looks. */
+function filterOf(dimension, params, want) {
+  const key = `filter.${dimension.name}`;
+  const chosen = params.get(key);
+  const isNull = params.has(`null.${dimension.name}`);
+  const label = dimension.name === view.tenant && dimension.name !== 'tenant' ? `${dimension.name} (tenant)` : dimension.name;
+  const option = (value, text, selected) => h('option', { value, selected, dir: 'auto' }, text);
+  const now = isNull ? option('null', '(null)', true) : chosen !== null ? option('chosen', visible(chosen) || '(empty)', true) : null;
+  const id = `f-${view.dimensions.indexOf(dimension)}`;
+  const values = [];
+  const select = h('select', { id }, option('', 'all', !now), now);
+  const offer = async () => {
+    if (select.dataset.asked) return;
+    select.dataset.asked = 'yes';
+    const pairs = [['by', dimension.name], ['from', want.from], ['to', want.to], ...want.filters];
+    const answer = await ask(`/api/views/${encodeURIComponent(view.name)}/values`, pairs).catch(() => null);
+    for (const [value] of answer?.rows ?? []) {
+      if (value === chosen) continue;
+      // What was cut can't be asked for.
+      if (typeof value === 'string' && value.endsWith('…') && value.length > 400) continue;
+      values.push(value);
+      select.append(option(value === null ? 'null' : String(values.length - 1), value === null ? '(null)' : visible(value) || '(empty)'));
+    }
+  };
+  select.addEventListener('focus', offer);
+  select.addEventListener('pointerdown', offer);
+  select.addEventListener('change', () => {
+    const next = new URLSearchParams(params);
+    next.delete(key);
+    next.delete(`null.${dimension.name}`);
+    if (select.value === 'null') next.set(`null.${dimension.name}`, '');
+    else if (select.value === 'chosen') next.set(key, chosen);
+    else if (select.value !== '') next.set(key, String(values[Number(select.value)]));
+    go('analyst', [view.name], next);
+  });
+  return h('label', { class: 'field', for: id }, h('span', {}, visible(label)), select);
+}
+
+function drawFigure(answer, want) {
+  const through = Number(answer.progress?.complete_through ?? NaN);
+  const change = answer.total_before !== undefined && answer.total_before !== null && Number(answer.total_before) !== 0
+    ? Number(answer.total) / Number(answer.total_before) - 1 : null;
+  const isWhole = through >= want.to;
+  put(parts.figure,
+    h('p', { class: 'big' }, h('span', { class: 'value', id: 'total' }, number(answer.total)), ' ', h('span', { class: 'unit' }, visible(want.measure.name))),
+    want.compare ? h('p', { class: 'change' }, change === null ? 'nothing a week before' : `${change >= 0 ? '+' : '−'}${percent(Math.abs(change))} against the week before (${number(answer.total_before)})`) : null,
+    completeness(view, newest(), answer.progress, isWhole),
+    want.isPast ? h('p', { class: 'faint' }, `The newest window is of ${time(want.to - view.window_s, view.zone)}.`) : null);
+}
+
+function drawSeries(answer, want) {
+  if (!parts.series.contains(parts.chart.element)) put(parts.series, parts.chart.element);
+  const lines = want.by ? byDimension(answer.points, want) : [lineOf(want.measure.name, answer.points.map(([x, y]) => [x, y]), answer, want)];
+  if (answer.before) {
+    const shifted = answer.before.points;
+    const before = want.by ? shifted.reduce((all, [x, , y]) => all.set(x + 604_800, (all.get(x + 604_800) ?? 0) + Number(y)), new Map()) : new Map(shifted.map(([x, y]) => [x + 604_800, y]));
+    if (!want.by || want.measure.is_additive) lines.push({ name: 'a week before', xs: [...before.keys()], ys: [...before.values()].map(toNumber), dashed: true, quiet: true });
+  }
+  const through = answer.progress?.complete_through;
+  parts.chart.draw({
+    lines, zone: view.zone, step_s: answer.step_s, from: want.from, to: want.to, label: `${visible(want.measure.name)} of ${visible(view.name)} over time`,
+    complete_through: through === undefined || Number(through) >= EVER_S ? null : Number(through),
+    select: (from, to) => choose(from, to),
+  });
+  const more = [sql(answer.sql), answer.before ? sql(answer.before.sql, 'SQL of the week before') : null, sql(answer.total_sql, 'SQL of the number')];
+  put(parts.series, parts.chart.element, h('p', { class: 'faint' }, want.by ? 'The eight greatest in the range. ' : '', 'Drag over the chart to look closer; what is dashed may still change.'), h('div', { class: 'sqls' }, more));
+}
+
+function choose(from, to) {
+  const next = new URLSearchParams(current().params);
+  ['range', 'step'].forEach((one) => next.delete(one));
+  next.set('from', from);
+  next.set('to', to);
+  go('analyst', [view.name], next);
+  say('The range has changed.');
+}
+
+const toNumber = (y) => (y === null || y === undefined ? null : Number(y));
+
+/** A line; of counts and sums, windows without rows are 0. */
+function lineOf(name, points, answer, want) {
+  if (!want.measure.is_additive || points.length < 2) return { name, xs: points.map(([x]) => x), ys: points.map(([, y]) => toNumber(y)) };
+  const step = answer.step_s;
+  const xs = [];
+  const ys = [];
+  points.forEach(([x, y], at) => {
+    // Of days in a zone with summer time the step isn't always the same: half of one is no gap.
+    for (let gap = xs.length ? xs.at(-1) + step : x; at > 0 && gap < x - step / 2 && xs.length < 50_000; gap += step) {
+      xs.push(gap);
+      ys.push(0);
+    }
+    xs.push(x);
+    ys.push(toNumber(y));
+  });
+  return { name, xs, ys };
+}
+
+function byDimension(points, want) {
+  const lines = new Map();
+  for (const [x, key, y] of points) {
+    const name = key === null ? '(null)' : key === '' ? '(empty)' : String(key);
+    if (!lines.has(name)) lines.set(name, { name, xs: [], ys: [], none: want.measure.is_additive ? 0 : null, sum: 0 });
+    const line = lines.get(name);
+    line.xs.push(x);
+    line.ys.push(toNumber(y));
+    line.sum += Math.abs(Number(y) || 0);
+  }
+  return [...lines.values()].sort((one, other) => other.sum - one.sum);
+}
+
+function drawTop(answer, want, by) {
+  const rows = answer.rows;
+  if (!rows.length) {
+    put(parts.top, h('p', { class: 'nothing' }, 'No rows in this range.'));
+    return;
+  }
+  const most = Math.max(...rows.map(([, y]) => Math.abs(Number(y) || 0)), 1e-12);
+  const columns = [
+    { label: visible(by.name), cell: ([key]) => h('button', { type: 'button', class: 'link', onclick: () => narrowTo(by, key) }, key === null ? '(null)' : foreign(key)) },
+    { label: visible(want.measure.name), number: true, cell: ([, y]) => number(y) },
+    { label: '', hidden: 'Against the greatest', cell: ([, y]) => h('span', { class: 'meter', 'aria-hidden': 'true' }, h('span', { class: 'filled', 'width%': Math.min(100, Math.abs(Number(y) || 0) / most * 100) })) },
+  ];
+  put(parts.top, table(`${visible(want.measure.name)} by ${visible(by.name)}`, columns, rows, { class: 'dense bars' }), sql(answer.sql));
+}
+
+function narrowTo(dimension, key) {
+  const next = new URLSearchParams(current().params);
+  if (key === null) next.set(`null.${dimension.name}`, '');
+  else next.set(`filter.${dimension.name}`, String(key));
+  if (next.get('by') === dimension.name) next.delete('by');
+  go('analyst', [view.name], next);
+}
+
+function drawRows(answer, path, pairs) {
+  if (!answer.rows.length) {
+    put(parts.rows, h('p', { class: 'nothing' }, 'No rows in this range.'), sql(answer.sql));
+    return;
+  }
+  const isNumber = (type) => /^(Nullable\()?(U?Int|Float|Decimal)/.test(type);
+  const columns = answer.columns.map((column, at) => ({
+    label: visible(column.name), number: isNumber(column.type),
+    cell: (row) => cell(row[at], column),
+  }));
+  const closed = answer.columns.findIndex((column) => column.name === 'is_closed');
+  const query = new URLSearchParams([...pairs.filter(([, value]) => value !== undefined), ['format', 'csv']]);
+  put(parts.rows, table(`Rows of ${visible(view.name)}`, columns, answer.rows, { class: 'dense', row: (row) => ({ class: row[closed] === false ? 'open' : undefined }) }),
+    h('p', { class: 'faint' }, answer.is_cut ? `The newest ${answer.rows.length} rows. ` : `${answer.rows.length} rows. `,
+      h('a', { href: `${path}?${query}`, download: `${view.name}.csv` }, 'CSV'), ` (${number(answer.csv_rows)} rows at most). What is slanted may still change.`), sql(answer.sql));
+}
+
+function cell(value, column) {
+  if (value === null) return h('span', { class: 'faint' }, 'null');
+  if (typeof value === 'boolean') return value ? 'yes' : 'no';
+  if (/DateTime/.test(column.type)) return time(Date.parse(value) / 1000, view.zone, view.window_s < 60);
+  if (/String/.test(column.type)) return foreign(value);
+  return visible(value);
+}

@@ -1,0 +1,38 @@
+// How complete a view is, in words: "complete to 12:04", who holds it, and whom it leaves out.
+
+import { h, visible } from './dom.js';
+import { time, EVER_S } from './format.js';
+
+/** A view's completeness by `progress`, with what the snapshot says of its source's partitions. */
+export function completeness(view, snapshot, progress, isWhole) {
+  if (!progress || progress.complete_through === undefined) {
+    return h('p', { class: 'complete open' }, h('span', { class: 'dot' }), 'No window is closed yet.');
+  }
+  const through = Number(progress.complete_through);
+  const words = through >= EVER_S ? 'complete: the run has ended' : `complete to ${time(through, view.zone)}`;
+  const zone = through >= EVER_S ? '.' : ` ${view.zone}.`;
+  const { out, waiting } = leftOut(view, snapshot);
+  const holds = progress.held_back_by && !isWhole ? ` Held by ${visible(progress.held_back_by)}.` : '';
+  const more = [
+    out.length ? `Leaves out ${list(out)}: idle.` : '',
+    waiting.length ? `Waits for ${list(waiting)}.` : '',
+  ].filter(Boolean).join(' ');
+  return h('p', { class: `complete${isWhole ? '' : ' open'}` }, h('span', { class: 'dot' }), h('strong', { id: 'complete', 'data-through': String(through) }, words), h('span', { class: 'faint' }, zone),
+    h('span', { class: 'faint' }, `${holds}${more ? ` ${more}` : ''}`));
+}
+
+/** The partitions of a view's source that hold nothing back because they rest, and those that wait. */
+export function leftOut(view, snapshot) {
+  const source = snapshot?.status.sources.find((one) => one.name === view.source);
+  const name = (of) => `${of.topic}/${of.partition}`;
+  const partitions = source?.partitions ?? [];
+  return {
+    out: partitions.filter((of) => of.state === 'idle').map(name),
+    waiting: partitions.filter((of) => of.state === 'waiting' || of.state === 'parked').map((of) => `${name(of)} (${of.state}${of.detail ? `: ${of.detail}` : ''})`),
+  };
+}
+
+function list(names) {
+  const shown = names.slice(0, 6).map(visible).join(', ');
+  return names.length > 6 ? `${shown} and ${names.length - 6} more` : shown;
+}

@@ -1,0 +1,285 @@
+// The page of the teams that own SDKs: what is wrong with which release since when, and a look at every release.
+
+import { ask, failed, foreign, h, note, objects, put, sql, table, visible } from './dom.js';
+import { ago, number, percent, time } from './format.js';
+import { current, go, link } from './route.js';
+import { listen } from './live.js';
+import { Chart } from './chart.js';
+
+const RANGES = [[3_600, '1 hour'], [21_600, '6 hours'], [86_400, '24 hours'], [604_800, '7 days'], [2_592_000, '30 days']];
+
+let catalog;
+let root;
+let body;
+let tabs;
+let shownKey = '';
+let charts = [];
+let alertsKey = '';
+
+export function enter(main, all) {
+  catalog = all;
+  root = main;
+  body = h('div', { class: 'stack', id: 'sdk' });
+  tabs = h('nav', { class: 'tabs', 'aria-label': 'SDK team' });
+  put(root, h('div', { class: 'stack' }, tabs, body));
+  const end = listen(refresh);
+  return () => {
+    end();
+    forget();
+    shownKey = '';
+  };
+}
+
+function forget() {
+  charts.forEach((chart) => chart.destroy());
+  charts = [];
+}
+
+export function routed(route) {
+  const [kind, name] = route.parts;
+  const tab = kind === 'releases' || kind === 'release' ? 'releases' : 'alerts';
+  const tabOf = (of, parts, text) => h('a', { href: link('sdk', parts), 'aria-current': of === tab ? 'page' : undefined }, text);
+  put(tabs, tabOf('alerts', [], 'Alerts'), tabOf('releases', ['releases'], 'Releases'));
+  const key = location.hash;
+  if (key === shownKey) return;
+  shownKey = key;
+  forget();
+  put(body, h('p', { class: 'loading' }, 'Loading …'));
+  const draw = kind === 'alert' && name ? alert(name) : kind === 'release' && name ? release(name, route.params) : kind === 'releases' ? releases(route.params) : alerts(route.params);
+  draw.catch((error) => shownKey === key && put(body, failed(error)));
+}
+
+/** Open alerts come and go by themselves; what somebody reads stays as it is until it changes. */
+function refresh(snapshot) {
+  const [kind, name] = current().parts;
+  const key = snapshot.alerts.map((one) => `${one.fingerprint}${one.status}${one.last_seen_at}${one.acknowledged_by}`).join();
+  if (key === alertsKey) return;
+  const isFirst = alertsKey === '';
+  alertsKey = key;
+  if (isFirst || document.hidden || body.querySelector('details[open]')) return;
+  if (!kind) alerts(current().params).catch(() => {});
+  else if (kind === 'alert') alert(name, true).catch(() => {});
+}
+
+const releaseOf = (of) => (of.sdk || of.sdk_version || of.app_version ? `${of.sdk} ${of.sdk_version} / ${of.app_version}` : '');
+const about = (of) => [of.rule, of.reason, of.indicator].find((text) => text) ?? '';
+
+async function alerts(params) {
+  if (!catalog.has_alerts) {
+    put(body, note('', 'This pipeline has no detector.', 'Add [alerts.judge] or [alerts.refused_share] to the pipeline file.'));
+    return;
+  }
+  const key = shownKey;
+  const all = params.get('all') === '1';
+  const answer = await ask('/api/alerts', all ? [['all', '1']] : []);
+  if (key !== shownKey) return;
+  const rows = objects(answer);
+  const owners = Map.groupBy ? Map.groupBy(rows, (of) => of.owner) : rows.reduce((map, of) => map.set(of.owner, [...(map.get(of.owner) ?? []), of]), new Map());
+  const open = rows.filter((of) => of.status !== 'resolved').length;
+  const toggle = h('label', { class: 'field check', for: 'all' }, h('span', { class: 'box' }, h('input', { type: 'checkbox', id: 'all', checked: all, onchange: (event) => go('sdk', [], new URLSearchParams(event.target.checked ? { all: '1' } : {})) }), ' with those that are over'));
+  put(body,
+    h('div', { class: 'head' }, h('h1', {}, open ? `${open} open alert${open === 1 ? '' : 's'}` : 'No open alert'), toggle),
+    rows.length ? [...owners].map(([owner, list]) => h('section', { class: 'stack' }, h('h2', {}, owner ? foreign(owner) : 'Nobody named', h('span', { class: 'faint' }, ` ${list.length}`)), h('ul', { class: 'alerts' }, list.map((of) => h('li', {}, line(of))))))
+      : note('', 'Nothing is wrong that a detector knows of.', 'An alert opens here by itself, and goes when it is over.'),
+    sql(answer.sql));
+}
+
+/** An alert in the list. */
+function line(of) {
+  const isOver = of.status === 'resolved';
+  return h('a', { class: `alert ${isOver ? 'resolved' : of.severity}`, href: link('sdk', ['alert', of.fingerprint]), 'data-fingerprint': of.fingerprint },
+    h('span', { class: 'what' }, title(of)), h('span', { class: 'share' }, percent(of.affected_share)),
+    h('span', { class: 'more' }, h('span', { class: `tag ${isOver ? 'good' : of.severity}` }, isOver ? 'over' : visible(of.severity)), ' ',
+      `${number(of.affected_records)} of ${number(of.records)} records`,
+      releaseOf(of) ? [' · last good ', of.last_good_release ? foreign(of.last_good_release) : 'unknown'] : null,
+      of.tenants.length ? [' · ', foreign(of.tenants.slice(0, 3).join(', ')), of.tenant_count > 3 ? ` and ${number(of.tenant_count - 3)} more` : null] : null,
+      of.acknowledged_by ? [' · ', foreign(of.acknowledged_by), ' has it'] : null, of.suppressed_by ? [' · suppressed by ', foreign(of.suppressed_by)] : null),
+    h('span', { class: 'more' }, `since ${time(of.opened_at)} UTC`));
+}
+
+function title(of) {
+  const where = [...of.fields, ...of.event_types].slice(0, 3).join(', ');
+  const who = releaseOf(of) || `${of.cause_kind} ${of.cause}`;
+  return [foreign(about(of)), where ? [' on ', foreign(where)] : of.detail && of.detail !== about(of) ? [' · ', foreign(of.detail)] : null, h('span', { class: 'by' }, ' by ', foreign(who))];
+}
+
+async function alert(fingerprint, again = false) {
+  const key = shownKey;
+  const { alert: of, steps } = await ask(`/api/alerts/${encodeURIComponent(fingerprint)}`);
+  if (key !== shownKey) return;
+  if (again) forget();
+  const rows = objects(steps).map((row) => ({ ...row, at: Number(row.window_start) }));
+  const isOver = of.status === 'resolved';
+  const over = chart('Share over time, against what was expected');
+  const by = chart('Refused share by release');
+  const byPlace = h('div', { class: 'room' }, by.element);
+  put(body,
+    h('p', {}, h('a', { href: '#/sdk' }, '← All alerts')),
+    h('div', { class: 'head' }, h('div', {}, h('h1', {}, title(of)), h('p', { class: 'about' },
+      h('span', { class: `tag ${isOver ? 'good' : of.severity}` }, isOver ? 'over' : visible(of.severity)), isOver ? ' since ' : ' open since ', time(isOver ? of.last_seen_at : of.opened_at), ' UTC: ', foreign(of.status_reason))),
+    h('div', { class: 'room' }, h('p', { class: 'big' }, h('span', { class: 'value' }, percent(of.affected_share)), ' ', h('span', { class: 'unit' }, 'of records affected')),
+      h('p', { class: 'faint' }, `${number(of.affected_records)} of ${number(of.records)} in the newest window`))),
+    h('div', { class: 'pairs' },
+      card('Who and what', facts([
+        ['First bad release', releaseOf(of) ? h('a', { href: link('sdk', ['release', releaseOf(of)]) }, foreign(releaseOf(of))) : '–'],
+        ['Last good release', of.last_good_release ? foreign(of.last_good_release) : 'unknown'],
+        ['Owner', of.owner ? foreign(of.owner) : 'nobody named'],
+        ['Put down to', foreign(`${of.cause_kind} ${of.cause}`)],
+        ['Tenants', [foreign(of.tenants.slice(0, 8).join(', ') || '–'), of.tenant_count > 8 ? ` and ${number(of.tenant_count - 8)} more` : null]],
+        ['Event types, fields', foreign([...of.event_types, ...of.fields].join(', ') || '–')],
+        ['Rule, reason', foreign([...new Set([of.rule, of.reason, of.detail])].filter(Boolean).join(' · ') || '–')],
+        ['Users affected', number(of.affected_users)],
+        ['Evidence', foreign(of.statistic || '–')],
+        ['Taken on by', of.acknowledged_by ? foreign(of.acknowledged_by) : h('span', { class: 'faint' }, 'nobody: weir alerts ack FILE ', visible(of.fingerprint.slice(0, 8)))],
+      ])),
+      card('In the log', facts([
+        ['First record', foreign(of.first_place || '–')], ['Last record', foreign(of.last_place || '–')],
+        ['Examples', of.examples.length ? of.examples.map((one) => h('div', {}, foreign(one))) : '–'],
+        ['Detector', foreign(`${of.detector}, ${of.indicator}`)], ['Fingerprint', h('code', {}, visible(of.fingerprint))],
+      ]), of.query ? sql(of.query, 'SQL to look further with') : null)),
+    card('Share over time', over.element, sql(steps.sql)),
+    card('By release', byPlace),
+    card('Samples', of.samples.length ? of.samples.map((one) => h('pre', { class: 'sample', tabindex: '0', 'aria-label': 'A record' }, foreignBlock(one))) : h('p', { class: 'nothing' }, 'None were kept.')),
+    card('Steps', table('Steps of the alert', [
+      { label: 'Window (UTC)', cell: (row) => time(row.at) }, { label: 'Status', cell: (row) => visible(row.status) }, { label: 'Why', cell: (row) => foreign(row.status_reason) },
+      { label: 'Severity', cell: (row) => visible(row.severity) }, { label: 'Share', number: true, cell: (row) => percent(row.affected_share) }, { label: 'Records', number: true, cell: (row) => number(row.affected_records) },
+    ], [...rows].reverse(), { class: 'dense' })));
+  overTime(over, rows);
+  byRelease(by, byPlace, of, rows).catch((error) => put(byPlace, failed(error)));
+}
+
+function foreignBlock(text) {
+  const of = String(text);
+  const parts = [];
+  for (let at = 0; at < Math.min(of.length, 4_000); at += 250) parts.push(visible(of.slice(at, at + 250)));
+  return h('bdi', {}, parts.join(''));
+}
+
+function card(title_, ...content) {
+  return h('section', { class: 'card' }, h('h2', {}, title_), h('div', { class: 'room' }, content));
+}
+
+function facts(pairs) {
+  return h('dl', { class: 'facts' }, pairs.map(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]));
+}
+
+function chart(label) {
+  const of = new Chart(label);
+  of.canvas.classList.add('low');
+  charts.push(of);
+  return of;
+}
+
+function overTime(of, rows) {
+  const xs = [];
+  const kept = [];
+  // Several steps of one window: the last counts.
+  for (const row of rows) {
+    if (xs.at(-1) === row.at) kept[kept.length - 1] = row;
+    else {
+      xs.push(row.at);
+      kept.push(row);
+    }
+  }
+  const column = (name) => kept.map((row) => (row[name] === null || row[name] === undefined ? null : Number(row[name])));
+  const lines = [{ name: 'affected share', xs, ys: column('affected_share') }];
+  for (const [name, text] of [['expected', 'expected'], ['expected_upper', 'most that is no alert']]) {
+    if (kept.some((row) => row[name] !== null && row[name] <= 1)) lines.push({ name: text, xs, ys: column(name), quiet: true, dashed: true, stepped: true });
+  }
+  of.draw({ lines, zone: 'UTC', step_s: 60, percent: true, label: 'Affected share by window' });
+}
+
+/** How the share of refused records of this release went beside the others. */
+async function byRelease(of, place, alertOf, rows) {
+  const key = shownKey;
+  const first = rows.length ? Math.min(...rows.map((row) => row.at)) : Number(alertOf.opened_at);
+  const last = Math.max(Number(alertOf.last_seen_at), first + 60);
+  const room = Math.max(1_800, (last - first) / 2);
+  const pairs = [['from', Math.floor(first - room)], ['to', Math.ceil(last + room / 2)], ['reason', alertOf.reason === 'silent' ? '' : alertOf.reason], ['rule', alertOf.reason === 'rule' ? alertOf.rule || alertOf.detail : '']];
+  const answer = await ask('/api/releases/shares', pairs);
+  if (key !== shownKey) return;
+  drawShares(of, answer, releaseOf(alertOf));
+  place.append(h('p', { class: 'faint' }, `Share of a release's records that were refused${alertOf.reason ? ` for ${visible(alertOf.reason === 'rule' ? alertOf.rule || alertOf.detail : alertOf.reason)}` : ''}.`), sql(answer.sql));
+}
+
+function drawShares(of, answer, marked) {
+  const lines = new Map();
+  for (const row of objects(answer)) {
+    if (!lines.has(row.release)) lines.set(row.release, { name: row.release.trim() === '/' ? '(unknown)' : row.release, release: row.release, xs: [], ys: [], refused: 0, all: 0 });
+    const line = lines.get(row.release);
+    const all = Number(row.refused) + Number(row.accepted);
+    line.xs.push(Number(row.time));
+    line.ys.push(all ? Number(row.refused) / all : null);
+    line.refused += Number(row.refused);
+    line.all += all;
+  }
+  const known = [...lines.values()].filter((line) => line.name !== '(unknown)');
+  known.sort((one, other) => (other.release === marked) - (one.release === marked) || other.refused / other.all - one.refused / one.all || other.all - one.all);
+  const shown = known.slice(0, 12).map((line, at) => ({ ...line, quiet: marked ? line.release !== marked : at >= 8 }));
+  of.draw({ lines: shown.length ? shown : [{ name: 'refused', xs: [], ys: [] }], zone: 'UTC', step_s: answer.step_s, percent: true, label: 'Refused share by release', nothing: 'No record of these times is kept.' });
+}
+
+function ranged(params, parts) {
+  const range = RANGES.find(([s]) => String(s) === params.get('range'))?.[0] ?? 86_400;
+  const now = Math.ceil(Date.now() / 1000 / 60) * 60;
+  const picker = h('label', { class: 'field', for: 'since' }, h('span', {}, 'Range'), h('select', { id: 'since', onchange: (event) => go('sdk', parts, new URLSearchParams({ range: event.target.value })) }, RANGES.map(([s, text]) => h('option', { value: s, selected: s === range }, text))));
+  return { pairs: [['from', now - range], ['to', now]], picker };
+}
+
+async function releases(params) {
+  const key = shownKey;
+  const { pairs, picker } = ranged(params, ['releases']);
+  const answer = await ask('/api/releases', pairs);
+  if (key !== shownKey) return;
+  const rows = objects(answer);
+  const open = await openAlerts();
+  const columns = [
+    { label: 'Release', cell: (of) => (of.release.trim() === '/' ? '(unknown)' : h('a', { href: link('sdk', ['release', of.release]) }, foreign(of.release))) },
+    ...(answer.knows_accepted ? [
+      { label: 'Refused share', number: true, cell: (of) => percent(of.share) },
+      { label: 'Against the others', cell: (of) => h('span', { class: 'meter', 'aria-hidden': 'true' }, h('span', { class: `filled${of.share >= 0.05 ? ' bad' : of.share >= 0.01 ? ' warn' : ''}`, 'width%': Math.min(100, of.share * 100) })) },
+      { label: 'Records', number: true, cell: (of) => number(of.records) }] : []),
+    { label: 'Refused', number: true, cell: (of) => number(of.refused_records) },
+    { label: 'Alerts', cell: (of) => open.filter((one) => releaseOf(one) === of.release).map((one) => h('div', {}, h('a', { href: link('sdk', ['alert', one.fingerprint]) }, foreign(about(one)), one.tenants.length ? [', ', foreign(one.tenants.slice(0, 2).join(', '))] : null))) },
+    { label: 'First seen (UTC)', cell: (of) => time(of.first_seen) },
+    { label: 'Last seen', cell: (of) => ago(of.last_seen) },
+  ];
+  put(body, h('div', { class: 'head' }, h('h1', {}, `${rows.length} release${rows.length === 1 ? '' : 's'}`), picker),
+    answer.knows_accepted ? null : note('', 'Only what was refused is known by release.', 'Set keep_events_days in the source, and shares are known, too.'),
+    rows.length ? card('Releases, the worst first', table('Releases', columns, rows, { class: 'dense' }), sql(answer.sql)) : note('', 'No release in this range.'));
+}
+
+const openAlerts = async () => (catalog.has_alerts ? objects(await ask('/api/alerts')) : []);
+
+async function release(name, params) {
+  const key = shownKey;
+  const { pairs, picker } = ranged(params, ['release', name]);
+  const [all, reasons, open] = await Promise.all([ask('/api/releases', pairs), ask('/api/releases/reasons', [...pairs, ['release', name]]), openAlerts()]);
+  if (key !== shownKey) return;
+  const rows = objects(all);
+  const own = rows.find((of) => of.release === name);
+  const others = rows.filter((of) => of.release !== name && of.release.trim() !== '/');
+  const total = others.reduce((sums, of) => ({ records: sums.records + Number(of.records), refused: sums.refused + Number(of.refused_records) }), { records: 0, refused: 0 });
+  const rest = total.records ? total.refused / total.records : null;
+  const over = chart('Refused share of the release and of the others');
+  const place = h('div', { class: 'room' }, over.element);
+  const mine = open.filter((one) => releaseOf(one) === name);
+  put(body, h('p', {}, h('a', { href: '#/sdk/releases' }, '← All releases')),
+    h('div', { class: 'head' }, h('div', {}, h('h1', {}, foreign(name)), h('p', { class: 'about' }, own ? `Seen from ${time(own.first_seen)} to ${time(own.last_seen)} UTC, ${number(own.records)} records.` : 'Not seen in this range.')),
+      h('div', { class: 'room' }, h('p', { class: 'big' }, h('span', { class: 'value' }, percent(own?.share)), ' ', h('span', { class: 'unit' }, 'refused')), h('p', { class: 'faint' }, `${percent(rest)} over the ${others.length} others`)), picker),
+    mine.length ? h('ul', { class: 'alerts' }, mine.map((of) => h('li', {}, line(of)))) : note('', 'No open alert is about it.'),
+    card('Against the others', place),
+    card('Why its records are refused', reasons.rows.length ? table('Reasons', [
+      { label: 'Reason', cell: (of) => foreign(of.reason) }, { label: 'Rule', cell: (of) => foreign(of.rule || '–') }, { label: 'Field', cell: (of) => foreign(of.field || '–') },
+      { label: 'Records', number: true, cell: (of) => number(of.records) }, { label: 'Expected', cell: (of) => foreign(of.expects || '–') }, { label: 'Found', cell: (of) => foreign(of.finds || '–') }, { label: 'A place', cell: (of) => foreign(of.place) },
+    ], objects(reasons), { class: 'dense' }) : h('p', { class: 'nothing' }, 'None were refused.'), sql(reasons.sql)));
+  try {
+    const answer = await ask('/api/releases/shares', pairs);
+    if (key === shownKey) {
+      drawShares(over, answer, name);
+      place.append(sql(answer.sql));
+    }
+  } catch (error) {
+    if (key === shownKey) put(place, failed(error));
+  }
+}

@@ -1,0 +1,276 @@
+//! Asking ClickHouse for the console: read-only, with limits, a few questions at once.
+//!
+//! Invariants: no answer is larger than [`ANSWER_BYTES`] here; a cell longer than [`CELL_CHARS`] is cut, with an ellipsis,
+//! since a single event may hold megabytes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc};
+use weir_sinks::DeliveryError;
+use weir_sinks::clickhouse::{Client, Limits, Lines};
+
+use super::fault::Fault;
+use super::question::Question;
+
+/// Bytes of an answer that is held in memory.
+const ANSWER_BYTES: usize = 16 << 20;
+/// Characters of a cell that are told.
+const CELL_CHARS: usize = 400;
+/// Rows of a CSV file.
+pub(super) const CSV_ROWS: usize = 100_000;
+/// Questions that are asked at once; others wait for their turn.
+const AT_ONCE: usize = 6;
+/// How long a question waits for its turn.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
+
+/// What one answer may take of the server.
+const LIMITS: Limits = Limits {
+    seconds: 20,
+    result_rows: CSV_ROWS as u64 + 1,
+    result_bytes: 256 << 20,
+    memory_bytes: 2 << 30,
+    threads: 4,
+};
+
+/// Numbers as numbers, times as seconds since 1970: for drawing.
+const DRAWN: &[(&str, &str)] = &[
+    ("date_time_output_format", "unix_timestamp"),
+    ("output_format_json_quote_64bit_integers", "0"),
+    ("output_format_json_quote_denormals", "0"),
+    ("output_format_json_validate_utf8", "1"),
+];
+/// To the last digit, times as ISO 8601: for reading.
+const READ: &[(&str, &str)] = &[
+    ("date_time_output_format", "iso"),
+    ("output_format_json_quote_64bit_integers", "1"),
+    ("output_format_json_quote_decimals", "1"),
+    ("output_format_decimal_trailing_zeros", "1"),
+    ("output_format_json_quote_denormals", "1"),
+    ("output_format_json_validate_utf8", "1"),
+];
+
+/// Who asks.
+#[derive(Clone)]
+pub(super) struct Desk {
+    client: Client,
+    turns: Arc<Semaphore>,
+}
+
+/// A column of an answer.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Column {
+    /// Its name.
+    pub(super) name: String,
+    /// Its ClickHouse type.
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+}
+
+/// Rows, and the SQL that they come from.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Answer {
+    /// The columns.
+    pub(super) columns: Vec<Column>,
+    /// Their cells.
+    pub(super) rows: Vec<Vec<Value>>,
+    /// The SELECT, to be copied.
+    pub(super) sql: String,
+}
+
+/// How values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// For drawing.
+    Drawn,
+    /// For reading.
+    Read,
+}
+
+impl Style {
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Style::Drawn => DRAWN,
+            Style::Read => READ,
+        }
+    }
+}
+
+impl Desk {
+    /// Asks through `client`.
+    pub(super) fn of(client: &Client) -> Desk {
+        Desk { client: client.reader(&LIMITS), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Asks, and reads the whole answer.
+    ///
+    /// # Errors
+    /// What ClickHouse says, an answer that is too large, too many questions.
+    pub(super) async fn ask(&self, question: &Question, style: Style) -> Result<Answer, Fault> {
+        let turn = tokio::time::timeout(TURN_WITHIN, self.turns.acquire());
+        let _turn = turn.await.map_err(|_| Fault::busy("too many questions wait for ClickHouse"))?;
+        let mut lines = self.lines(question, style)?;
+        let columns = head(&mut lines).await?;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while let Some(line) = lines.next().await? {
+            bytes += line.len();
+            if bytes > ANSWER_BYTES {
+                return Err(Fault::asked("the answer is too large", "narrow the range, or filter"));
+            }
+            let row: Vec<Value> = parsed(&line)?;
+            rows.push(row.into_iter().map(cut).collect());
+        }
+        Ok(Answer { columns, rows, sql: question.to_copy() })
+    }
+
+    /// Asks for JSON objects: each row by its columns' names.
+    ///
+    /// # Errors
+    /// As [`Desk::ask`].
+    pub(super) async fn objects(&self, question: &Question, style: Style) -> Result<Vec<Value>, Fault> {
+        let Answer { columns, rows, .. } = self.ask(question, style).await?;
+        let object = |row: Vec<Value>| {
+            Value::Object(columns.iter().map(|column| column.name.clone()).zip(row).collect()) //
+        };
+        Ok(rows.into_iter().map(object).collect())
+    }
+
+    /// The answer as a CSV file, written as it comes.
+    ///
+    /// A text that a spreadsheet would run as a formula gets an apostrophe before it: events are other people's.
+    ///
+    /// # Errors
+    /// What ClickHouse says at once.
+    pub(super) async fn csv(&self, question: &Question, name: &str) -> Result<Response, Fault> {
+        let turn = tokio::time::timeout(TURN_WITHIN, self.turns.clone().acquire_owned());
+        let turn = turn.await.map_err(|_| Fault::busy("too many questions wait for ClickHouse"))?;
+        let turn = turn.map_err(|_| Fault::busy("the pipeline is stopping"))?;
+        let mut lines = self.lines(question, Style::Read)?;
+        let columns = head(&mut lines).await?;
+        let (pieces, mut next) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);
+        tokio::spawn(async move {
+            let _turn = turn;
+            let names = columns.iter().map(|column| column.name.clone());
+            let mut piece = record(names.map(Value::String), |_| true);
+            loop {
+                let line = lines.next().await;
+                let more = match &line {
+                    Ok(Some(line)) => parsed::<Vec<Value>>(line).map(|row| {
+                        record(row.into_iter(), |at| columns.get(at).is_some_and(|of| is_text(&of.kind))) //
+                    }),
+                    Ok(None) => Ok(Vec::new()),
+                    Err(error) => Err(Fault::from(error.clone())),
+                };
+                let is_last = !matches!(line, Ok(Some(_)));
+                match more {
+                    Ok(more) => piece.extend(more),
+                    // The file ends in the middle, which the browser tells as a failed download.
+                    Err(fault) => {
+                        let _ = pieces.send(Err(std::io::Error::other(fault.what))).await;
+                        return;
+                    }
+                }
+                if (is_last || piece.len() > 32_768)
+                    && pieces.send(Ok(std::mem::take(&mut piece).into())).await.is_err()
+                {
+                    return;
+                }
+                if is_last {
+                    return;
+                }
+            }
+        });
+        let stream = futures_util::stream::poll_fn(move |context| next.poll_recv(context));
+        let file = format!("attachment; filename=\"{}.csv\"", name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        let headers =
+            [(header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (header::CONTENT_DISPOSITION, file)];
+        Ok((headers, Body::from_stream(stream)).into_response())
+    }
+
+    fn lines(&self, question: &Question, style: Style) -> Result<Lines, DeliveryError> {
+        let parameters = question.parameters.iter().map(|of| (of.name.as_str(), of.value.as_str()));
+        self.client.query_with(&question.sql, parameters, style.settings(), "JSONCompactEachRowWithNamesAndTypes")
+    }
+}
+
+/// The first two lines: names and types.
+async fn head(lines: &mut Lines) -> Result<Vec<Column>, Fault> {
+    let mut line = async || -> Result<Vec<String>, Fault> {
+        lines.next().await?.map_or_else(|| Ok(Vec::new()), |line| parsed(&line)) //
+    };
+    let (names, kinds) = (line().await?, line().await?);
+    Ok(names.into_iter().zip(kinds).map(|(name, kind)| Column { name, kind }).collect())
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, Fault> {
+    serde_json::from_slice(line).map_err(|error| {
+        let why = format!("ClickHouse answered something else: {error}");
+        Fault::from(DeliveryError::Retriable { why })
+    })
+}
+
+/// A cell that isn't too long.
+fn cut(cell: Value) -> Value {
+    match cell {
+        Value::String(text) => match text.char_indices().nth(CELL_CHARS) {
+            Some((at, _)) => Value::String(format!("{}…", &text[..at])),
+            None => Value::String(text),
+        },
+        Value::Array(items) => Value::Array(items.into_iter().take(50).map(cut).collect()),
+        other => other,
+    }
+}
+
+fn is_text(kind: &str) -> bool {
+    kind.contains("String")
+}
+
+/// A line of CSV, as RFC 4180 has it.
+fn record(cells: impl Iterator<Item = Value>, is_text: impl Fn(usize) -> bool) -> Vec<u8> {
+    let mut line = String::new();
+    for (at, cell) in cells.enumerate() {
+        if at > 0 {
+            line.push(',');
+        }
+        let text = match cell {
+            Value::Null => continue,
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let is_formula = is_text(at) && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+        if is_formula || text.contains(['"', ',', '\n', '\r']) {
+            let mark = if is_formula { "'" } else { "" };
+            line.push_str(&format!("\"{mark}{}\"", text.replace('"', "\"\"")));
+        } else {
+            line.push_str(&text);
+        }
+    }
+    line.push_str("\r\n");
+    line.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_spreadsheet_runs_nothing_of_an_event() {
+        let row = [json!("=HYPERLINK(\"x\")"), json!("-5"), json!(null), json!("a,b"), json!(7)];
+        let line = record(row.into_iter(), |at| at == 0);
+        assert_eq!(String::from_utf8_lossy(&line), "\"'=HYPERLINK(\"\"x\"\")\",-5,,\"a,b\",7\r\n");
+    }
+
+    #[test]
+    fn a_huge_cell_is_cut() {
+        let long = "ü".repeat(100_000);
+        assert_eq!(cut(json!(long)).as_str().map(|text| text.chars().count()), Some(CELL_CHARS + 1));
+        assert_eq!(cut(json!("short")), json!("short"));
+    }
+}

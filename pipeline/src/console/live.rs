@@ -1,0 +1,205 @@
+//! What changes by itself: one snapshot a second for all who look, computed while anybody does.
+//!
+//! Invariants: listeners are bounded, and each holds only the newest snapshot; ClickHouse is asked once for all of them.
+//! A completeness that is told was read before anything that it is shown beside.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::unfold;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::{Mutex, Semaphore, watch};
+
+use super::ask::Style;
+use super::fault::Fault;
+use super::numbers::Numbers;
+use super::{Served, health, replays};
+use crate::clock::Clock;
+use crate::status::Status;
+
+/// Listeners at once.
+const LISTENERS: usize = 64;
+/// How often a snapshot is made.
+const EVERY: Duration = Duration::from_secs(1);
+/// Of so many snapshots one asks ClickHouse for more than how far it is.
+const SLOW_EVERY: u64 = 3;
+/// How long after the last question snapshots are made for those who poll.
+const POLLED_FOR_MS: i64 = 10_000;
+/// Alerts in a snapshot.
+const ALERTS: usize = 100;
+/// Files of the state that are looked at for its size.
+const FILES: usize = 20_000;
+
+/// Everything that changes by itself.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Snapshot {
+    /// When it was made, in milliseconds since 1970.
+    at_ms: i64,
+    /// Where everything is.
+    status: Status,
+    /// Totals since the start.
+    numbers: Numbers,
+    /// How far each view is complete; times in seconds since 1970.
+    progress: Vec<Value>,
+    #[serde(flatten)]
+    slow: Slow,
+    /// What couldn't be asked.
+    faults: Vec<String>,
+}
+
+/// What is asked for less often.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Slow {
+    /// Records by source and fate since ever.
+    books: Vec<Value>,
+    /// Open alerts, the worst first.
+    alerts: Vec<Value>,
+    /// Replays with their progress.
+    replays: Vec<Value>,
+    /// Bytes of the state on disk.
+    state_bytes: u64,
+}
+
+/// Makes snapshots, and hands out the newest.
+pub(super) struct Live {
+    newest: watch::Sender<Arc<str>>,
+    places: Arc<Semaphore>,
+    polled_at_ms: AtomicI64,
+    making: Mutex<(u64, Slow)>,
+}
+
+impl Live {
+    pub(super) fn new() -> Live {
+        Live {
+            newest: watch::Sender::new(Arc::from("")),
+            places: Arc::new(Semaphore::new(LISTENERS)),
+            polled_at_ms: AtomicI64::new(i64::MIN),
+            making: Mutex::new((0, Slow::default())),
+        }
+    }
+
+    /// Makes snapshots for as long as the task runs, while anybody looks.
+    pub(super) async fn keep(served: Served) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let live = &served.live;
+            let polled_ago = Clock::System.now_ms().saturating_sub(live.polled_at_ms.load(Ordering::Relaxed));
+            if live.newest.receiver_count() > 0 || polled_ago < POLLED_FOR_MS {
+                live.make(&served).await;
+            }
+        }
+    }
+
+    async fn make(&self, served: &Served) {
+        let mut making = self.making.lock().await;
+        let mut faults = Vec::new();
+        let progress = list(served.desk.objects(&health::progress(&served.catalog), Style::Drawn).await, &mut faults);
+        if making.0 % SLOW_EVERY == 0 {
+            making.1 = slow(served, &mut faults).await;
+        }
+        making.0 += 1;
+        let status = (served.pages.status)();
+        let snapshot = Snapshot {
+            at_ms: Clock::System.now_ms(),
+            numbers: served.pages.metrics.text(&status).map(|text| Numbers::of(&text)).unwrap_or_default(),
+            status,
+            progress,
+            slow: making.1.clone(),
+            faults,
+        };
+        match serde_json::to_string(&snapshot) {
+            Ok(text) => {
+                self.newest.send_replace(Arc::from(text));
+            }
+            Err(error) => tracing::error!(%error, "a snapshot for the console can't be written"),
+        }
+    }
+}
+
+async fn slow(served: &Served, faults: &mut Vec<String>) -> Slow {
+    let (catalog, desk) = (&served.catalog, &served.desk);
+    let books = list(desk.objects(&health::books(catalog), Style::Drawn).await, faults);
+    let alerts = match catalog.has_alerts {
+        true => list(desk.objects(&health::alerts(catalog, false, ALERTS), Style::Drawn).await, faults),
+        false => Vec::new(),
+    };
+    let replays = match replays::seen(served).await {
+        Ok(replays) => replays,
+        Err(fault) => {
+            faults.push(fault.what);
+            Vec::new()
+        }
+    };
+    let state = served.state.clone();
+    let state_bytes = tokio::task::spawn_blocking(move || bytes_below(&state)).await.unwrap_or_default();
+    Slow { books, alerts, replays, state_bytes }
+}
+
+fn list(answer: Result<Vec<Value>, Fault>, faults: &mut Vec<String>) -> Vec<Value> {
+    answer.unwrap_or_else(|fault| {
+        if !faults.contains(&fault.what) {
+            faults.push(fault.what);
+        }
+        Vec::new()
+    })
+}
+
+/// Bytes of the files below a folder. Files come and go meanwhile; what is gone counts nothing.
+fn bytes_below(folder: &Path) -> u64 {
+    let (mut folders, mut bytes, mut files): (Vec<PathBuf>, u64, usize) = (vec![folder.to_owned()], 0, 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            files += 1;
+            if files > FILES {
+                return bytes;
+            }
+            match entry.metadata() {
+                Ok(of) if of.is_dir() => folders.push(entry.path()),
+                Ok(of) => bytes += of.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
+
+/// `/api/live`: each snapshot as it is made.
+pub(super) async fn events(State(served): State<Served>) -> Response {
+    let Ok(place) = served.live.places.clone().try_acquire_owned() else {
+        return Fault::busy(format!("{LISTENERS} pages listen already")).into_response();
+    };
+    let mut newest = served.live.newest.subscribe();
+    // The one that is there may be old.
+    newest.mark_unchanged();
+    let stream = unfold((newest, place), |(mut newest, place)| async move {
+        newest.changed().await.ok()?;
+        let text = newest.borrow_and_update().clone();
+        Some((Ok::<_, Infallible>(Event::default().event("snapshot").data(text)), (newest, place)))
+    });
+    let mut response = Sse::new(stream).keep_alive(KeepAlive::default()).into_response();
+    // Proxies that gather answers would hold events back.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// `/api/snapshot`: the newest, for those who poll.
+pub(super) async fn snapshot(State(served): State<Served>) -> Response {
+    let now_ms = Clock::System.now_ms();
+    let polled_at_ms = served.live.polled_at_ms.swap(now_ms, Ordering::Relaxed);
+    let is_kept = served.live.newest.receiver_count() > 0 || now_ms.saturating_sub(polled_at_ms) < POLLED_FOR_MS;
+    if !is_kept || served.live.newest.borrow().is_empty() {
+        served.live.make(&served).await;
+    }
+    let text = served.live.newest.borrow().to_string();
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
