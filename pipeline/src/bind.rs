@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use weir_operators::expr::Expr;
 use weir_operators::prove::Proof;
 use weir_operators::view::ViewPlan;
 use weir_schemas::avro::ReaderSchema;
@@ -50,6 +51,8 @@ pub struct BoundSource {
     pub columns: Vec<Column>,
     /// What every record must be.
     pub contract: Contract,
+    /// What an event must meet to count in a run for a slice of the log.
+    pub only: Option<Expr>,
 }
 
 /// A view, bound.
@@ -90,7 +93,7 @@ pub fn bind(
     for (name, source) in &pipeline.sources {
         if let Some(columns) = everything.get(name) {
             check_fields(file, name, source, &columns.columns, &mut problems);
-            rules::check_sensitive(file, name, source, &columns.columns, &mut problems);
+            rules::check_listed(file, name, source, &columns.columns, &mut problems);
         }
     }
     if !problems.is_empty() {
@@ -110,10 +113,15 @@ pub fn bind(
         let Some(reader) = readers.get(name) else { continue };
         match declared.of_source(name, reader, columns) {
             Ok(of_source) => {
-                let columns = used.entry(name.clone()).or_default();
+                let used = used.entry(name.clone()).or_default();
                 of_source.visit_columns(&mut |index| {
-                    columns.insert(index);
+                    used.insert(index);
                 });
+                if let Some(only) = plan_only(&pipeline.sources[name], columns, &mut problems) {
+                    only.visit_columns(&mut |index| {
+                        used.insert(index);
+                    });
+                }
                 all.extend(of_source.rules);
             }
             Err(found) => problems.extend(found),
@@ -178,10 +186,28 @@ fn bind_to_wanted(
             reader: Arc::clone(reader),
             wanted: flags,
             contract: contract_of(name, source, &columns.columns, of_source, proofs),
+            only: plan_only(source, columns, &mut problems),
             columns: columns.columns.clone(),
         });
     }
     if problems.is_empty() { Ok((views, sources)) } else { Err(problems) }
+}
+
+/// Plans what events must meet to count in a replay. What could fail over an event is refused: it would end the replay there.
+fn plan_only(source: &config::Source, columns: &SourceColumns, problems: &mut Vec<Problem>) -> Option<Expr> {
+    const PLACE: &str = "--where";
+    match sql::plan_condition(source.only.as_ref()?, PLACE, columns) {
+        Ok(only) if only.can_fail() => {
+            let remedy = "write it so that it holds or not for every value, as with toInt64OrNull";
+            problems.push(Problem::of_file(PLACE, "the condition could fail over an event", remedy));
+            None
+        }
+        Ok(only) => Some(only),
+        Err(found) => {
+            problems.extend(found);
+            None
+        }
+    }
 }
 
 /// Rows have to outlive their corrections: one that ClickHouse has let go comes back with each, and goes again at some time.

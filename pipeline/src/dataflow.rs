@@ -66,7 +66,7 @@ use weir_operators::violations::RecordViolations;
 use weir_operators::within::Within;
 use weir_schemas::rows::Table;
 use weir_schemas::rule::Mode;
-use weir_schemas::time::{EventTime, Span};
+use weir_schemas::time::Span;
 
 use crate::count::{Count, CountBroken};
 use crate::custom::{AddGroup, CustomOperator};
@@ -99,8 +99,8 @@ pub struct SourceGraph {
     pub id: Option<usize>,
     /// The allowed lateness.
     pub lateness: Span,
-    /// The event times that a run is for, from the first to before the second; absent, all.
-    pub within: Option<(EventTime, EventTime)>,
+    /// The part of the events that a run is for; absent, all.
+    pub within: Option<Within>,
     /// Index of the event id in a batch of events, and how copies are told; absent, nothing is deduplicated.
     pub deduplicate: Option<(usize, Deduplication)>,
     /// The table that accepted events are written to.
@@ -303,9 +303,9 @@ fn within<'scope>(
     what: &str,
     events: BatchStream<'scope>,
 ) -> Result<BatchStream<'scope>, Error> {
-    let Some((from, to)) = graph.within else { return Ok(events) };
+    let Some(within) = graph.within.clone() else { return Ok(events) };
     let name = format!("{}/within{what}", graph.name);
-    one(operate(&name, events, Route::Pipeline, &wiring.host, move |_| Ok(Box::new(Within::new(from, to))))?)
+    one(operate(&name, events, Route::Pipeline, &wiring.host, move |_| Ok(Box::new(within)))?)
 }
 
 /// Without what came from the retry topic: its windows were judged long ago, and a team's operators count on lateness.

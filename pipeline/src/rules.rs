@@ -389,26 +389,27 @@ pub fn is_sensitive(sensitive: &[String], path: &str) -> bool {
     })
 }
 
-/// The problems of a source's sensitive fields: each names a column, what columns lie below, or a map's value.
-pub fn check_sensitive(
-    file: &str,
-    name: &str,
-    source: &config::Source,
-    columns: &[Column],
-    problems: &mut Vec<Problem>,
-) {
+/// The problems of a source's sensitive fields, each a column, what columns lie below, or a map's value, and of its
+/// identities, each a column.
+pub fn check_listed(file: &str, name: &str, source: &config::Source, columns: &[Column], problems: &mut Vec<Problem>) {
+    let mut unknown = |key: &str, field: &str, base: &str| {
+        let remedy = match nearest(base, columns.iter().map(|column| column.name.as_str())) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "name a field of the reader schema".to_owned(),
+        };
+        let message = format!("source `{name}`: `{key}` names the field `{field}`, which its schema doesn't have");
+        problems.push(Problem::of_file(file, message, remedy));
+    };
     for field in &source.sensitive {
         let base = field.split('[').next().unwrap_or_default();
-        let is_known =
-            columns.iter().any(|column| column.name == base || is_sensitive(std::slice::from_ref(field), &column.name));
-        if !is_known {
-            let remedy = match nearest(base, columns.iter().map(|column| column.name.as_str())) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "name a field of the reader schema".to_owned(),
-            };
-            let message =
-                format!("source `{name}`: `sensitive` names the field `{field}`, which its schema doesn't have");
-            problems.push(Problem::of_file(file, message, remedy));
+        let is_known = |column: &Column| column.name == base || is_sensitive(std::slice::from_ref(field), &column.name);
+        if !columns.iter().any(is_known) {
+            unknown("sensitive", field, base);
+        }
+    }
+    for field in &source.identities {
+        if !columns.iter().any(|column| column.name == *field) {
+            unknown("identities", field, field);
         }
     }
 }

@@ -80,6 +80,8 @@ pub struct Question {
     pub columns: Vec<String>,
     /// The first and the last start of a window, in seconds since 1970.
     pub starts: (i64, i64),
+    /// A condition over the columns of the key; absent, all rows.
+    pub condition: Option<String>,
 }
 
 impl Question {
@@ -92,15 +94,17 @@ impl Question {
             key: std::iter::once(&plan.window.name).chain(dimensions).cloned().collect(),
             columns: plan.columns().iter().map(|column| column.name.clone()).collect(),
             starts,
+            condition: None,
         }
     }
 
     fn sql(&self, from: &str) -> String {
         let all = |names: &[String]| names.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ");
         let (first, last) = self.starts;
+        let condition = self.condition.as_ref().map(|condition| format!(" AND ({condition})")).unwrap_or_default();
         format!(
             "SELECT toString(sipHash64(`weir key`)), toJSONString(tuple({key})) AS `weir key`, {columns} FROM {from} \
-             WHERE toUnixTimestamp({window}) BETWEEN {first} AND {last} ORDER BY sipHash64(`weir key`), `weir key` \
+             WHERE toUnixTimestamp({window}) BETWEEN {first} AND {last}{condition} ORDER BY sipHash64(`weir key`), `weir key` \
              SETTINGS {LAZILY}, output_format_json_quote_64bit_integers = 1, output_format_json_quote_decimals = 1, \
              output_format_json_quote_denormals = 1",
             key = all(&self.key),

@@ -96,6 +96,8 @@ pub struct Sides<'a> {
     pub replay: String,
     /// The replay's view's plan.
     pub replay_plan: &'a ViewPlan,
+    /// What rows of both sides must meet, over the dimensions; absent, all are compared.
+    pub condition: Option<&'a str>,
 }
 
 impl Sides<'_> {
@@ -115,6 +117,7 @@ impl Sides<'_> {
         diff.one_sided.extend(only_live.map(|name| (name.clone(), false)));
         diff.one_sided.extend(only_replay.map(|name| (name.clone(), true)));
         question.columns.retain(|name| has(&of_replay.columns, name));
+        question.condition = self.condition.map(str::to_owned);
         let types = describe(self.client, &self.live, &question.columns).await;
         let types = types.map_err(|error| Error::ClickHouse { view: question.view.clone(), error })?;
         let measures = types.iter().filter(|column| !question.key.contains(&column.name));
@@ -224,6 +227,7 @@ mod tests {
             key: columns[..2].to_vec(),
             columns: columns.clone(),
             starts: (0, 1),
+            condition: None,
         };
         let types = ["DateTime", "String", "UInt64", "Float64"];
         let types: Vec<Described> = columns

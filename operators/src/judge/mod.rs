@@ -45,13 +45,14 @@ use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
 const CELLS_TABLE: u16 = 4;
 const SERIES_TABLE: u16 = 1;
 const JUDGED_TABLE: u16 = 2;
+const LAYOUT_TABLE: u16 = 5;
 
 /// Cells of a tenant's window that are judged.
 pub const CELLS_OF_TENANT: usize = 4_096;
 /// Cells of a key group's window that are judged: what is in memory at once is twice as many.
 pub const CELLS_OF_GROUP: usize = 32_768;
 /// [`Court::cells_at_once`], where nobody wants it otherwise: a wide event has a thousand indicators a cell.
-pub const CELLS_AT_ONCE: usize = 2_048;
+pub const CELLS_AT_ONCE: usize = 512;
 /// Cells that are forgotten at once.
 const FORGOTTEN: usize = 8_192;
 
@@ -108,7 +109,47 @@ impl Judge {
             }
         }
         let series = registry.keyed(SERIES_TABLE, memory_bytes / 2)?;
-        Ok(Judge { court, telling, cells, series, windows, judged_through, judged, owned: registry.owned() })
+        let mut layouts = registry.table(LAYOUT_TABLE)?;
+        let mut judge =
+            Judge { court, telling, cells, series, windows, judged_through, judged, owned: registry.owned() };
+        judge.leave_other_layouts(&mut layouts)?;
+        Ok(judge)
+    }
+
+    /// Leaves out the open windows whose cells were counted by other slots, since the schema or the rules were others: half a
+    /// window would look like a loss of volume.
+    fn leave_other_layouts(&mut self, layouts: &mut ByteTable) -> Result<(), Error> {
+        let layout = self.telling.hash().to_be_bytes();
+        let mut is_other = false;
+        for group in self.owned.clone() {
+            let stored = layouts.get(group, &[])?;
+            match stored.as_ref().and_then(Stored::whole) {
+                Some(known) if *known == layout => continue,
+                known => is_other |= known.is_some(),
+            }
+            layouts.put(group, &[], &layout)?;
+        }
+        let Some((&last, _)) = self.windows.last_key_value().filter(|_| is_other) else { return Ok(()) };
+        let windows = std::mem::take(&mut self.windows);
+        tracing::warn!(
+            windows = windows.len(),
+            "fields or rules are others now: the windows that are open aren't judged"
+        );
+        for (start, groups) in windows {
+            groups.into_iter().try_for_each(|group| self.forget(start, group))?;
+        }
+        self.judge_nothing_before(EventTime(last.saturating_add(self.court.window.0)))
+    }
+
+    /// Takes nothing any more for windows that end at `boundary` or before.
+    fn judge_nothing_before(&mut self, boundary: EventTime) -> Result<(), Error> {
+        if boundary > self.judged_through {
+            self.judged_through = boundary;
+            for group in self.owned.clone() {
+                self.judged.put(group, &[], &encode_start(boundary.0))?;
+            }
+        }
+        Ok(())
     }
 
     /// Judges the tenants of a key group of a window in the order of their names, and forgets its cells; how many there
@@ -313,12 +354,7 @@ impl Operator for Judge {
         // The end of a run judges the windows that there are, and none that another run may begin.
         let last_end = self.windows.last_key_value().map_or(i64::MIN, |(start, _)| start.saturating_add(width));
         let boundary = EventTime(if cx.watermark() == EventTime::MAX { last_end } else { boundary });
-        if boundary > self.judged_through {
-            self.judged_through = boundary;
-            for group in self.owned.clone() {
-                self.judged.put(group, &[], &encode_start(boundary.0))?;
-            }
-        }
+        self.judge_nothing_before(boundary)?;
         let (findings, left) = self.judge_due(self.judged_through)?;
         if let Some(done) = left {
             cx.leave_for_later(done.min(cx.watermark()));

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use weir_judge::tally::{Family, Indicator as Of, Place, Release, Row, Tally, Volume, Window, code_of};
 use weir_schemas::fate::{Fate, Reason};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::profile::{BUCKETS, Cell, CellKey, FieldSlots, Indicator, Kind, Layout, SCHEMAS, Spot, Spots, Users};
 use crate::record::reason_of;
@@ -53,6 +54,14 @@ struct Common {
 }
 
 impl Telling {
+    /// A hash of what the slots mean, so that cells which were counted by others are known.
+    pub(super) fn hash(&self) -> u64 {
+        let fields = self.layout.fields().iter();
+        let fields: Vec<String> =
+            fields.map(|field| format!("{} {:?} {}", field.name, field.kind, field.first)).collect();
+        xxh3_64(format!("{} {}", fields.join(","), self.rules.join(",")).as_bytes())
+    }
+
     /// The tally of a tenant's cells of one window, in the order of their keys.
     pub fn tell(&self, tenant: &[u8], window: Window, cells: &BTreeMap<CellKey, Cell>) -> Tally {
         let tally = Tally {

@@ -71,6 +71,15 @@ fn events(window: i64, bad: &str, random: &mut fastrand::Rng) -> RecordBatch {
     RecordBatch::try_new(event_schema(&self::columns()), columns).unwrap()
 }
 
+fn layout() -> Arc<Layout> {
+    Arc::new(Layout::new(&columns(), 0, &["tenant", "type", "user", "sdk", "sdk_version", "app_version"]))
+}
+
+fn senders() -> SenderColumns {
+    let at = |column: usize| Some(system::COUNT + column);
+    SenderColumns { tenant: at(0), event_type: at(1), user: at(2), release: [at(3), at(4), at(5)] }
+}
+
 /// A judging worker: its operators and where they keep their state.
 struct Bench {
     profile: ProfileEvents,
@@ -86,10 +95,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
         let registry = |name: &str| StateRegistry::new(store.clone(), name, 0, 1, Epoch(1)).unwrap();
-        let identities = ["tenant", "type", "user", "sdk", "sdk_version", "app_version"];
-        let layout = Arc::new(Layout::new(&columns(), 0, &identities));
-        let at = |column: usize| Some(system::COUNT + column);
-        let senders = SenderColumns { tenant: at(0), event_type: at(1), user: at(2), release: [at(3), at(4), at(5)] };
+        let layout = layout();
         let settings = Settings { learn_windows: 20, ..Settings::default() };
         let court = Court { window: WINDOW, settle: Span(0), settings, cells_at_once };
         let topics = vec![TopicNames { source: "shop".into(), topic: "events".into() }];
@@ -103,7 +109,7 @@ impl Bench {
         };
         let telling = Telling { layout: layout.clone(), rules: Vec::new() };
         Bench {
-            profile: ProfileEvents::new(layout, senders, WINDOW),
+            profile: ProfileEvents::new(layout, senders(), WINDOW),
             judge: Judge::new(court.clone(), telling, BYTES, &mut registry("judge")).unwrap(),
             raise: Raise::new(court, names, "shop", Policy::default(), topics, BYTES, &mut registry("raise")).unwrap(),
             later: 0,
@@ -206,6 +212,39 @@ fn a_window_that_is_judged_in_slices_is_told_when_all_of_it_was_judged() {
     let mut slices = Bench::new(1);
     assert_eq!(told_by(&mut slices, "2.1.0", 1), alerts_of("2.1.0", 1));
     assert_eq!(slices.later, 60, "two tenants are two slices");
+}
+
+/// Counts half a window by one layout, restarts, and ends the window by `then`; how many tenants are judged.
+fn judged_after_a_restart(then: &Telling) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
+    let settings = Settings { learn_windows: 20, ..Settings::default() };
+    let court = Court { window: WINDOW, settle: Span(0), settings, cells_at_once: CELLS_AT_ONCE };
+    let first = Telling { layout: layout(), rules: Vec::new() };
+    let mut profile = ProfileEvents::new(layout(), senders(), WINDOW);
+    let mut registry = StateRegistry::new(store.clone(), "judge", 0, 1, Epoch(1)).unwrap();
+    let mut judge = Judge::new(court.clone(), first, BYTES, &mut registry).unwrap();
+    let (mut effects, within) = (Effects::default(), EventTime(WINDOW.0 / 2));
+    let mut cx = Context::new(Epoch(1), within, &mut effects);
+    profile.on_batch(events(0, "none", &mut fastrand::Rng::with_seed(1)), &mut cx).unwrap();
+    profile.end_of_epoch(&mut cx).unwrap();
+    assert!(hand(&mut judge, effects, within).emitted.is_empty());
+    let mut writes = store.writes();
+    registry.freeze(Epoch(1)).unwrap().iter().for_each(|changes| changes.write_into(&mut writes));
+    store.commit(writes, Epoch(1)).unwrap();
+    drop((judge, registry));
+    let mut registry = StateRegistry::new(store.clone(), "judge", 0, 1, Epoch(2)).unwrap();
+    let mut judge = Judge::new(court, then.clone(), BYTES, &mut registry).unwrap();
+    let told = hand(&mut judge, Effects::default(), EventTime(WINDOW.0));
+    told.emitted.iter().map(|(_, batch)| batch.num_rows()).sum()
+}
+
+#[test]
+fn a_window_whose_cells_were_counted_by_other_slots_is_not_judged() {
+    let same = Telling { layout: layout(), rules: Vec::new() };
+    assert_eq!(judged_after_a_restart(&same), 2);
+    let rules = vec!["amounts_are_positive".to_owned()];
+    assert_eq!(judged_after_a_restart(&Telling { rules, ..same }), 0);
 }
 
 #[test]

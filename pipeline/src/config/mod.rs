@@ -183,6 +183,10 @@ pub struct Source {
     /// values as in `props['phone']`. A name covers what lies below it.
     #[serde(default)]
     pub sensitive: Vec<String>,
+    /// Fields whose values say who or which one, beside those that are named elsewhere here: the judge looks at whether
+    /// they are there, not at which values are frequent.
+    #[serde(default)]
+    pub identities: Vec<String>,
     /// What events of each type should be, by versions that they claim.
     pub plan: Option<TrackingPlan>,
     /// The topic that `weir quarantine retry` sends refused records to, which the source reads beside the others; absent,
@@ -191,6 +195,10 @@ pub struct Source {
     /// How long the state of final windows is kept, in milliseconds of event time, so that retried events can correct them.
     #[serde(default = "default_retry_for_ms")]
     pub retry_for_ms: u64,
+    /// A condition in SQL: a run for a slice of the log has results of the events that meet it. No key of the file: it is a
+    /// replay's.
+    #[serde(skip)]
+    pub only: Option<String>,
     /// Keep the accepted events in ClickHouse, for this many days; absent, they are not kept.
     pub keep_events_days: Option<u32>,
 }

@@ -11,6 +11,7 @@ use weir_operators::judge::{CELLS_AT_ONCE, Court, Names, Telling};
 use weir_operators::maintain::{CLOSING_BYTES, Keeping};
 use weir_operators::profile::{self, Layout};
 use weir_operators::rule::Basis;
+use weir_operators::within::Within;
 use weir_schemas::place::TopicId;
 use weir_schemas::registry::Registry;
 use weir_schemas::stage::{Column, system};
@@ -243,7 +244,7 @@ pub(super) fn graph_of(
         tenant,
         id: index(&config.event_id),
         lateness: allowed_lateness,
-        within: slice.map(|slice| (slice.from, slice.to)),
+        within: slice.map(|slice| Within::new(slice.from, slice.to, source.only.clone())),
         deduplicate: index(&config.event_id).map(|id| {
             let horizon = span(config.dedup_horizon_ms);
             (id, Deduplication { tenant, allowed_lateness, horizon, retained, memory_bytes: 0 })
@@ -316,7 +317,7 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
         Basis::Sequence(sequencing) => Some(&sequencing.columns),
         _ => None,
     });
-    let identities = identities.into_iter().flatten().chain(of_sequences.flatten());
+    let identities = identities.into_iter().flatten().chain(&config.identities).chain(of_sequences.flatten());
     let identities: Vec<&str> = identities.map(String::as_str).collect();
     // Their numbers in a batch's marks: in the order of their ids, those that let events pass.
     let rules = source.contract.rules.iter().filter(|rule| rule.mode.passes()).map(|rule| rule.id.to_string());
@@ -335,7 +336,12 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
             user: index(&config.user),
         },
         telling: Telling { layout: Arc::new(Layout::new(&source.columns, rules.len(), &identities)), rules },
-        court: Court { window: span(judge.window_ms), settle: span(config.allowed_lateness_ms), settings, cells_at_once: CELLS_AT_ONCE },
+        court: Court {
+            window: span(judge.window_ms),
+            settle: span(config.allowed_lateness_ms),
+            settings,
+            cells_at_once: CELLS_AT_ONCE,
+        },
         names: Names {
             events: kept_events(pipeline, source).map(|table| table.name.to_string()),
             tenant: config.tenant.clone(),

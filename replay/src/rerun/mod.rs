@@ -14,6 +14,7 @@
 pub mod archived;
 pub mod inputs;
 mod isolate;
+pub mod part;
 pub mod range;
 pub mod record;
 pub mod survey;

@@ -61,6 +61,12 @@ pub struct Record {
     /// Where it reads that from.
     #[serde(default)]
     pub reads: ReadFrom,
+    /// A condition in SQL on the events that it has results of; absent, all.
+    #[serde(default)]
+    pub condition: Option<String>,
+    /// Whether it leaves out partitions or offsets that hold events of its times, so that its rows are parts of rows.
+    #[serde(default)]
+    pub is_part: bool,
     /// Its views.
     pub views: BTreeSet<String>,
     /// The version of the subject that each source reads with, where the live state keeps one.
@@ -71,6 +77,13 @@ pub struct Record {
     pub created_at_ms: i64,
     /// How far it is.
     pub status: Status,
+}
+
+impl Record {
+    /// Whether it reads of this topic.
+    pub fn reads_topic(&self, topic: &str) -> bool {
+        self.slice.stretches.iter().any(|of| of.topic == topic)
+    }
 }
 
 /// The replays of a pipeline.
@@ -228,6 +241,8 @@ mod tests {
             with: PathBuf::from("pipeline.toml"),
             slice: Slice { stretches: Vec::new(), from: EventTime(0), to: EventTime(1) },
             reads: ReadFrom::Topic,
+            condition: None,
+            is_part: false,
             views: BTreeSet::from(["revenue".to_owned()]),
             schema_versions: BTreeMap::new(),
             database: format!("weir_replay_{run}"),

@@ -6,10 +6,11 @@ use clap::Args;
 use weir_pipeline::connect;
 use weir_pipeline::console::replays::Difference;
 use weir_replay::diff::{Example, Options, Sides, ViewDiff};
+use weir_replay::rerun::part::cut_by;
 use weir_replay::rerun::range::{Range, shown};
 use weir_replay::rerun::record::Record;
 
-use super::replay::{complete, opened, with};
+use super::replay::{complete, narrowed, opened, with};
 use crate::out::{printable, say};
 use crate::prepare::prepare;
 use crate::{Outcome, paint, runtime};
@@ -45,9 +46,19 @@ pub(crate) fn run(diff: &Diff) -> Outcome {
 
 fn compare(arguments: &Diff) -> Result<Outcome, Outcome> {
     let options = Options { examples: arguments.examples, tolerance: arguments.tolerance };
-    let Differences { record, diffs, new } = differences(&arguments.file, &arguments.run, &arguments.view, options)?;
+    let Differences { record, diffs, new, cut } =
+        differences(&arguments.file, &arguments.run, &arguments.view, options)?;
     say!("{}  {} to {}\n", paint::bold(&record.run), shown(record.slice.from), shown(record.slice.to));
+    if let Some(condition) = &record.condition {
+        say!("of both sides the rows for which {}\n", printable(condition));
+    }
+    if record.is_part {
+        say!("{} it read a part of the partitions or offsets only\n", paint::bad("a part:"));
+    }
     print(&diffs, &new);
+    for (view, column) in &cut {
+        say!("{view} isn't compared: the replay's condition asks for `{column}`, which is no dimension of it");
+    }
     if diffs.iter().all(ViewDiff::is_equal) { Ok(Outcome::done()) } else { Ok(Outcome::different()) }
 }
 
@@ -73,19 +84,21 @@ struct Differences {
     record: Record,
     diffs: Vec<ViewDiff>,
     new: Vec<String>,
+    /// Views that the replay's condition cuts through, each with a column that does.
+    cut: Vec<(String, String)>,
 }
 
 fn differences(file: &Path, run: &str, views: &[String], options: Options) -> Result<Differences, Outcome> {
     let (live, store) = opened(file)?;
     let record = complete(&store, file, run, views)?;
-    let with = with(&record.with, &live)?;
+    let with = narrowed(with(&record.with, &live)?, &record);
     let (of_live, of_replay) = (prepare(file, &live)?, prepare(&record.with, &with)?);
     let mut other = live.clone();
     other.clickhouse.database.clone_from(&record.database);
     let replay_client = connect::clickhouse(&other).map_err(|error| Outcome::of_error(&error))?;
     let range = Range { from: record.slice.from, to: record.slice.to };
     let runtime = runtime()?;
-    let (mut diffs, mut new) = (Vec::new(), Vec::new());
+    let (mut diffs, mut new, mut cut) = (Vec::new(), Vec::new(), Vec::new());
     let is_wanted = |name: &&String| views.is_empty() || views.contains(name);
     for name in record.views.iter().filter(is_wanted) {
         let plan_of = |of: &crate::prepare::Prepared| {
@@ -96,12 +109,18 @@ fn differences(file: &Path, run: &str, views: &[String], options: Options) -> Re
             new.push(name.clone());
             continue;
         };
+        let source = of_replay.bound.source(&replay_plan.source);
+        if let Some(column) = source.and_then(|source| cut_by(&replay_plan, source)) {
+            cut.push((name.clone(), column));
+            continue;
+        }
         let sides = Sides {
             client: &of_live.clickhouse,
             live: of_live.clickhouse.qualified(name),
             live_plan: &live_plan,
             replay: replay_client.qualified(name),
             replay_plan: &replay_plan,
+            condition: record.condition.as_deref(),
         };
         diffs.push(runtime.block_on(sides.compare(range, options)).map_err(|error| {
             Outcome::unreachable(
@@ -110,7 +129,7 @@ fn differences(file: &Path, run: &str, views: &[String], options: Options) -> Re
             )
         })?);
     }
-    Ok(Differences { record, diffs, new })
+    Ok(Differences { record, diffs, new, cut })
 }
 
 fn print(diffs: &[ViewDiff], new: &[String]) {

@@ -10,7 +10,7 @@ use weir_replay::swap::{Swap as Swapping, SwapError};
 use weir_schemas::time::EventTime;
 use weir_sinks::clickhouse::swaps;
 
-use super::replay::{complete, opened, with};
+use super::replay::{complete, narrowed, opened, with};
 use crate::out::say;
 use crate::prepare::prepare;
 use crate::{OperatorRegistry, Outcome, paint, runtime};
@@ -50,7 +50,13 @@ pub(crate) fn run(swap: &Swap, operators: &OperatorRegistry) -> Outcome {
 fn act(arguments: &Swap, operators: &OperatorRegistry) -> Result<Outcome, Outcome> {
     let (live, store) = opened(&arguments.file)?;
     let record = complete(&store, &arguments.file, &arguments.run, &arguments.view)?;
-    let with = with(&record.with, &live)?;
+    if record.is_part && !arguments.undo {
+        return Err(Outcome::refused(
+            format!("`{}` read a part of the partitions or offsets, so its rows are parts of rows", record.run),
+            "replay the same times without --only",
+        ));
+    }
+    let with = narrowed(with(&record.with, &live)?, &record);
     let (of_live, of_replay) = (prepare(&arguments.file, &live)?, prepare(&record.with, &with)?);
     let layout_of = |file: &PathBuf, pipeline, prepared: &crate::prepare::Prepared| {
         layout(&file.display().to_string(), pipeline, &prepared.bound, operators)
@@ -81,6 +87,12 @@ fn act(arguments: &Swap, operators: &OperatorRegistry) -> Result<Outcome, Outcom
             continue;
         }
         let range = range_of(arguments, &record, &of_replay, &name)?;
+        if record.condition.is_some() {
+            return Err(Outcome::refused(
+                format!("`{}` has the rows of a condition only, and the others would vanish", record.run),
+                "replay the same times without --where",
+            ));
+        }
         runtime.block_on(swapping.swap(&name, range)).map_err(failed)?;
         let (from, to) = (shown(range.from), shown(range.to));
         say!("{} {name}: readers see the replay's rows from {from} to {to}", paint::good("swapped"));

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::program::{Bench, wait_until};
+use crate::program::{Bench, size, wait_until};
 use crate::shop::{FAULTS, sell, shop};
 
 /// Each of three stretches of ten minutes of the same day, one right behind the other; the last is none of the replays' business.
@@ -177,7 +177,7 @@ fn swapped_in_and_out(bench: &Bench, replayed: &str) {
                 asked.fetch_add(1, Ordering::AcqRel);
             }
         });
-        for _ in 0..3 {
+        for _ in 0..size(3, 50) {
             bench.weir(&["swap", "pipeline.toml", "next", "--by", "ada", "--why", "a country too many"]).fine();
             assert_eq!(bench.ask(&sum("by_minute")), new);
             bench.weir(&["swap", "pipeline.toml", "next", "--undo", "--by", "ada"]).fine();
@@ -200,6 +200,89 @@ fn swapped_in_and_out(bench: &Bench, replayed: &str) {
     bench.weir(&["swap", "pipeline.toml", "next", "--from", "2026-01-05T06:12:30Z"]).refused(2, &["cuts a window"]);
     bench.weir(&["swap", "pipeline.toml", "next", "--undo"]).fine();
     bench.weir(&["replay", "drop", "pipeline.toml", "next"]).fine();
+}
+
+/// Puts differences into a replay's table behind Weir's back: `diff` has to find these and no others.
+#[test]
+fn injected_differences_are_found_exactly() {
+    let bench = lived("replay_injected");
+    bench.weir(&["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--run", "spoiled"]).fine();
+    bench.weir(&["diff", "pipeline.toml", "spoiled"]).fine();
+    let rows = format!("{}.{}", replay_of(&bench, "spoiled"), weir_sinks::clickhouse::base_table("by_minute"));
+    let all: u64 = bench.ask(&format!("SELECT count() FROM {rows} FINAL WHERE {RANGE}")).parse().unwrap();
+    let (changed, missing, extra) = (all / 2, all / 10, all / 10);
+    assert!(changed > 100 && missing > 20, "{all} rows are too few");
+    let some = |first: u64, count: u64| {
+        format!(
+            "FROM {rows} FINAL WHERE {RANGE} ORDER BY cityHash64(window_start, tenant, country) LIMIT {first}, {count}"
+        )
+    };
+    let inject = |replaced: &str, from: &str| {
+        bench.ask(&format!("INSERT INTO {rows} SELECT * REPLACE ({replaced}) {from}"));
+    };
+    // Of the changed rows each has one cell that differs.
+    inject("_version + 1 AS _version, events + 1 AS events", &some(0, changed / 2));
+    inject("_version + 1 AS _version, revenue + 0.01 AS revenue", &some(changed / 2, changed - changed / 2));
+    inject("_version + 1 AS _version, 1 AS _is_deleted", &some(changed, missing));
+    inject("concat('nobody-', tenant) AS tenant", &some(0, extra));
+    let said = bench.weir(&["diff", "pipeline.toml", "spoiled"]);
+    assert_eq!(said.code, 5, "{}{}", said.out, said.err);
+    assert_eq!(
+        cells_of(&said.out, "by_minute")[3..6],
+        [extra, missing, changed].map(|n| n.to_string()),
+        "{}",
+        said.out
+    );
+    assert_eq!(cells_of(&said.out, "events")[1], (changed / 2).to_string(), "{}", said.out);
+    assert_eq!(cells_of(&said.out, "revenue")[1], (changed - changed / 2).to_string(), "{}", said.out);
+    assert_eq!(cells_of(&said.out, "users")[1], "0", "{}", said.out);
+}
+
+/// The cells of the line of a table that begins with `first`.
+fn cells_of(out: &str, first: &str) -> Vec<String> {
+    let cells = |line: &str| -> Vec<String> {
+        line.split("  ").map(|cell| cell.trim().replace(' ', "")).filter(|cell| !cell.is_empty()).collect()
+    };
+    out.lines().map(cells).find(|cells| cells.len() > 1 && cells[0] == first).unwrap_or_default()
+}
+
+#[test]
+fn a_part_of_the_events_is_replayed_and_held_against_their_rows_alone() {
+    let bench = lived("replay_part");
+    let tenant =
+        bench.ask(&format!("SELECT tenant FROM by_minute WHERE {RANGE} GROUP BY tenant ORDER BY tenant LIMIT 1"));
+    let condition = format!("tenant = '{tenant}'");
+    let arguments = ["replay", "pipeline.toml", "--from", FROM, "--to", TO];
+    bench.weir(&[&arguments[..], &["--where", &condition, "--run", "one_tenant"]].concat()).fine();
+    let replayed = format!("{}.by_minute", replay_of(&bench, "one_tenant"));
+    let sums = |from: &str| {
+        bench.ask(&format!("SELECT count(), sum(events), sum(users) FROM {from} WHERE {RANGE} AND {condition}"))
+    };
+    assert_eq!(sums("by_minute"), sums(&replayed));
+    assert_eq!(bench.ask(&format!("SELECT uniqExact(tenant) FROM {replayed}")), "1");
+    let said = bench.weir(&["diff", "pipeline.toml", "one_tenant"]).fine().out;
+    assert!(said.contains(&condition) && cells_of(&said, "by_minute")[1] == cells_of(&said, "by_minute")[2], "{said}");
+    bench.weir(&["swap", "pipeline.toml", "one_tenant"]).refused(2, &["rows of a condition", "without --where"]);
+
+    // What cuts through rows isn't compared, and says why.
+    bench.weir(&[&arguments[..], &["--where", "type = 'purchase'", "--run", "purchases"]].concat()).fine();
+    let of_purchases = format!("SELECT sum(events) FROM {}.by_minute", replay_of(&bench, "purchases"));
+    let times = RANGE.replace("window_start", "occurred_at");
+    let expected = bench.ask(&format!("SELECT count() FROM events WHERE {times} AND type = 'purchase'"));
+    assert_eq!(bench.ask(&of_purchases), expected);
+    let said = bench.weir(&["diff", "pipeline.toml", "purchases"]).fine().out;
+    assert!(said.contains("by_minute isn't compared") && said.contains("`type`"), "{said}");
+
+    let place = format!("{}/0", bench.topic);
+    bench.weir(&[&arguments[..], &["--only", &place, "--run", "one_partition"]].concat()).fine();
+    let read = format!("SELECT DISTINCT partition FROM {}.weir_ledger", replay_of(&bench, "one_partition"));
+    assert_eq!(bench.ask(&read), "0");
+    bench.weir(&["swap", "pipeline.toml", "one_partition"]).refused(2, &["parts of rows", "without --only"]);
+
+    let refused = |more: &[&str], words: &[&str]| bench.weir(&[&arguments[..], more].concat()).refused(2, words);
+    refused(&["--where", "tenent = 'x'"], &["--where", "tenent", "tenant"]);
+    refused(&["--where", "toInt64(tenant) > 3"], &["--where", "OrZero"]);
+    refused(&["--only", "events@3"], &["topic/partition"]);
 }
 
 #[test]

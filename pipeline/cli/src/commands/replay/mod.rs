@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use clap::{Args, Subcommand, ValueEnum};
-use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
+use weir_pipeline::config::{self, Pipeline};
 use weir_pipeline::console::replays::{Replay as Replayed, Replays, Stretch};
+use weir_replay::rerun::part::{Chosen, narrow, parse_chosen};
 use weir_replay::rerun::range::{parse_length, parse_time};
 use weir_replay::rerun::record::{ReadFrom, Record, Status, Store, is_name};
 use weir_schemas::time::EventTime;
@@ -24,6 +25,7 @@ Examples:
   weir replay shop/pipeline.toml --last \"7 days\" --run fixed_prices --with shop/next.toml
   weir replay shop/pipeline.toml --from 2025-01-01 --to 2025-02-01 --from-archive
   weir replay shop/pipeline.toml --run fixed_prices              (goes on with it after a stop or a kill)
+  weir replay shop/pipeline.toml --last 12h --where \"tenant = 'north' AND type = 'purchase'\" --only events/3
   weir replay list shop/pipeline.toml
   weir diff shop/pipeline.toml fixed_prices
   weir swap shop/pipeline.toml fixed_prices --why \"prices were in cents\"";
@@ -58,6 +60,12 @@ pub(crate) struct Start {
     /// Only these views, and the sources that they read.
     #[arg(long)]
     pub view: Vec<String>,
+    /// Only the events for which this holds, in SQL over their fields, as in a view's WHERE.
+    #[arg(long = "where", value_name = "SQL")]
+    pub condition: Option<String>,
+    /// Only this topic, partition (events/3) or stretch of offsets (events/3@100..200, the last number left out).
+    #[arg(long, value_name = "PLACE", value_parser = parse_chosen)]
+    pub only: Vec<Chosen>,
     /// Run the rules, views and code of this pipeline file instead.
     #[arg(long, value_name = "FILE")]
     pub with: Option<PathBuf>,
@@ -217,6 +225,13 @@ pub(crate) fn with(file: &Path, live: &Pipeline) -> Result<Pipeline, Outcome> {
     // Schemas that the live state keeps are kept.
     other.state.clone_from(&live.state);
     Ok(other)
+}
+
+/// The same, held to the events that `record` is for.
+pub(crate) fn narrowed(mut other: Pipeline, record: &Record) -> Pipeline {
+    let is_read = |source: &config::Source| source.all_topics().iter().any(|topic| record.reads_topic(topic));
+    narrow(&mut other, record.condition.as_deref(), |_, source| is_read(source));
+    other
 }
 
 /// The replay of this name.

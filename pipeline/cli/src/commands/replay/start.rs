@@ -17,6 +17,7 @@ use weir_pipeline::source::pace::Pace;
 use weir_pipeline::status::Status as PipelineStatus;
 use weir_pipeline::{connect, recovery};
 use weir_replay::rerun::inputs;
+use weir_replay::rerun::part::{choose, narrow};
 use weir_replay::rerun::range::{Range, final_through, shown};
 use weir_replay::rerun::record::{ReadFrom, Record, Status, Store};
 use weir_replay::rerun::survey::{Survey, SurveyError, Surveyor};
@@ -28,7 +29,7 @@ use weir_sinks::clickhouse::Client;
 use super::{Start, opened, with};
 use crate::commands::run::{log, stop_on_signal};
 use crate::commands::status::fetch;
-use crate::out::say;
+use crate::out::{printable, say};
 use crate::prepare::prepare;
 use crate::{OperatorRegistry, Outcome, paint, runtime};
 
@@ -43,7 +44,8 @@ pub(super) fn run(start: &Start, operators: &OperatorRegistry) -> Result<Outcome
     };
     match known {
         Some(mut record) => {
-            if start.from.is_some() || start.last.is_some() || start.with.is_some() || !start.view.is_empty() {
+            let is_new = [start.from.is_some(), start.last.is_some(), start.with.is_some(), start.condition.is_some()];
+            if is_new.contains(&true) || !start.view.is_empty() || !start.only.is_empty() {
                 return Err(Outcome::refused(
                     format!("there is a replay `{}` already", record.run),
                     "give it another name; to go on with this one, give its name alone",
@@ -71,6 +73,7 @@ struct Planned {
     views: BTreeSet<String>,
     reads: ReadFrom,
     survey: Survey,
+    is_part: bool,
 }
 
 fn plan(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
@@ -116,6 +119,11 @@ fn plan(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
         ));
     }
     let sources: BTreeSet<&str> = views.iter().map(|view| view.plan.source.as_str()).collect();
+    if start.condition.is_some() {
+        let mut of_condition = other.clone();
+        narrow(&mut of_condition, start.condition.as_deref(), |name, _| sources.contains(name));
+        prepare(file, &of_condition)?;
+    }
     let look = |reads: ReadFrom| look(reads, live, &client, &runtime, &sources, range);
     let mut reads = start.reads().unwrap_or_default();
     let mut survey = look(reads)?;
@@ -123,7 +131,15 @@ fn plan(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
         reads = ReadFrom::Both;
         survey = look(reads)?;
     }
-    Ok(Planned { asked, range, views: views.iter().map(|view| view.plan.name.clone()).collect(), reads, survey })
+    let is_part = choose(&mut survey, &start.only);
+    Ok(Planned {
+        asked,
+        range,
+        views: views.iter().map(|view| view.plan.name.clone()).collect(),
+        reads,
+        survey,
+        is_part,
+    })
 }
 
 /// What would be read of the log that `reads` names.
@@ -184,6 +200,9 @@ impl Planned {
             ReadFrom::Both => "the archive where the topics have forgotten, then the topics",
         };
         say!("{}  {reads}", paint::bold("read from"));
+        if let Some(condition) = &start.condition {
+            say!("{}  {}", paint::bold("events"), printable(condition));
+        }
         say!("{}  {}\n", paint::bold("views"), self.views.iter().cloned().collect::<Vec<_>>().join(", "));
         let mut table = paint::table(&["partition", "first offset", "next offset", "offsets", ""]);
         for of in &self.survey.slice.stretches {
@@ -250,6 +269,8 @@ impl Planned {
             with: absolute(start.with.as_ref().unwrap_or(&start.file)),
             slice: self.survey.slice,
             reads: self.reads,
+            condition: start.condition.clone(),
+            is_part: self.is_part,
             views: self.views,
             schema_versions: versions.collect::<BTreeMap<_, _>>(),
             created_at_ms: Clock::default().now_ms(),
