@@ -1,8 +1,8 @@
 //! Cells: values of rows as text, written the one way that both a run and an expectation are brought to.
 //!
 //! A scalar is a JSON string, whatever its type: `"17"`, `"10.50"` (a decimal has all digits of its scale),
-//! `"2026-01-05 12:00:00"` (in the column's zone, or UTC). Arrays and maps are JSON's, and null is null. An expectation may
-//! be written in other words (a TOML number, a time with an offset, `10.5`); [`expected`] brings it to these.
+//! `"2026-01-05 12:00:00"` (in the column's zone, or UTC). Arrays and maps are JSON's, and null is null. An expectation
+//! may be written in other words (a TOML number, a time with an offset, `10.5`); [`expected`] brings it to these.
 //!
 //! Invariant: two values of one type are equal exactly when their cells are, save floats, which are compared with a
 //! tolerance.

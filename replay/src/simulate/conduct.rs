@@ -1,9 +1,13 @@
 //! Conducting: an engine on invented time, one decision after the other.
 //!
 //! The clock stands still until everybody has done all that there is to do at that time. *Settled* is when every worker
-//! has looked at its sources [`QUIET_ROUNDS`] times in a row without anything coming of it for anybody: what one worker
-//! tells the others is heard in the round after. Then an epoch may be ended, and is waited for until it is committed.
-//! So the same scenario is cut into the same epochs, however fast the machine is and however many workers there are.
+//! has looked at its sources without anything coming of it for anybody; where there are several workers twice in a row,
+//! since what one tells the others is heard in the round after. Then an epoch may be ended, and is waited for until it
+//! is committed. So the same scenario is cut into the same epochs, however fast the machine is and however many workers
+//! there are.
+//!
+//! A worker that has nothing to do is held within its look at a source, until it is asked for something: it burns no
+//! CPU that others need. It is never held while an epoch is under way, in which others may send it something.
 //!
 //! Invariant: whoever waits here waits for real work of threads, never for time; and ends when the engine has ended.
 
@@ -20,12 +24,6 @@ use weir_schemas::place::Place;
 use weir_schemas::registry::SchemaCache;
 use weir_schemas::time::{Epoch, EventTime};
 
-/// Rounds without any news after which nothing more will come: one to tell, one to hear.
-const QUIET_ROUNDS: u32 = 2;
-
-/// How long a worker with nothing to do sleeps.
-const IDLE_PAUSE: Duration = Duration::from_micros(20);
-
 /// How long one wait lasts before it is looked whether the engine still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -41,8 +39,13 @@ struct Shared {
     clock: Arc<AtomicI64>,
     schemas: SchemaCache,
     seats_expected: usize,
+    /// Rounds without any news after which nothing more will come.
+    quiet_rounds: u32,
     rounds: Mutex<Rounds>,
+    /// Told when a share was looked at.
     turned: Condvar,
+    /// Told when workers are asked for something.
+    asked: Condvar,
     epochs: OnceLock<Arc<Epochs>>,
     /// The epoch that is to end.
     due: AtomicU64,
@@ -54,6 +57,8 @@ struct Shared {
 /// What the workers' shares have done at this time.
 #[derive(Default)]
 struct Rounds {
+    /// Whether somebody waits for rounds.
+    are_wanted: bool,
     /// Whether each share was polled in this round.
     polled: Vec<bool>,
     /// Whether anything came in this round.
@@ -67,12 +72,14 @@ struct Rounds {
 }
 
 impl Conduct {
-    /// Conducts an engine with so many shares of sources (sources times workers), which looks at `clock`, in milliseconds.
-    pub fn new(clock: Arc<AtomicI64>, schemas: SchemaCache, seats_expected: usize) -> Conduct {
+    /// Conducts an engine of so many sources and workers, which looks at `clock`, in milliseconds.
+    pub fn new(clock: Arc<AtomicI64>, schemas: SchemaCache, sources: usize, workers: usize) -> Conduct {
         Conduct(Arc::new(Shared {
             clock,
             schemas,
-            seats_expected,
+            seats_expected: sources * workers,
+            quiet_rounds: if workers > 1 { 2 } else { 1 },
+            asked: Condvar::new(),
             rounds: Mutex::default(),
             turned: Condvar::new(),
             epochs: OnceLock::new(),
@@ -90,13 +97,19 @@ impl Conduct {
         self.ring();
     }
 
-    /// Lets the clock stand at `now_ms` and waits until every share has been looked at once.
+    /// Lets the clock stand at `now_ms`.
+    pub fn set_clock(&self, now_ms: i64) {
+        self.0.clock.store(now_ms, Ordering::Release);
+    }
+
+    /// Lets the clock stand at `now_ms` and waits until every share has been looked at once. Tells whether anything
+    /// came.
     ///
     /// # Errors
     /// When the engine has ended.
-    pub fn tick(&self, now_ms: i64) -> Result<(), Ended> {
-        self.0.clock.store(now_ms, Ordering::Release);
-        self.wait_for(|rounds| rounds.completed >= 1).map(|_| ())
+    pub fn tick(&self, now_ms: i64) -> Result<bool, Ended> {
+        self.set_clock(now_ms);
+        self.wait_for(|rounds| rounds.completed >= 1)
     }
 
     /// Waits until nothing more comes at this time. Tells whether anything came.
@@ -104,11 +117,12 @@ impl Conduct {
     /// # Errors
     /// When the engine has ended.
     pub fn settle(&self) -> Result<bool, Ended> {
+        let quiet_rounds = self.0.quiet_rounds;
         let mut has_moved = false;
         loop {
             // An answer that came while a round was under way is heard in the next.
             let was_asking = self.0.schemas.is_asking();
-            has_moved |= self.wait_for(|rounds| rounds.quiet >= QUIET_ROUNDS)?;
+            has_moved |= self.wait_for(|rounds| rounds.quiet >= quiet_rounds)?;
             if !was_asking && !self.0.schemas.is_asking() {
                 return Ok(has_moved);
             }
@@ -123,7 +137,7 @@ impl Conduct {
         let epochs = self.0.epochs.get().ok_or(Ended)?;
         let open = epochs.open();
         self.0.due.store(open.0, Ordering::Release);
-        epochs.ring();
+        self.ring();
         loop {
             let rings = epochs.rings();
             if epochs.committed() >= open {
@@ -157,8 +171,11 @@ impl Conduct {
         if self.0.has_ended.load(Ordering::Acquire) { Err(Ended) } else { Ok(()) }
     }
 
-    /// Wakes the engine's own thread.
+    /// Wakes the engine's own thread, and the workers.
     pub fn ring(&self) {
+        // With the lock, so that a worker that is about to wait hears it.
+        drop(self.0.lock());
+        self.0.asked.notify_all();
         if let Some(epochs) = self.0.epochs.get() {
             epochs.ring();
         }
@@ -168,11 +185,13 @@ impl Conduct {
     fn wait_for(&self, is_done: impl Fn(&Rounds) -> bool) -> Result<bool, Ended> {
         let mut rounds = self.0.lock();
         rounds.begin();
+        self.0.asked.notify_all();
         loop {
             if self.0.has_ended.load(Ordering::Acquire) {
                 return Err(Ended);
             }
             if rounds.polled.len() >= self.0.seats_expected && is_done(&rounds) {
+                rounds.are_wanted = false;
                 return Ok(rounds.has_ever_moved);
             }
             rounds = self.0.turned.wait_timeout(rounds, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
@@ -181,6 +200,23 @@ impl Conduct {
 }
 
 impl Shared {
+    /// Whether a worker has nothing to do: nobody waits for it, and no epoch is under way.
+    fn may_rest(&self, rounds: &Rounds) -> bool {
+        let Some(epochs) = self.epochs.get() else { return false };
+        let open = epochs.open();
+        let flags = [&self.is_at_end, &self.is_killed];
+        let is_asked = rounds.are_wanted || flags.iter().any(|flag| flag.load(Ordering::Acquire)) || epochs.is_halted();
+        !is_asked && self.due.load(Ordering::Acquire) < open.0 && epochs.passed().next() >= open && !epochs.is_closed()
+    }
+
+    /// Holds a worker that has nothing to do, until it has or for a moment.
+    fn rest(&self) {
+        let rounds = self.lock();
+        if self.may_rest(&rounds) {
+            drop(self.asked.wait_timeout(rounds, LOOK_EVERY));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Rounds> {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -188,7 +224,7 @@ impl Shared {
 
 impl Rounds {
     fn begin(&mut self) {
-        *self = Rounds { polled: vec![false; self.polled.len()], ..Rounds::default() };
+        *self = Rounds { are_wanted: true, polled: vec![false; self.polled.len()], ..Rounds::default() };
     }
 
     /// Notes that a share was looked at.
@@ -226,7 +262,8 @@ impl Conductor for Conduct {
     }
 
     fn idle_pause(&self) -> Duration {
-        IDLE_PAUSE
+        // It is held within its look at a source instead.
+        Duration::ZERO
     }
 }
 
@@ -240,7 +277,10 @@ struct Accompanied {
 }
 
 impl Source for Accompanied {
-    fn poll(&mut self, epoch: Epoch, now_ms: i64, budget_bytes: u64, others: EventTime) -> Result<Polled, Error> {
+    fn poll(&mut self, epoch: Epoch, _: i64, budget_bytes: u64, others: EventTime) -> Result<Polled, Error> {
+        self.shared.rest();
+        // The clock may have been set meanwhile.
+        let now_ms = self.shared.clock.load(Ordering::Acquire);
         if self.shared.is_killed.load(Ordering::Acquire) {
             return Err(Error::Stopped("the scenario kills the program here".to_owned()));
         }

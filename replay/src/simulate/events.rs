@@ -1,8 +1,8 @@
 //! From the events of a scenario to records in the order in which they are sent.
 //!
-//! An author writes what matters. What is left out is filled in: from `[defaults]`, the event time from when it is sent,
-//! the event's id by its number, then the schema's own default, and at last nothing (an empty text, 0, null, the first
-//! symbol). A value that its field can't hold is a problem with its place.
+//! An author writes what matters. What is left out is filled in: from `[defaults]`, the event time from when it is
+//! sent, the event's id by its number, then the schema's own default, and at last nothing (an empty text, 0, null, the
+//! first symbol). A value that its field can't hold is a problem with its place.
 
 use std::collections::BTreeMap;
 
@@ -428,7 +428,8 @@ fn nothing(kind: &Kind) -> Json {
     }
 }
 
-/// The text with `{n}` replaced by the number, and `{n%10}` by what is left of it; as it is where there is only one event.
+/// The text with `{n}` replaced by the number, and `{n%10}` by what is left of it; as it is where there is only one
+/// event.
 fn counted(text: &str, n: Option<u32>) -> String {
     let Some(n) = n.filter(|_| text.contains("{n")) else { return text.to_owned() };
     let mut out = String::with_capacity(text.len());

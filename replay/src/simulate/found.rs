@@ -36,6 +36,19 @@ impl Rows {
         self.columns.iter().position(|(known, _)| known == name)
     }
 
+    /// The same with the columns of `names` in front, which are those that are shown.
+    pub(super) fn led_by(mut self, names: &[&str]) -> Rows {
+        let front: Vec<usize> = names.iter().filter_map(|name| self.column(name)).collect();
+        let order: Vec<usize> =
+            front.iter().copied().chain((0..self.columns.len()).filter(|at| !front.contains(at))).collect();
+        self.columns = order.iter().filter_map(|&at| self.columns.get(at).cloned()).collect();
+        for row in &mut self.rows {
+            *row = order.iter().filter_map(|&at| row.get(at).cloned()).collect();
+        }
+        (self.shown, self.key_columns) = (front.len(), 1);
+        self
+    }
+
     /// The rows by the columns at `kept`, each once, with how many there are of it.
     pub(super) fn counted(&self, kept: &[usize]) -> Rows {
         let mut groups: BTreeMap<Vec<String>, (Vec<Value>, u64)> = BTreeMap::new();

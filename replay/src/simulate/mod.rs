@@ -1,9 +1,10 @@
-//! Simulation: scenarios that run through the whole engine in milliseconds, with invented time, log, registry and tables.
+//! Simulation: scenarios that run through the whole engine in milliseconds, with invented time, log, registry and
+//! tables.
 //!
 //! ```text
-//! scenario file ─▶ records in time ─▶ invented log ─▶ source ─▶ … the engine, as it is … ─▶ deliver ─▶ tables in memory
-//!                                          clock ◀── conduct: an epoch at a time                          │
-//!                                                                          expectations ◀─────────────────┘
+//! scenario file ─▶ records in time ─▶ invented log ─▶ source ─▶ … the engine, as it is … ─▶ tables in memory
+//!                                          clock ◀── conduct: an epoch at a time                  │
+//!                                                                      expectations ◀─────────────┘
 //! ```
 //! What is invented is only what lies around the engine. Planning, decoding, judging time, operators, state, commit,
 //! outbox and recovery are those of `weir run`; so a scenario says of a pipeline what a cluster would.
@@ -57,7 +58,7 @@ use crate::produce::storefront;
 pub struct Options {
     /// The seed, instead of the scenario's.
     pub seed: Option<u64>,
-    /// Worker threads, instead of the scenario's and the pipeline's.
+    /// Worker threads, instead of the scenario's.
     pub workers: Option<u16>,
 }
 
@@ -262,9 +263,8 @@ impl Simulation<'_> {
         pipeline.lineage.url = None;
         pipeline.lineage.topic = None;
         pipeline.lineage.file = None;
-        if let Some(workers) = self.options.workers.or(scenario.workers) {
-            pipeline.workers = usize::from(workers.max(1));
-        }
+        // Rows don't depend on it, and one is the fastest here.
+        pipeline.workers = usize::from(self.options.workers.or(scenario.workers).unwrap_or(1).max(1));
         for (name, source) in &mut pipeline.sources {
             if let Some(file) = scenario.readers.get(name) {
                 source.schema_file = Some(beside_file(path, file));

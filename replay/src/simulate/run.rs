@@ -1,9 +1,9 @@
 //! Running a scenario: the whole engine, on invented parts and invented time.
 //!
-//! Time goes in ticks of the pipeline's `epoch_ms`. What is sent within a tick is read when the clock stands at the tick's
-//! end, in one epoch. Silence is passed in strides that are short enough for nobody to take them for a stopped machine.
-//! A kill takes the open epoch's work with it; the state on disk, the log and the tables stay, and another engine goes on
-//! from them.
+//! Time goes in ticks of the pipeline's `epoch_ms`. What is sent within a tick is read when the clock stands at the
+//! tick's end, in one epoch. Silence is passed in strides that are short enough for nobody to take them for a stopped
+//! machine. A kill takes the open epoch's work with it; the state on disk, the log and the tables stay, and another
+//! engine goes on from them.
 //!
 //! Not here: what a scenario's words mean (`scenario`, `events`) and whether what came is what was expected (`expect`).
 
@@ -93,8 +93,8 @@ struct Life {
 }
 
 impl Stage<'_> {
-    /// Runs everything. `check` is called for each check with its number, when everything that was committed has arrived.
-    /// Returns how much time was invented, in milliseconds.
+    /// Runs everything. `check` is called for each check with its number, when everything that was committed has
+    /// arrived. Returns how much time was invented, in milliseconds.
     ///
     /// # Errors
     /// Whatever stops the engine.
@@ -137,9 +137,9 @@ impl Stage<'_> {
         check: &mut impl FnMut(usize, &Tables),
     ) -> Result<Ending, Error> {
         let schemas = SchemaCache::new(self.shelf.clone(), self.runtime.handle().clone());
-        let shares = self.pipeline.sources.len() * self.pipeline.workers.max(1);
+        let (sources, workers) = (self.pipeline.sources.len(), self.pipeline.workers.max(1));
         let life = Life {
-            conduct: Conduct::new(clock.clone(), schemas.clone(), shares),
+            conduct: Conduct::new(clock.clone(), schemas.clone(), sources, workers),
             stop: Arc::default(),
             reporter: Arc::default(),
         };
@@ -244,7 +244,7 @@ impl Course {
     fn flush(&mut self, life: &Life) -> Result<(), Ended> {
         let Some(until_ms) = self.pending_until_ms.take() else { return Ok(()) };
         self.now_ms = self.now_ms.max(until_ms);
-        life.conduct.tick(self.now_ms)?;
+        life.conduct.set_clock(self.now_ms);
         life.conduct.settle()?;
         life.conduct.end_epoch()
     }
@@ -260,12 +260,13 @@ impl Course {
         if to_ms <= self.now_ms {
             return Ok(());
         }
+        let mut has_moved = false;
         while self.now_ms < to_ms {
             self.now_ms = self.now_ms.saturating_add(STRIDE_MS).min(to_ms);
-            life.conduct.tick(self.now_ms)?;
+            has_moved |= life.conduct.tick(self.now_ms)?;
         }
         // Windows that closed in the silence are written.
-        if life.conduct.settle()? {
+        if life.conduct.settle()? || has_moved {
             life.conduct.end_epoch()?;
         }
         Ok(())
@@ -282,7 +283,7 @@ impl Course {
             return Ok(());
         }
         self.now_ms = self.now_ms.max(at_ms);
-        life.conduct.tick(self.now_ms)?;
+        life.conduct.set_clock(self.now_ms);
         life.conduct.settle()?;
         // It is read again by the next one, in an epoch that has yet to be committed.
         life.conduct.kill();

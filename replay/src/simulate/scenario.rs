@@ -25,7 +25,8 @@ use serde::Deserialize;
 use weir_pipeline::config::load::{Source, read_file};
 use weir_pipeline::problem::Problem;
 
-/// Where invented time begins, where a scenario doesn't say it: the start of an hour, of a day and of a week's Monday noon.
+/// Where invented time begins, where a scenario doesn't say it: the start of an hour, of a day and of a week's Monday
+/// noon.
 const START: &str = "2026-01-05T12:00:00Z";
 
 /// A span of invented time, in milliseconds.
@@ -85,7 +86,7 @@ pub struct Scenario {
     /// What everything that is drawn is drawn from.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// Worker threads; absent, the pipeline file's.
+    /// Worker threads; absent, one.
     pub workers: Option<u16>,
     /// Partitions that each topic has.
     #[serde(default = "default_partitions")]

@@ -1,8 +1,8 @@
 //! The invented ClickHouse: tables in memory that keep what a `ReplacingMergeTree` keeps.
 //!
 //! Of rows with one key the one with the greatest version is kept, and a tombstone hides it; so a delivery that is
-//! repeated after a kill changes nothing here either. Keys come from the encoder of the real table, so what it refuses is
-//! refused here. Values are kept as [`cells`](super::cells), an aggregate state by its finalised value.
+//! repeated after a kill changes nothing here either. Keys come from the encoder of the real table, so what it refuses
+//! is refused here. Values are kept as [`cells`](super::cells), an aggregate state by its finalised value.
 //!
 //! Not here: partitions, retention, and any SQL.
 
@@ -74,7 +74,10 @@ impl Tables {
         self.lock().keys().cloned().collect()
     }
 
-    /// A destination for each table of `layout`, whose rows are kept here. Rows that are here already stay.
+    /// Where the rows of `layout`'s tables go, so that they are kept here. Rows that are here already stay.
+    ///
+    /// It is one destination for all tables, beside the one that tells completeness: each has a task of its own, which
+    /// would be woken for every epoch.
     pub fn destinations(&self, layout: &Layout, bound: &Bound) -> Vec<Destination> {
         let mut calls: HashMap<&str, (usize, Vec<Call>)> = HashMap::new();
         for view in &bound.views {
@@ -82,34 +85,36 @@ impl Tables {
             calls.insert(&view.plan.name, (1 + view.plan.dimensions.len(), of_measures));
         }
         let all = layout.tables.iter().chain(layout.views.iter().map(|view| &view.table));
-        let destination = |table: &Table| {
-            let (first, calls) = calls.remove(&*table.name).unwrap_or_default();
-            let calls: BTreeMap<usize, Call> = (first..).zip(calls).collect();
-            let columns = table.columns.iter().enumerate().map(|(at, column)| match calls.get(&at) {
-                Some(call) => Column { column_type: call.result.clone(), ..column.clone() },
-                None => column.clone(),
-            });
-            let columns: Vec<Column> = columns.collect();
-            self.lock().entry(table.name.to_string()).or_insert_with(|| Stored {
-                columns: columns.clone(),
-                key_columns: table.key_columns,
-                rows: BTreeMap::new(),
-            });
+        let (progress, others): (Vec<&Table>, Vec<&Table>) = all.partition(|table| *table.name == *tables::PROGRESS);
+        let mut destination = |name: &str, tables: Vec<&Table>, kind: LaneKind| {
+            let formats: Vec<Format> = tables
+                .iter()
+                .map(|table| {
+                    let (first, calls) = calls.remove(&*table.name).unwrap_or_default();
+                    Format::of(table, (first..).zip(calls).collect())
+                })
+                .collect();
+            for format in &formats {
+                self.lock().entry(format.table.name.to_string()).or_insert_with(|| Stored {
+                    columns: format.columns.clone(),
+                    key_columns: format.table.key_columns,
+                    rows: BTreeMap::new(),
+                });
+            }
+            let names = tables.iter().map(|table| table.name.clone());
             Destination {
-                name: table.name.to_string(),
-                tables: vec![table.name.clone()],
-                encode: Arc::new(Encoder {
-                    keys: TableEncoder::new(table.clone()),
-                    table: table.clone(),
-                    calls,
-                    columns,
-                }),
-                sink: Box::new(Sink { tables: self.clone(), table: table.name.to_string() }),
+                name: name.to_owned(),
+                tables: names.clone().collect(),
+                encode: Arc::new(Encoder(formats)),
+                sink: Box::new(Sink { tables: self.clone(), names: names.collect() }),
                 every: Duration::ZERO,
-                kind: if *table.name == *tables::PROGRESS { LaneKind::Progress } else { LaneKind::Table },
+                kind,
             }
         };
-        all.map(destination).collect()
+        vec![
+            destination("tables in memory", others, LaneKind::Table),
+            destination("completeness in memory", progress, LaneKind::Progress),
+        ]
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
@@ -117,8 +122,8 @@ impl Tables {
     }
 }
 
-/// Rows as JSON, with the keys of the real encoder.
-struct Encoder {
+/// How rows of one table become JSON, with the keys of the real encoder.
+struct Format {
     keys: TableEncoder,
     table: Table,
     /// Aggregate states by column.
@@ -126,7 +131,15 @@ struct Encoder {
     columns: Vec<Column>,
 }
 
-impl Encoder {
+impl Format {
+    fn of(table: &Table, calls: BTreeMap<usize, Call>) -> Format {
+        let columns = table.columns.iter().enumerate().map(|(at, column)| match calls.get(&at) {
+            Some(call) => Column { column_type: call.result.clone(), ..column.clone() },
+            None => column.clone(),
+        });
+        Format { keys: TableEncoder::new(table.clone()), table: table.clone(), columns: columns.collect(), calls }
+    }
+
     fn wrong(&self, detail: String) -> Error {
         Error::Columns { table: self.table.name.to_string(), detail }
     }
@@ -175,41 +188,55 @@ impl Encoder {
     }
 }
 
+/// Encodes the rows of several tables. A row's key begins with its table's number.
+struct Encoder(Vec<Format>);
+
 impl Encode for Encoder {
     fn encode(&self, changes: &Changes, version: Version, out: &mut Vec<OutRow>) -> Result<(), Error> {
-        let keys = self.keys(changes, version)?;
+        let Some((number, format)) = (0..).zip(&self.0).find(|(_, format)| format.table.name == changes.table) else {
+            let detail = "nobody keeps its rows".to_owned();
+            return Err(Error::Columns { table: changes.table.to_string(), detail });
+        };
+        let keys = format.keys(changes, version)?;
         let is_deleted = |row: usize| changes.deleted.as_ref().is_some_and(|of| of.is_valid(row) && of.value(row));
-        let rows = self.rows(&changes.rows).map_err(|detail| self.wrong(detail))?;
+        let rows = format.rows(&changes.rows).map_err(|detail| format.wrong(detail))?;
         for (at, (key, cells)) in keys.into_iter().zip(rows).enumerate() {
             let kept = (version.0, (!is_deleted(at)).then_some(cells));
-            let payload = serde_json::to_vec(&kept).map_err(|error| self.wrong(error.to_string()))?;
-            out.push(OutRow { key, payload, rows: 1 });
+            let payload = serde_json::to_vec(&kept).map_err(|error| format.wrong(error.to_string()))?;
+            let number: u16 = number;
+            out.push(OutRow { key: [&number.to_be_bytes()[..], &key].concat(), payload, rows: 1 });
         }
         Ok(())
     }
 
     fn newest_only(&self) -> bool {
-        self.keys.newest_only()
+        // Rows that only come stand among those of which the newest counts.
+        false
     }
 }
 
 struct Sink {
     tables: Tables,
-    table: String,
+    /// By number.
+    names: Vec<Arc<str>>,
 }
 
 impl Deliver for Sink {
     fn deliver<'a>(&'a mut self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<(), DeliveryError>> {
         Box::pin(async move {
+            let fatal = |why: String| DeliveryError::Fatal { why, remedy: "this is a bug".to_owned() };
             let mut tables = self.tables.lock();
-            let Some(stored) = tables.get_mut(&self.table) else { return Ok(()) };
             for row in delivery.rows {
-                let kept: (u64, Option<Vec<Value>>) = serde_json::from_slice(&row.payload).map_err(|error| {
-                    DeliveryError::Fatal { why: error.to_string(), remedy: "this is a bug".to_owned() }
-                })?;
-                match stored.rows.get(&row.key) {
+                let kept: (u64, Option<Vec<Value>>) =
+                    serde_json::from_slice(&row.payload).map_err(|error| fatal(error.to_string()))?;
+                let (number, key) = row.key.split_first_chunk().ok_or_else(|| fatal("a key of no table".to_owned()))?;
+                let name = self.names.get(usize::from(u16::from_be_bytes(*number)));
+                let Some(stored) = name.and_then(|name| tables.get_mut(&**name)) else {
+                    return Err(fatal("a row of no table".to_owned()));
+                };
+                match stored.rows.get(key) {
                     Some((version, _)) if *version > kept.0 => {}
-                    _ => drop(stored.rows.insert(row.key.clone(), kept)),
+                    _ => drop(stored.rows.insert(key.to_vec(), kept)),
                 }
             }
             Ok(())

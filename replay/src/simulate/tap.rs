@@ -1,9 +1,10 @@
 //! Tapping: a bounded sample of live topics as a scenario.
 //!
-//! Records are decoded with the source's reader schema and written field by field, so that a person can read and shorten
-//! them; those that don't decode are written as bytes. What the source calls `sensitive` leaves as a pseudonym: equal
-//! values stay equal within one scenario, so that distinct counts are those of the sample, but the salt is drawn anew and
-//! kept nowhere. Bytes of a source with sensitive fields don't leave at all, since nobody knows what they hold.
+//! Records are decoded with the source's reader schema and written field by field, so that a person can read and
+//! shorten them; those that don't decode are written as bytes. What the source calls `sensitive` leaves as a pseudonym:
+//! equal values stay equal within one scenario, so that distinct counts are those of the sample, but the salt is drawn
+//! anew and kept nowhere. Bytes of a source with sensitive fields don't leave at all, since nobody knows what they
+//! hold.
 //!
 //! The expectations are what the sample gives when it is run; so the scenario passes as it is, without a registry.
 

@@ -1,8 +1,8 @@
 //! Rewriting the expectations of a scenario file by what came, in place.
 //!
-//! A row that came as it was expected stays byte for byte, with its comments. A row of the same key gets the values that
-//! came in the columns that it names; rows that didn't come are taken out, and those that nobody expected are added, in the
-//! columns that are compared. Nothing else of the file is touched.
+//! A row that came as it was expected stays byte for byte, with its comments. A row of the same key gets the values
+//! that came in the columns that it names; rows that didn't come are taken out, and those that nobody expected are
+//! added, in the columns that are compared. Nothing else of the file is touched.
 
 use std::collections::BTreeMap;
 
