@@ -204,6 +204,8 @@ impl<'a> Session<'a> {
         let Archiving { archive, config, .. } = &self.thread.archiving;
         match self.thread.keeper.step(archive, config, &mut self.catalog, now) {
             Ok(()) => {}
+            // Somebody compacts by hand: what is pending still follows.
+            Err(weir_archive::Error::Conflict { .. }) => self.catalog = archive.catalog()?,
             Err(error) if error.may_retry() => return Err(error.into()),
             Err(error) => {
                 let note = format!("nothing is merged or let go of any more until a restart: {error}");

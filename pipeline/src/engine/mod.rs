@@ -13,6 +13,7 @@
 //! Not here: what a pipeline file means (`run`), and how the parts are reached: sources and sinks are handed in.
 
 mod attending;
+mod failure;
 mod plan;
 mod reporting;
 mod workers;
@@ -49,6 +50,7 @@ use crate::recovery::{self, Recovered};
 use crate::shares::Shares;
 use crate::source::PartitionPosition;
 use attending::{Attendants, Attended};
+use failure::FirstError;
 use reporting::{Reporting, reporter};
 use workers::{WorkerSource, Workforce};
 
@@ -80,28 +82,6 @@ pub fn execute(plan: Plan, running: &Running) -> Result<Summary, Error> {
     // Reads of the outbox that a failure interrupted must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
-}
-
-/// The first failure of any thread.
-#[derive(Clone, Default)]
-struct FirstError(Arc<Mutex<Option<Error>>>);
-
-impl FirstError {
-    fn set(&self, error: Error) {
-        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if first.is_none() {
-            tracing::error!(code = error.code(), %error, "stopping");
-            *first = Some(error);
-        }
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    fn take(&self) -> Option<Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }
 
 struct Engine {

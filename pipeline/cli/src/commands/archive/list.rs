@@ -6,7 +6,7 @@ use weir_archive::{Entry, Hour};
 use weir_pipeline::archive::retention_ms;
 use weir_pipeline::connect;
 
-use super::{List, Shelf};
+use super::{List, Shelf, hold_to_topics};
 use crate::out::{line, say};
 use crate::{Outcome, paint, runtime};
 
@@ -36,9 +36,8 @@ pub(super) fn run(list: &List) -> Result<Outcome, Outcome> {
     let shelf = Shelf::open(&list.file)?;
     let catalog = &shelf.catalog;
     let is_wanted = |topic: &str| list.topic.as_deref().is_none_or(|wanted| wanted == topic);
-    if let Some(topic) = list.topic.as_ref().filter(|topic| !catalog.topics.contains_key(*topic)) {
-        let known = catalog.topics.keys().cloned().collect::<Vec<_>>().join(", ");
-        return Err(Outcome::refused(format!("the archive has no topic {topic}"), format!("it has: {known}")));
+    if let Some(topic) = &list.topic {
+        hold_to_topics(catalog, topic)?;
     }
     let entries = || catalog.entries.values().filter(|entry| is_wanted(&entry.topic));
     if list.objects {

@@ -112,3 +112,15 @@ impl Shelf {
 fn of_archive(error: weir_archive::Error) -> Outcome {
     Outcome::of_error(&Error::from(error))
 }
+
+/// Refuses a topic that the archive doesn't have.
+fn hold_to_topics(catalog: &Catalog, topic: &str) -> Result<(), Outcome> {
+    if catalog.topics.contains_key(topic) {
+        return Ok(());
+    }
+    let remedy = match catalog.topics.keys().cloned().collect::<Vec<_>>().join(", ") {
+        known if known.is_empty() => "nothing is archived yet; `weir run` does it".to_owned(),
+        known => format!("name one of {known}"),
+    };
+    Err(Outcome::refused(format!("the archive has no topic {topic}"), remedy))
+}

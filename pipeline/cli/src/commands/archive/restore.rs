@@ -3,12 +3,13 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use weir_replay::restore;
 
-use super::{Restore, Shelf};
+use super::{Restore, Shelf, hold_to_topics};
 use crate::out::say;
 use crate::{Outcome, paint, runtime};
 
 pub(super) fn run(asked: &Restore) -> Result<Outcome, Outcome> {
     let shelf = Shelf::open(&asked.file)?;
+    hold_to_topics(&shelf.catalog, &asked.topic)?;
     let restore = restore::Restore {
         pipeline: &shelf.pipeline,
         archive: &shelf.archive,
