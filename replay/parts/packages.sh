@@ -7,6 +7,7 @@ packages=(
   libssl-dev libsasl2-dev libcurl4-openssl-dev zlib1g-dev
   curl npm openjdk-17-jre-headless maven               # Kafka, the registry, the ClickHouse engine
   openssl haproxy                                      # servers with TLS and passwords, for the tests
+  python3-venv                                         # official clients against the engine, in make proof
 )
 
 if ! command -v cargo >/dev/null; then
@@ -22,6 +23,7 @@ has() {
     make | cmake | clang | curl | npm | openssl | haproxy) command -v "$1" ;;
     pkg-config) command -v pkg-config ;;
     maven) command -v mvn ;;
+    python3-venv) python3 -c 'import venv, ensurepip' 2>&1 ;;
     openjdk-17-jre-headless) command -v "${JAVA_HOME:+$JAVA_HOME/bin/}java" ;;
     *) return 1 ;;
   esac >/dev/null
