@@ -7,7 +7,7 @@ packages=(
   libssl-dev libsasl2-dev libcurl4-openssl-dev zlib1g-dev
   curl npm openjdk-17-jre-headless maven               # Kafka, the registry, the ClickHouse engine
   openssl haproxy                                      # servers with TLS and passwords, for the tests
-  python3-venv                                         # a server that speaks S3, for the tests
+  python3-venv                                         # a server that speaks S3, and ClickHouse's clients of Python, for the tests
   chromium                                             # drives the console, for the tests
 )
 

@@ -119,8 +119,9 @@ async fn points_and_ranges_read_little_of_many_rows_and_answer_soon() {
     let client = database().await;
     layout(by_minute()).apply(&client).await.expect("created");
     let minutes = if is_full() { 125_000 } else { 2 * MINUTES_OF_DAY };
-    for first in (0..minutes).step_by(12_500) {
-        fill(&client, first, 12_500.min(minutes - first), 1).await;
+    for first in (0..minutes).step_by(1_250) {
+        // A million rows an insert, which has two minutes.
+        fill(&client, first, 1_250.min(minutes - first), 1).await;
     }
     // Corrections of a day, and a last hour that was written with each epoch.
     fill(&client, minutes - MINUTES_OF_DAY, MINUTES_OF_DAY / 20, 2).await;

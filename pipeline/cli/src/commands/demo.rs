@@ -147,9 +147,10 @@ impl Addresses {
         say!("pipeline    {}", file.display());
         say!("\nAsk ClickHouse yourself:");
         say!(
-            "  curl '{}' -d \"SELECT * FROM weir.revenue_by_minute ORDER BY window_start DESC LIMIT 5 FORMAT PrettyCompact\"\n",
+            "  curl '{}' -d \"SELECT * FROM weir.revenue_by_minute ORDER BY window_start DESC LIMIT 5 FORMAT PrettyCompact\"",
             self.clickhouse
         );
+        say!("  weir query {} --cookbook\n", file.display());
     }
 }
 
