@@ -114,7 +114,9 @@ function wanted(params, extent) {
   const now = Math.ceil(Date.now() / 1000);
   const end = extent?.to && extent.to < now - 2 * Math.max(3_600, view.window_s) ? extent.to + view.window_s : now;
   const custom = params.get('from') && params.get('to');
-  const length = Number(params.get('range')) || RANGES.map(([s]) => s).find((s) => s >= 150 * view.window_s && s >= 3_600) || 31_536_000;
+  // As long as there are windows, and no longer than a screen shows well.
+  const there = extent?.to ? end - extent.from : Infinity;
+  const length = Number(params.get('range')) || RANGES.map(([s]) => s).find((s) => s >= 2 * view.window_s && (s >= there || (s >= 150 * view.window_s && s >= 3_600))) || 31_536_000;
   const to = custom ? Number(params.get('to')) : end;
   const from = custom ? Number(params.get('from')) : Math.max(0, end - length);
   const filters = [...params].filter(([key]) => key.startsWith('filter.') || key.startsWith('null.'));
