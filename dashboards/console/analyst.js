@@ -1,7 +1,7 @@
 // The analyst's page: every view over time, by its greatest, and row by row; with how complete it is, and its SQL.
 
 import { ask, failed, foreign, h, named, note, put, say, sql, table, visible } from './dom.js';
-import { number, percent, time, EVER_S } from './format.js';
+import { day, number, percent, time, EVER_S } from './format.js';
 import { current, go, link } from './route.js';
 import { listen, newest } from './live.js';
 import { Chart } from './chart.js';
@@ -352,6 +352,7 @@ function drawRows(answer, path, pairs) {
 function cell(value, column) {
   if (value === null) return h('span', { class: 'faint' }, 'null');
   if (typeof value === 'boolean') return value ? 'yes' : 'no';
+  if (column.name === view.window && view.window_s % 86_400 === 0) return day(Date.parse(value) / 1000, view.zone);
   if (/DateTime/.test(column.type)) return time(Date.parse(value) / 1000, view.zone, view.window_s < 60);
   if (/String/.test(column.type)) return foreign(value);
   return visible(value);
