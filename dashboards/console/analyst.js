@@ -1,7 +1,7 @@
 // The analyst's page: every view over time, by its greatest, and row by row; with how complete it is, and its SQL.
 
 import { ask, failed, foreign, h, named, note, put, say, sql, table, visible } from './dom.js';
-import { number, percent, time, EVER_S } from './format.js';
+import { day, number, percent, time, EVER_S } from './format.js';
 import { current, go, link } from './route.js';
 import { listen, newest } from './live.js';
 import { Chart } from './chart.js';
@@ -114,7 +114,9 @@ function wanted(params, extent) {
   const now = Math.ceil(Date.now() / 1000);
   const end = extent?.to && extent.to < now - 2 * Math.max(3_600, view.window_s) ? extent.to + view.window_s : now;
   const custom = params.get('from') && params.get('to');
-  const length = Number(params.get('range')) || RANGES.map(([s]) => s).find((s) => s >= 150 * view.window_s && s >= 3_600) || 31_536_000;
+  // As long as there are windows, and no longer than a screen shows well.
+  const there = extent?.to ? end - extent.from : Infinity;
+  const length = Number(params.get('range')) || RANGES.map(([s]) => s).find((s) => s >= 2 * view.window_s && (s >= there || (s >= 150 * view.window_s && s >= 3_600))) || 31_536_000;
   const to = custom ? Number(params.get('to')) : end;
   const from = custom ? Number(params.get('from')) : Math.max(0, end - length);
   const filters = [...params].filter(([key]) => key.startsWith('filter.') || key.startsWith('null.'));
@@ -350,6 +352,7 @@ function drawRows(answer, path, pairs) {
 function cell(value, column) {
   if (value === null) return h('span', { class: 'faint' }, 'null');
   if (typeof value === 'boolean') return value ? 'yes' : 'no';
+  if (column.name === view.window && view.window_s % 86_400 === 0) return day(Date.parse(value) / 1000, view.zone);
   if (/DateTime/.test(column.type)) return time(Date.parse(value) / 1000, view.zone, view.window_s < 60);
   if (/String/.test(column.type)) return foreign(value);
   return visible(value);

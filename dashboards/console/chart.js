@@ -70,6 +70,7 @@ export class Chart {
     });
     const options = this.options(series, cut);
     this.plot?.destroy();
+    this.canvas.replaceChildren();
     this.plot = xs.length ? new uPlot(options, data, this.canvas) : null;
     if (!xs.length) put(this.canvas, h('p', { class: 'nothing' }, shown.nothing ?? 'No rows in this range.'));
     this.at(null);

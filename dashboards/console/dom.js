@@ -8,11 +8,10 @@ const LONGEST = 300;
 export function visible(value) {
   let text = typeof value === 'string' ? value : value === null || value === undefined ? '' : String(value);
   if (text.length > LONGEST) text = `${text.slice(0, LONGEST)}…`;
-  return text.replace(HIDDEN, (c) => {
-    const code = c.codePointAt(0);
-    return code < 0x20 ? String.fromCodePoint(0x2400 + code) : `⟨U+${code.toString(16).toUpperCase().padStart(4, '0')}⟩`;
-  });
+  return text.replace(HIDDEN, byName);
 }
+
+const byName = (c) => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}⟩`;
 
 /** A value of an event, set apart from the text around it whatever its direction. */
 export function foreign(value, attributes = {}) {
@@ -87,7 +86,7 @@ export function sql(text, label = 'SQL') {
 const HIDDEN_BUT_LINES = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 
 function visibleLines(text) {
-  return text.slice(0, 20_000).replace(HIDDEN_BUT_LINES, (c) => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}⟩`);
+  return text.slice(0, 20_000).replace(HIDDEN_BUT_LINES, byName);
 }
 
 async function copied(text) {

@@ -14,7 +14,7 @@ let body;
 let tabs;
 let shownKey = '';
 let charts = [];
-let alertsKey = '';
+let alertsKey = null;
 
 export function enter(main, all) {
   catalog = all;
@@ -22,6 +22,7 @@ export function enter(main, all) {
   body = h('div', { class: 'stack', id: 'sdk' });
   tabs = h('nav', { class: 'tabs', 'aria-label': 'SDK team' });
   put(root, h('div', { class: 'stack' }, tabs, body));
+  alertsKey = null;
   const end = listen(refresh);
   return () => {
     end();
@@ -54,7 +55,7 @@ function refresh(snapshot) {
   const [kind, name] = current().parts;
   const key = snapshot.alerts.map((one) => `${one.fingerprint}${one.status}${one.last_seen_at}${one.acknowledged_by}`).join();
   if (key === alertsKey) return;
-  const isFirst = alertsKey === '';
+  const isFirst = alertsKey === null;
   alertsKey = key;
   if (isFirst || document.hidden || body.querySelector('details[open]')) return;
   if (!kind) alerts(current().params).catch(() => {});

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
@@ -29,8 +29,10 @@ use crate::status::Status;
 const LISTENERS: usize = 64;
 /// How often a snapshot is made.
 const EVERY: Duration = Duration::from_secs(1);
-/// Of so many snapshots one asks ClickHouse for more than how far it is.
-const SLOW_EVERY: u64 = 3;
+/// How often ClickHouse is asked for more than how far it is; where that takes long, ten times as long as it takes.
+const SLOW_EVERY: Duration = Duration::from_secs(3);
+/// How long ClickHouse may take for a snapshot, first for how far it is, then for the rest; else it comes without.
+const ANSWER_WITHIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 /// How long after the last question snapshots are made for those who poll.
 const POLLED_FOR_MS: i64 = 10_000;
 /// Alerts in a snapshot.
@@ -73,7 +75,7 @@ pub(super) struct Live {
     newest: watch::Sender<Arc<str>>,
     places: Arc<Semaphore>,
     polled_at_ms: AtomicI64,
-    making: Mutex<(u64, Slow)>,
+    making: Mutex<(Instant, Slow)>,
 }
 
 impl Live {
@@ -82,7 +84,7 @@ impl Live {
             newest: watch::Sender::new(Arc::from("")),
             places: Arc::new(Semaphore::new(LISTENERS)),
             polled_at_ms: AtomicI64::new(i64::MIN),
-            making: Mutex::new((0, Slow::default())),
+            making: Mutex::new((Instant::now(), Slow::default())),
         }
     }
 
@@ -103,18 +105,26 @@ impl Live {
     async fn make(&self, served: &Served) {
         let mut making = self.making.lock().await;
         let mut faults = Vec::new();
-        let progress = list(served.desk.objects(&health::progress(&served.catalog), Style::Drawn).await, &mut faults);
-        if making.0 % SLOW_EVERY == 0 {
-            making.1 = slow(served, &mut faults).await;
+        let (first, rest) = ANSWER_WITHIN;
+        let progress = health::progress(&served.catalog);
+        let progress = tokio::time::timeout(first, served.desk.objects(&progress, Style::Drawn)).await;
+        let progress = list(progress.unwrap_or_else(|_| Err(silent())), &mut faults);
+        let (next_at, slow) = &mut *making;
+        let now = Instant::now();
+        if now >= *next_at {
+            match tokio::time::timeout(rest, self::slow(served, &mut faults)).await {
+                Ok(asked) => *slow = asked,
+                Err(_) => faults.push(silent().what),
+            }
+            *next_at = Instant::now() + SLOW_EVERY.max(now.elapsed() * 10);
         }
-        making.0 += 1;
         let status = (served.pages.status)();
         let snapshot = Snapshot {
             at_ms: Clock::System.now_ms(),
             numbers: served.pages.metrics.text(&status).map(|text| Numbers::of(&text)).unwrap_or_default(),
             status,
             progress,
-            slow: making.1.clone(),
+            slow: slow.clone(),
             faults,
         };
         match serde_json::to_string(&snapshot) {
@@ -143,6 +153,10 @@ async fn slow(served: &Served, faults: &mut Vec<String>) -> Slow {
     let state = served.state.clone();
     let state_bytes = tokio::task::spawn_blocking(move || bytes_below(&state)).await.unwrap_or_default();
     Slow { books, alerts, replays, state_bytes }
+}
+
+fn silent() -> Fault {
+    Fault::busy("ClickHouse takes too long to answer")
 }
 
 fn list(answer: Result<Vec<Value>, Fault>, faults: &mut Vec<String>) -> Vec<Value> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use weir_schemas::tables;
 use weir_sinks::clickhouse::identifier;
 
@@ -94,8 +95,15 @@ pub(super) async fn compared(served: &Served, run: String) -> Result<Vec<Differe
     let Ok(_turn) = served.comparing.clone().try_acquire_owned() else {
         return Err(Fault::busy("another replay is being compared"));
     };
-    let compared = tokio::task::spawn_blocking(move || (replays.compare)(&run)).await;
-    let compared = compared.map_err(|error| Fault::busy(error.to_string()))?;
+    let (tell, told) = oneshot::channel();
+    // A thread of its own: the runtime would wait for one of its own when the pipeline stops.
+    let compare = move || {
+        // Nobody may be waiting any more.
+        let _ = tell.send((replays.compare)(&run));
+    };
+    let thread = std::thread::Builder::new().name("compare".to_owned()).spawn(compare);
+    thread.map_err(|error| Fault::busy(format!("a thread: {error}")))?;
+    let compared = told.await.map_err(|_| Fault::busy("the comparison ended early"))?;
     compared.map_err(|why| Fault::asked(why, ""))
 }
 
