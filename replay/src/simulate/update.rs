@@ -1,8 +1,8 @@
 //! Rewriting the expectations of a scenario file by what came, in place.
 //!
-//! A row that came as it was expected stays byte for byte, with its comments. A row of the same key gets the values
-//! that came in the columns that it names; rows that didn't come are taken out, and those that nobody expected are
-//! added, in the columns that are compared. Nothing else of the file is touched.
+//! A row that came as it was expected stays byte for byte, with its comments. One that didn't come gets the values of the
+//! next row that nobody expected, in the columns that it names, or is taken out where there is none; what is left is added,
+//! in the columns that are compared. Nothing else of the file is touched.
 
 use std::collections::BTreeMap;
 
@@ -121,8 +121,10 @@ fn rewrite_array(array: &mut Array, taken: &Taken, plan: &Plan) {
 fn set_cells(table: &mut dyn TableLike, taken: &Taken, row: usize) {
     for (name, value) in cells_of(taken, row) {
         if let Some(item) = table.get_mut(&name) {
-            let is_same =
-                item.as_value().is_some_and(|old| old.clone().decorated("", "").to_string() == value.to_string());
+            // However a text is quoted.
+            let is_same_text = item.as_str().is_some() && item.as_str() == value.as_str();
+            let is_same = is_same_text
+                || item.as_value().is_some_and(|old| old.clone().decorated("", "").to_string() == value.to_string());
             if !is_same {
                 replace(item, value);
             }
