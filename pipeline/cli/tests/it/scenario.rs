@@ -51,7 +51,17 @@ fn the_scenarios_of_a_new_pipeline_pass_and_a_changed_one_is_told_and_updated() 
     let folder = tempfile::tempdir().unwrap();
     weir(folder.path(), &["init", "shop"]).fine();
     let all = weir(folder.path(), &["test", "shop/pipeline.toml"]).fine();
-    printed(&all, &expect![[""]]);
+    printed(
+        &all,
+        &expect![[r#"
+        ok     bad_release            1320 records, 20 min 0 s in N ms
+        ok     broken_records         8 records, 2 min 0 s in N ms
+        ok     late_purchases         5 records, 5 min 2 s in N ms
+        ok     purchases_are_counted  6 records, 1 min 11 s in N ms
+
+        4 scenarios: 4 ok; 28 min 13 s of invented time in N
+    "#]],
+    );
 
     let path = folder.path().join("shop/scenarios/late_purchases.toml");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -60,7 +70,23 @@ fn the_scenarios_of_a_new_pipeline_pass_and_a_changed_one_is_told_and_updated() 
     std::fs::write(&path, &changed).unwrap();
     let failed = weir(folder.path(), &["test", "shop/pipeline.toml", "--filter", "late"]);
     assert_eq!(failed.code, 5, "{}{}", failed.out, failed.err);
-    printed(&failed, &expect![[""]]);
+    printed(
+        &failed,
+        &expect![[r#"
+        fail   late_purchases  5 records, 5 min 2 s in N ms
+               A purchase that comes late corrects its closed minute; one that is too late is kept aside.
+               view revenue_by_minute, at the end
+                   window_start         orders  revenue  users  revision
+                 - 2026-01-05 12:00:00  3       17.00    2      1
+                 + 2026-01-05 12:00:00  2       17.00    2      1
+                 + 2026-01-05 12:01:00  1       1.00     1      0
+                 + 2026-01-05 12:05:00  1       1.00     1      0
+               seed 1: weir test shop/pipeline.toml --filter late_purchases --seed 1
+
+
+        1 scenario: 0 ok, 1 failed; 5 min 2 s of invented time in N
+    "#]],
+    );
 
     let updated = weir(folder.path(), &["test", "shop/pipeline.toml", "--filter", "late", "--update"]).fine();
     assert!(updated.out.contains("1 updated"), "{}", updated.out);
