@@ -171,7 +171,10 @@ fn records_go_out_and_come_back_byte_for_byte() {
         serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
     };
     assert!(schema["schema"].as_str().unwrap().contains("occurred_at"), "{schema}");
-    assert_eq!(schema["versions"][0]["subject"], format!("{}-value", bench.topic), "{schema}");
+    // Other tests register the same schema under subjects of their own.
+    let subject = format!("{}-value", bench.topic);
+    let has = |version: &serde_json::Value| version["subject"] == subject.as_str() && version["version"] == 1;
+    assert!(schema["versions"].as_array().unwrap().iter().any(has), "{schema}");
 
     let target = format!("{}-restored", bench.topic);
     let began = Instant::now();
