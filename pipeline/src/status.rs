@@ -44,7 +44,7 @@ pub struct ArchiveStatus {
     pub url: String,
     /// The newest commit of its manifest.
     pub commit: u64,
-    /// When that was seen, in milliseconds since 1970.
+    /// When this run last wrote records to it, in milliseconds since 1970; absent, it hasn't yet.
     pub written_at_ms: Option<i64>,
     /// The objects in it.
     pub objects: u64,

@@ -7,7 +7,11 @@
 //! is this restore's alone. So it may be killed at any moment and given again: what a `read_committed` reader sees is never
 //! doubled, and one restore fences another of the same topic.
 //!
-//! Not sent, but told: a record without a timestamp can't be written by a producer, it gets the time of sending.
+//! Not sent, but told: a producer can't write a record without a timestamp, nor the timestamp 0, which the client takes for
+//! none: such a record gets the time of sending.
+//!
+//! Kafka forgets a group's offsets a while after its last commit (`offsets.retention.minutes`, seven days by default): a restore
+//! that was stopped is to be given again before, or to a new topic.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -60,7 +64,7 @@ pub struct Restored {
     pub records: u64,
     /// Records that an earlier run had sent.
     pub before: u64,
-    /// Records without a timestamp among those sent.
+    /// Records among those sent whose timestamp is none, or 0.
     pub without_time: u64,
 }
 
@@ -124,7 +128,13 @@ impl Restore<'_> {
             let mut order =
                 self.archive.in_order(self.catalog, self.topic, *partition, Selection { first, ..Selection::ALL });
             let sent_before = sending.restored.records;
-            while let Some(record) = order.next_record()? {
+            loop {
+                // A store may take longer for an object than a transaction may be open.
+                if order.opens_next() {
+                    sending.commit()?;
+                    told(sending.restored.before + sending.restored.records);
+                }
+                let Some(record) = order.next_record()? else { break };
                 sending.add(*partition, &record)?;
                 if sending.open.bytes >= TRANSACTION_BYTES || sending.open.records >= TRANSACTION_RECORDS {
                     sending.commit()?;
@@ -300,7 +310,7 @@ impl Sending<'_> {
         self.open.next = record.offset + 1;
         self.open.bytes += record.borrowed().bytes();
         self.open.records += 1;
-        self.restored.without_time += u64::from(record.timestamp_ms.is_none());
+        self.restored.without_time += u64::from(record.timestamp_ms.is_none_or(|at| at == 0));
         Ok(())
     }
 

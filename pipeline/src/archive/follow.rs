@@ -34,6 +34,8 @@ struct Part {
 /// Reads what is to be archived.
 pub(super) struct Follower {
     parts: Vec<Part>,
+    /// Which one is asked first: the one that found no room the last time.
+    first: usize,
     reader: Box<dyn Fetch>,
     log: Arc<dyn Log>,
     headers: Vec<u8>,
@@ -95,7 +97,7 @@ impl Follower {
             .map(|part| Assigned { topic: part.topic.clone(), partition: part.partition, offset: part.next })
             .collect();
         let reader = log.read(READER, &assigned, each)?;
-        Ok((Follower { parts, reader, log, headers: Vec::new() }, notes))
+        Ok((Follower { parts, first: 0, reader, log, headers: Vec::new() }, notes))
     }
 
     /// Up to where each partition is archived or pending.
@@ -118,10 +120,12 @@ impl Follower {
     ) -> Result<bool, Error> {
         self.reader.serve();
         let mut has_taken = false;
-        for index in 0..self.parts.len() {
+        let count = self.parts.len();
+        for index in (self.first..count).chain(0..self.first.min(count)) {
             let Some(part) = self.parts.get_mut(index) else { break };
             let Some(goal) = goal_of(part, goals).filter(|goal| *goal > part.next) else { continue };
             if is_full(pending) {
+                self.first = index;
                 break;
             }
             if part.held.is_empty() {
@@ -153,10 +157,12 @@ impl Follower {
             }
             let (low, high) = self.log.extent(&part.topic, part.partition)?;
             // A tenth of the log is left between its beginning and what would be lost.
-            if part.next > low && part.next - low < (high - low) / 10 || part.next == low && low > 0 {
+            let is_near = part.next <= low || part.next - low < (high - low) / 10;
+            if is_near && low > 0 {
+                // No offsets: they move, and what is told anew with every look tells nobody anything.
                 looked.notes.push(format!(
-                    "the log of {}/{} begins at {low} and forgets more; offset {} is the next to be archived",
-                    part.topic, part.partition, part.next
+                    "the log of {}/{} begins to forget records that aren't archived yet",
+                    part.topic, part.partition
                 ));
             }
         }
@@ -217,5 +223,99 @@ impl Part {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use weir_schemas::time::EventTime;
+
+    use super::*;
+    use crate::source::Attend;
+    use crate::source::describe::Topic;
+    use crate::source::log::{Attending, Fetched, LookUp};
+    use crate::source::message::Record as Sent;
+
+    /// Partitions that always have a next record, an hour after the last one.
+    #[derive(Default)]
+    struct Endless {
+        nexts: Vec<i64>,
+    }
+
+    impl Fetch for Endless {
+        fn fetch(&mut self, index: usize) -> Fetched {
+            let offset = self.nexts[index];
+            self.nexts[index] += 1;
+            let record = Sent { offset, timestamp_ms: offset * 3_600_000, ..Sent::default() };
+            Fetched { messages: vec![Message::of(Arc::new(record))], ..Fetched::default() }
+        }
+
+        fn end_offset(&self, _: &str, _: i32) -> Option<i64> {
+            None
+        }
+
+        fn serve(&mut self) -> Option<String> {
+            None
+        }
+    }
+
+    impl Log for Endless {
+        fn topics(&self, _: &[String]) -> Result<Vec<Topic>, Error> {
+            Ok(Vec::new())
+        }
+
+        fn extent(&self, _: &str, _: i32) -> Result<(i64, i64), Error> {
+            Ok((0, 1_000))
+        }
+
+        fn offset_at(&self, _: &str, _: i32, _: i64) -> Result<Option<i64>, Error> {
+            Ok(None)
+        }
+
+        fn read(&self, _: &str, _: &[Assigned], _: u64) -> Result<Box<dyn Fetch>, Error> {
+            Ok(Box::new(Endless::default()))
+        }
+
+        fn lookups(&self) -> Box<dyn LookUp> {
+            unreachable!("nothing is looked up")
+        }
+
+        fn attend(&self, _: Attending) -> Result<Option<Box<dyn Attend>>, Error> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn no_partition_waits_for_ever_where_there_are_more_than_a_commit_takes() {
+        let part = |partition| Part {
+            topic: "events".to_owned(),
+            topic_id: None,
+            partition,
+            next: 0,
+            held: VecDeque::new(),
+            end: None,
+        };
+        let parts: Vec<Part> = (0..7).map(part).collect();
+        let reader = Box::new(Endless { nexts: vec![0; 7] });
+        let mut follower = Follower { parts, first: 0, reader, log: Arc::new(Endless::default()), headers: Vec::new() };
+        let goal = |partition| PartitionPosition {
+            topic: "events".to_owned(),
+            partition,
+            next_offset: 1_000,
+            watermark: EventTime(0),
+        };
+        let goals: Vec<PartitionPosition> = (0..7).map(goal).collect();
+        let mut served = BTreeSet::new();
+        // Three files a commit: after five commits each of the seven had its turn.
+        for _ in 0..5 {
+            let mut pending = Pending::default();
+            let before: Vec<i64> = follower.parts.iter().map(|part| part.next).collect();
+            assert!(follower.step(&goals, &mut pending, |pending| pending.files() >= 3).unwrap());
+            let parts = follower.parts.iter().zip(before);
+            served.extend(parts.filter(|(part, before)| part.next > *before).map(|(part, _)| part.partition));
+        }
+        assert_eq!(served, (0..7).collect());
     }
 }

@@ -73,15 +73,18 @@ pub struct Archiving {
     pub handle: Handle,
 }
 
-/// The archive of a pipeline's file, if it has one.
+/// The archive of a pipeline's file, if it has one, to be read: where it is a folder, that must be there.
 ///
 /// # Errors
 /// When its address or an option can't be right.
 pub fn archive_of(pipeline: &Pipeline) -> Result<Option<Archive>, Error> {
+    archive(pipeline, false)
+}
+
+fn archive(pipeline: &Pipeline, makes_folder: bool) -> Result<Option<Archive>, Error> {
     let Some(config) = &pipeline.archive else { return Ok(None) };
-    let settings =
-        Settings { url: config.url.clone(), options: config.options.clone(), pipeline: pipeline.name.clone() };
-    Archive::open(&settings).map(Some).map_err(Error::from)
+    let (url, options, pipeline) = (config.url.clone(), config.options.clone(), pipeline.name.clone());
+    Archive::open(&Settings { url, options, pipeline, makes_folder }).map(Some).map_err(Error::from)
 }
 
 impl Archiving {
@@ -90,7 +93,9 @@ impl Archiving {
     /// # Errors
     /// As of [`archive_of`].
     pub fn of(pipeline: &Pipeline, registry: &Registry, handle: &Handle) -> Result<Option<Archiving>, Error> {
-        let (Some(config), Some(archive)) = (pipeline.archive.clone(), archive_of(pipeline)?) else { return Ok(None) };
+        let (Some(config), Some(archive)) = (pipeline.archive.clone(), archive(pipeline, true)?) else {
+            return Ok(None);
+        };
         Ok(Some(Archiving {
             archive,
             config,
@@ -184,9 +189,9 @@ impl Archiver {
 
     /// Waits until everything committed is archived, for `within` at most; where that is absent, for as long as it gets on.
     /// What isn't archived by then is at the next start. Left without waiting after a failure, as `is_failed` says.
-    pub fn see_off(self, within: Option<Duration>, is_failed: bool) {
+    /// `is_stopped` tells whether somebody wants the process to end; then it waits as for a stop.
+    pub fn see_off(self, mut within: Option<Duration>, is_failed: bool, is_stopped: impl Fn() -> bool) {
         self.shared.wants(if is_failed { Wish::Leave } else { Wish::Finish });
-        let away_for = if within.is_some() { STOP_AWAY_FOR } else { AWAY_FOR };
         let began = Instant::now();
         let mut well_at = Instant::now();
         let mut leaves_at = is_failed.then(Instant::now);
@@ -194,6 +199,10 @@ impl Archiver {
             if self.shared.status(|status| status.failing.is_none()) {
                 well_at = Instant::now();
             }
+            if within.is_none() && is_stopped() {
+                within = Some(began.elapsed() + STOP_AWAY_FOR);
+            }
+            let away_for = if within.is_some() { STOP_AWAY_FOR } else { AWAY_FOR };
             let is_over = within.is_some_and(|within| began.elapsed() >= within) || well_at.elapsed() >= away_for;
             if is_over && leaves_at.is_none() {
                 self.shared.wants(Wish::Leave);

@@ -1,6 +1,7 @@
 //! The archive's thread: sessions, each from what the manifest says to the first failure.
 
 use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub(super) struct Thread {
     shared: Arc<Shared>,
     clock: Clock,
     keeper: Keeper,
+    /// Whether the store is known to keep what the archive rests on.
+    is_probed: bool,
     /// Up to where each partition is archived, as far as that was seen.
     archived: BTreeMap<(String, i32), i64>,
 }
@@ -57,12 +60,18 @@ struct Session<'a> {
     /// Ids that the registry has no schema for.
     unknown: HashSet<u32>,
     looked_at: Instant,
-    notes: Vec<String>,
+    /// What people should know: since the beginning, of the logs, and of what isn't kept as it should be.
+    notes: [Vec<String>; 3],
 }
+
+/// The places in a session's notes, behind those of its beginning.
+const OF_LOGS: usize = 1;
+const OF_KEEPING: usize = 2;
 
 impl Thread {
     pub(super) fn new(archiving: Archiving, positions: Positions, shared: Arc<Shared>, clock: Clock) -> Thread {
-        Thread { archiving, positions, shared, clock, keeper: Keeper::default(), archived: BTreeMap::new() }
+        let (keeper, archived) = (Keeper::default(), BTreeMap::new());
+        Thread { archiving, positions, shared, clock, keeper, is_probed: false, archived }
     }
 
     /// Follows until it is wished to end.
@@ -70,7 +79,12 @@ impl Thread {
         let mut backoff = BACKOFF;
         loop {
             let began = Instant::now();
-            let result = Session::begin(&mut self).and_then(|mut session| session.follow());
+            let session = || Session::begin(&mut self).and_then(|mut session| session.follow());
+            // A panic would end the thread unseen; what it left of the session isn't used again.
+            let result = catch_unwind(AssertUnwindSafe(session)).unwrap_or_else(|_| {
+                let detail = "the archive's thread panicked and begins again: see the log".to_owned();
+                Err(Error::Worker { detail })
+            });
             let Err(error) = result else { return };
             self.fails(&error);
             if self.shared.wish() == Wish::Leave {
@@ -129,6 +143,10 @@ impl Thread {
 impl<'a> Session<'a> {
     fn begin(thread: &'a mut Thread) -> Result<Session<'a>, Error> {
         let catalog = thread.archiving.archive.catalog()?;
+        if !thread.is_probed {
+            thread.archiving.archive.probe()?;
+            thread.is_probed = true;
+        }
         let mut pending = Pending::default();
         let (follower, notes) = Follower::open(&thread.archiving, &catalog, &mut pending, thread.clock.now_ms())?;
         for note in &notes {
@@ -149,7 +167,7 @@ impl<'a> Session<'a> {
             pending_since,
             unknown: HashSet::new(),
             looked_at: Instant::now(),
-            notes,
+            notes: [notes, Vec::new(), Vec::new()],
         };
         session.tell();
         session.thread.succeeds();
@@ -170,7 +188,17 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
             let goals = self.thread.positions.of(&self.thread.archiving.topics);
-            let has_taken = self.follower.step(&goals, &mut self.pending, is_full)?;
+            let taken = self.follower.step(&goals, &mut self.pending, is_full);
+            let has_taken = match taken {
+                Ok(has_taken) => has_taken,
+                Err(error) => {
+                    // By the next session the log may have forgotten what was taken already.
+                    if matches!(error, Error::Log { .. }) && !self.pending.is_empty() {
+                        self.write()?;
+                    }
+                    return Err(error);
+                }
+            };
             if !self.pending.is_empty() {
                 self.pending_since.get_or_insert_with(Instant::now);
             }
@@ -187,10 +215,10 @@ impl<'a> Session<'a> {
             }
             if self.looked_at.elapsed() >= LOOK_EVERY {
                 self.looked_at = Instant::now();
-                self.look(&goals)?;
+                self.look(&goals);
             }
             if wish == Wish::Follow && (writes || !has_taken) {
-                self.keep()?;
+                self.keep();
             }
             if !has_taken {
                 std::thread::sleep(REST);
@@ -198,25 +226,20 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Merges, lets go, sweeps: a little of it. An object that is damaged stops this, and nothing else.
-    fn keep(&mut self) -> Result<(), Error> {
+    /// Merges, lets go, sweeps: a little of it. Whatever fails of it stops nothing else.
+    fn keep(&mut self) {
         let now = self.thread.now();
         let Archiving { archive, config, .. } = &self.thread.archiving;
-        match self.thread.keeper.step(archive, config, &mut self.catalog, now) {
-            Ok(()) => {}
+        if let Err(error) = self.thread.keeper.step(archive, config, &mut self.catalog, now) {
             // Somebody compacts by hand: what is pending still follows.
-            Err(weir_archive::Error::Conflict { .. }) => self.catalog = archive.catalog()?,
-            Err(error) if error.may_retry() => return Err(error.into()),
-            Err(error) => {
-                let note = format!("nothing is merged or let go of any more until a restart: {error}");
-                tracing::warn!("archive: {note}");
-                self.thread.keeper.stop();
-                self.notes.push(note);
-                self.thread.shared.status(|status| status.notes.clone_from(&self.notes));
+            tracing::debug!(%error, "the archive's catalogue is read again");
+            match archive.catalog() {
+                Ok(catalog) => self.catalog = catalog,
+                Err(error) => tracing::debug!(%error, "the archive's catalogue could not be read again"),
             }
         }
+        self.tell_notes(OF_KEEPING, self.thread.keeper.notes());
         self.tell();
-        Ok(())
     }
 
     /// Writes what is pending. A store that is away is tried again with what is in memory; nothing more is read meanwhile.
@@ -248,6 +271,8 @@ impl<'a> Session<'a> {
         }
         self.thread.succeeds();
         self.tell();
+        let now_ms = self.thread.clock.now_ms();
+        self.thread.shared.status(|status| status.written_at_ms = Some(now_ms));
         Ok(())
     }
 
@@ -286,18 +311,23 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn look(&mut self, goals: &[PartitionPosition]) -> Result<(), Error> {
-        let looked = self.follower.look(goals)?;
-        let mut notes = self.notes.clone();
-        for note in looked.notes {
-            let is_told = self.thread.shared.status(|status| status.notes.contains(&note));
-            if !is_told {
-                tracing::warn!("archive: {note}");
-            }
-            notes.push(note);
+    /// Looks at the logs. It is advice: where they can't be asked now, they are the next time.
+    fn look(&mut self, goals: &[PartitionPosition]) {
+        match self.follower.look(goals) {
+            Ok(looked) => self.tell_notes(OF_LOGS, looked.notes),
+            Err(error) => tracing::debug!(%error, "the beginnings of the logs aren't known"),
         }
-        self.thread.shared.status(|status| status.notes = notes);
-        Ok(())
+    }
+
+    /// Tells notes in place of those of the same kind; what is new is warned of.
+    fn tell_notes(&mut self, kind: usize, notes: Vec<String>) {
+        let Some(known) = self.notes.get_mut(kind).filter(|known| **known != notes) else { return };
+        for note in notes.iter().filter(|note| !known.contains(note)) {
+            tracing::warn!("archive: {note}");
+        }
+        *known = notes;
+        let all = self.notes.concat();
+        self.thread.shared.status(|status| status.notes = all);
     }
 
     /// Tells what is in the archive.
@@ -315,7 +345,6 @@ impl<'a> Session<'a> {
             status.objects = catalog.entries.len() as u64;
             status.records = catalog.entries.values().map(|entry| entry.records).sum();
             status.bytes = catalog.entries.values().map(|entry| entry.bytes).sum();
-            status.written_at_ms = Some(self.thread.clock.now_ms());
         });
     }
 }

@@ -26,7 +26,8 @@ pub struct Archive {
     /// How long records wait for others at most, before they are written, in milliseconds.
     #[serde(default = "default_roll_ms")]
     pub roll_ms: u64,
-    /// Bytes of records that wait at most: the archive's memory, about.
+    /// Bytes of records that wait at most. The archive's memory is about that, what is read ahead (32 MiB), and while objects
+    /// are merged the new one, which has `merge_to_bytes` at most.
     #[serde(default = "default_roll_bytes")]
     pub roll_bytes: u64,
     /// The size that the objects of an hour are merged to, in bytes; 0, they are left as they are.

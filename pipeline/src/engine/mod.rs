@@ -325,7 +325,8 @@ impl Engine {
         }
         if let Some(archiver) = self.archiver.take() {
             let within = if running.until_end { None } else { Some(STOP_WITHIN) };
-            archiver.see_off(within, !has_finished || self.core.error.is_set());
+            let is_stopped = || running.until_end && running.stop.load(Ordering::Acquire);
+            archiver.see_off(within, !has_finished || self.core.error.is_set(), is_stopped);
         }
         self.attendants.see_off();
         self.lanes.abort_all();

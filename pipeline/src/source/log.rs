@@ -37,6 +37,15 @@ pub trait Log: Send + Sync {
     /// When it can't be asked.
     fn offset_at(&self, topic: &str, partition: i32, at_ms: i64) -> Result<Option<i64>, Error>;
 
+    /// The parts of `first` to before `next` that lie within the extent and of which not all records are there any more; of
+    /// a topic there are none.
+    ///
+    /// # Errors
+    /// When it can't be asked.
+    fn missing(&self, _topic: &str, _partition: i32, _first: i64, _next: i64) -> Result<Vec<(i64, i64)>, Error> {
+        Ok(Vec::new())
+    }
+
     /// A reader of `assigned`, for the source of this name. It holds at most about `queue_bytes` of each of them that
     /// nobody has asked for yet.
     ///

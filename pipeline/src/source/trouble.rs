@@ -32,6 +32,8 @@ pub enum Kind {
     TooLarge,
     /// What the broker sent can't be read, or nobody knows what the error means.
     Unreadable,
+    /// What the archive has can't be read.
+    Damaged,
 }
 
 impl Kind {
@@ -92,6 +94,10 @@ impl Trouble {
             Kind::Unreadable => of_log(
                 "what the broker sends of this partition is damaged or of a kind that this Weir can't read: look at the \
                  record with Kafka's own tools; nothing was skipped",
+            ),
+            Kind::Damaged => of_log(
+                "`weir archive verify` names all that is wrong with the archive: put back what is missing, or read what the \
+                 topics still have with --source topic; nothing was skipped",
             ),
             Kind::Forbidden => Error::Unreachable {
                 part: format!("kafka, {place}"),

@@ -1,18 +1,23 @@
 //! An archive as a log, for replays: records that a topic has forgotten, or all of them, with the schemas that were kept beside
 //! them.
 //!
-//! A partition is the archive's up to where the topic begins, and the topic's from there on; without a topic the archive's
-//! alone. A thread for each partition reads ahead, a few batches at most, so that whoever asks never waits.
+//! A partition is the archive's as far as that goes, and the topic's from there on; without a topic the archive's alone. So
+//! what is read of a topic is the youngest that it has: a replay may take longer than the rest is kept. The topic's reader is
+//! made when the archive's part of a partition has ended, which is where the archive ends by then if the topic has forgotten
+//! what lies behind it.
+//!
+//! A thread for each partition reads ahead, a few batches at most, so that whoever asks never waits.
 //!
 //! Invariants: an offset comes from one of both, never from both; a gap of the archive is passed over as offsets without a
-//! record, which the survey told before.
+//! record, which the survey told before; the end of the archive's part is said, and a thread that is gone without saying it is
+//! a failure.
 //!
 //! Not here: writing the archive, and what is replayed.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, SendError, SyncSender, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use weir_archive::{Archive, Catalog, Kept, Order, Selection};
@@ -33,6 +38,10 @@ const BATCHES: usize = 4;
 const BATCH_BYTES: u64 = 1 << 20;
 const BATCH_RECORDS: usize = 2_000;
 
+/// The shortest and the longest wait before a store that is away is asked again.
+const BACKOFF: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
 /// The archive of a pipeline, and the topics behind it where those are wanted.
 pub struct ArchiveLog {
     archive: Archive,
@@ -42,7 +51,7 @@ pub struct ArchiveLog {
 }
 
 impl ArchiveLog {
-    /// What is in the archive now; with `topics` everything from where they begin is theirs.
+    /// What is in the archive now; with `topics` everything from where it ends is theirs.
     ///
     /// # Errors
     /// When the archive can't be read.
@@ -63,11 +72,12 @@ impl ArchiveLog {
 
     /// Up to where a partition's records are the archive's.
     fn bound(&self, topic: &str, partition: i32) -> Result<i64, Error> {
-        let (_, next) = self.archived(topic, partition);
-        match &self.topics {
-            Some(topics) => Ok(topics.extent(topic, partition)?.0.min(next)),
-            None => Ok(next),
-        }
+        let Some(log) = self.catalog.log(topic, partition) else { return Ok(0) };
+        let Some(topics) = &self.topics else { return Ok(log.next) };
+        let (low, _) = topics.extent(topic, partition)?;
+        // What the archive has let go of is the topic's, if that still has it.
+        let has_all = log.next >= low && log.missing(low, log.next).is_empty();
+        Ok(if has_all { log.next } else { low.min(log.next) })
     }
 }
 
@@ -112,21 +122,33 @@ impl Log for ArchiveLog {
         }
     }
 
+    fn missing(&self, topic: &str, partition: i32, first: i64, next: i64) -> Result<Vec<(i64, i64)>, Error> {
+        let Some(log) = self.catalog.log(topic, partition) else { return Ok(Vec::new()) };
+        Ok(log.missing(first, next.min(self.bound(topic, partition)?)))
+    }
+
     fn read(&self, source: &str, assigned: &[Assigned], queue_bytes: u64) -> Result<Box<dyn Fetch>, Error> {
         let mut parts = Vec::with_capacity(assigned.len());
-        let mut later = Vec::with_capacity(assigned.len());
+        // Partitions of which nothing is the archive's share a reader from the beginning.
+        let mut direct = Vec::new();
         for of in assigned {
             let bound = self.bound(&of.topic, of.partition)?;
-            let selection = Selection { first: of.offset, next: bound };
-            let batches = match of.offset < bound {
-                true => Some(self.read_ahead(&of.topic, of.partition, selection, queue_bytes)?),
-                false => None,
+            let from = if of.offset < bound {
+                Feed::Archive(self.read_ahead(of, bound, queue_bytes)?)
+            } else if self.topics.is_some() {
+                direct.push(of.clone());
+                Feed::Topic { reader: 0, index: direct.len() - 1 }
+            } else {
+                Feed::Nowhere
             };
-            later.push(Assigned { offset: of.offset.max(bound), ..of.clone() });
-            parts.push(Part { topic: of.topic.clone(), partition: of.partition, batches, bound });
+            parts.push(Part { topic: of.topic.clone(), partition: of.partition, from, bound });
         }
-        let topics = self.topics.as_ref().map(|topics| topics.read(source, &later, queue_bytes)).transpose()?;
-        Ok(Box::new(ArchiveFetch { parts, topics }))
+        let mut readers = Vec::new();
+        if let Some(topics) = self.topics.as_ref().filter(|_| !direct.is_empty()) {
+            readers.push(topics.read(source, &direct, queue_bytes)?);
+        }
+        let (source, topics) = (source.to_owned(), self.topics.clone());
+        Ok(Box::new(ArchiveFetch { parts, readers, topics, source, queue_bytes }))
     }
 
     fn lookups(&self) -> Box<dyn LookUp> {
@@ -144,53 +166,116 @@ impl Log for ArchiveLog {
 }
 
 /// What a partition's thread sends.
-type Batch = Result<Vec<Arc<Record>>, String>;
+enum Sent {
+    /// Records, in their order.
+    Records(Vec<Arc<Record>>),
+    /// Nothing can be read, for now or for good.
+    Trouble(Trouble),
+    /// The archive's part has ended: the first offset that isn't its.
+    End(i64),
+}
 
 impl ArchiveLog {
-    fn read_ahead(
-        &self,
-        topic: &str,
-        partition: i32,
-        selection: Selection,
-        queue_bytes: u64,
-    ) -> Result<Receiver<Batch>, Error> {
+    fn read_ahead(&self, of: &Assigned, bound: i64, queue_bytes: u64) -> Result<Receiver<Sent>, Error> {
         let (send, batches) = sync_channel(BATCHES);
-        let order = self.archive.in_order(&self.catalog, topic, partition, selection);
-        let bytes = (queue_bytes / BATCHES as u64).clamp(1, BATCH_BYTES);
+        let ahead = Ahead {
+            archive: self.archive.clone(),
+            topics: self.topics.clone(),
+            topic: of.topic.clone(),
+            partition: of.partition,
+            bytes: (queue_bytes / BATCHES as u64).clamp(1, BATCH_BYTES),
+            send,
+        };
+        let (first, catalog) = (of.offset, self.catalog.clone());
+        // Whoever reads has left where a message isn't taken: there is nothing to do then.
+        let read = move || ahead.run(&catalog, Selection { first, next: bound }).unwrap_or_default();
         std::thread::Builder::new()
             .name("archive-read".to_owned())
-            .spawn(move || read_ahead(order, bytes, &send))
+            .spawn(read)
             .map_err(|error| Error::Worker { detail: format!("a thread that reads the archive: {error}") })?;
         Ok(batches)
     }
 }
 
-/// Sends everything in batches, until nobody wants more.
-fn read_ahead(mut order: Order, bytes: u64, send: &SyncSender<Batch>) {
-    loop {
-        let (mut batch, mut size) = (Vec::new(), 0);
-        let end = loop {
-            match order.next_record() {
-                Ok(Some(record)) => {
-                    size += record.borrowed().bytes();
-                    batch.push(Arc::new(shared(record)));
+/// A partition's thread.
+struct Ahead {
+    archive: Archive,
+    topics: Option<Arc<dyn Log>>,
+    topic: String,
+    partition: i32,
+    /// Bytes of a batch.
+    bytes: u64,
+    send: SyncSender<Sent>,
+}
+
+impl Ahead {
+    /// Sends everything of `selection`, and what has to be the archive's by then, until nobody wants more.
+    fn run(&self, catalog: &Catalog, selection: Selection) -> Result<(), SendError<Sent>> {
+        let order = self.archive.in_order(catalog, &self.topic, self.partition, selection);
+        if !self.send_all(order)? {
+            return Ok(());
+        }
+        let mut bound = selection.next;
+        while let Some((next, order)) = self.behind(bound) {
+            if !self.send_all(order)? {
+                return Ok(());
+            }
+            bound = next;
+        }
+        self.send.send(Sent::End(bound))
+    }
+
+    /// What the topic has forgotten behind `bound` while the archive was read; the archive may have it now.
+    fn behind(&self, bound: i64) -> Option<(i64, Order)> {
+        let (low, _) = self.topics.as_ref()?.extent(&self.topic, self.partition).ok()?;
+        if low <= bound {
+            return None;
+        }
+        let catalog = self.archive.catalog().ok()?;
+        let log = catalog.log(&self.topic, self.partition).filter(|log| log.next > bound)?;
+        if !log.missing(bound, log.next).is_empty() {
+            return None;
+        }
+        let selection = Selection { first: bound, next: log.next };
+        Some((log.next, self.archive.in_order(&catalog, &self.topic, self.partition, selection)))
+    }
+
+    /// Sends all of `order` in batches; false after what doesn't pass.
+    fn send_all(&self, mut order: Order) -> Result<bool, SendError<Sent>> {
+        let mut backoff = BACKOFF;
+        loop {
+            let (mut batch, mut size) = (Vec::new(), 0);
+            let end = loop {
+                match order.next_record() {
+                    Ok(Some(record)) => {
+                        size += record.borrowed().bytes();
+                        batch.push(Arc::new(shared(record)));
+                    }
+                    Ok(None) => break Some(Ok(())),
+                    Err(error) => break Some(Err(error)),
                 }
-                Ok(None) => break Some(None),
-                Err(error) => break Some(Some(error.to_string())),
+                if size >= self.bytes || batch.len() >= BATCH_RECORDS {
+                    break None;
+                }
+            };
+            if !batch.is_empty() {
+                backoff = BACKOFF;
+                self.send.send(Sent::Records(batch))?;
             }
-            if size >= bytes || batch.len() >= BATCH_RECORDS {
-                break None;
+            match end {
+                None => {}
+                Some(Ok(())) => return Ok(true),
+                Some(Err(error)) => {
+                    let passes = error.may_retry();
+                    let kind = if passes { Kind::Passing } else { Kind::Damaged };
+                    self.send.send(Sent::Trouble(Trouble { kind, detail: error.to_string() }))?;
+                    if !passes {
+                        return Ok(false);
+                    }
+                    std::thread::sleep(backoff);
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
             }
-        };
-        let is_wanted = batch.is_empty() || send.send(Ok(batch)).is_ok();
-        match end {
-            None if is_wanted => {}
-            Some(Some(error)) => {
-                // Whoever reads may have left: there is nobody to tell then.
-                let _ = send.send(Err(error));
-                return;
-            }
-            _ => return,
         }
     }
 }
@@ -208,11 +293,20 @@ fn shared(record: Kept) -> Record {
     }
 }
 
+/// Where a partition's records come from now.
+enum Feed {
+    /// The archive, by its thread.
+    Archive(Receiver<Sent>),
+    /// The topic, by one of its readers: which one, and the partition's index there.
+    Topic { reader: usize, index: usize },
+    /// Everything has come.
+    Nowhere,
+}
+
 struct Part {
     topic: String,
     partition: i32,
-    /// What comes from the archive; absent when all of it has come.
-    batches: Option<Receiver<Batch>>,
+    from: Feed,
     /// The first offset that isn't the archive's.
     bound: i64,
 }
@@ -220,45 +314,76 @@ struct Part {
 /// Reads the archive's part of each partition, then the topic's.
 struct ArchiveFetch {
     parts: Vec<Part>,
-    topics: Option<Box<dyn Fetch>>,
+    readers: Vec<Box<dyn Fetch>>,
+    topics: Option<Arc<dyn Log>>,
+    /// What a reader is made with.
+    source: String,
+    queue_bytes: u64,
+}
+
+impl Part {
+    /// Goes on with the topic behind the archive, or ends.
+    fn leave(
+        &mut self,
+        topics: Option<&dyn Log>,
+        source: &str,
+        queue_bytes: u64,
+        readers: &mut Vec<Box<dyn Fetch>>,
+    ) -> Fetched {
+        self.from = Feed::Nowhere;
+        let Some(topics) = topics else { return Fetched { end_offset: Some(self.bound), ..Fetched::default() } };
+        let assigned = Assigned { topic: self.topic.clone(), partition: self.partition, offset: self.bound };
+        match topics.read(source, &[assigned], queue_bytes) {
+            Ok(reader) => {
+                readers.push(reader);
+                self.from = Feed::Topic { reader: readers.len() - 1, index: 0 };
+                Fetched::default()
+            }
+            Err(error) => {
+                let trouble = Trouble { kind: Kind::Unreadable, detail: error.to_string() };
+                Fetched { trouble: Some(trouble), ..Fetched::default() }
+            }
+        }
+    }
 }
 
 impl Fetch for ArchiveFetch {
     fn fetch(&mut self, index: usize) -> Fetched {
         let Some(part) = self.parts.get_mut(index) else { return Fetched::default() };
-        let is_last = self.topics.is_none();
-        let Some(batches) = &part.batches else {
-            return match &mut self.topics {
-                Some(topics) => topics.fetch(index),
-                None => Fetched { end_offset: Some(part.bound), ..Fetched::default() },
-            };
+        let batches = match &part.from {
+            Feed::Archive(batches) => batches,
+            Feed::Topic { reader, index } => {
+                return self.readers.get_mut(*reader).map(|reader| reader.fetch(*index)).unwrap_or_default();
+            }
+            Feed::Nowhere => return Fetched { end_offset: Some(part.bound), ..Fetched::default() },
         };
         match batches.try_recv() {
-            Ok(Ok(records)) => {
+            Ok(Sent::Records(records)) => {
                 Fetched { messages: records.into_iter().map(Message::of).collect(), ..Fetched::default() }
             }
-            Ok(Err(detail)) => {
-                // What can't be read now is what can't be gone on behind.
-                let trouble = Trouble { kind: Kind::Unreadable, detail };
-                Fetched { trouble: Some(trouble), ..Fetched::default() }
+            Ok(Sent::Trouble(trouble)) => Fetched { trouble: Some(trouble), ..Fetched::default() },
+            Ok(Sent::End(bound)) => {
+                part.bound = bound;
+                part.leave(self.topics.as_deref(), &self.source, self.queue_bytes, &mut self.readers)
             }
             Err(TryRecvError::Empty) => Fetched::default(),
             Err(TryRecvError::Disconnected) => {
-                part.batches = None;
-                Fetched { end_offset: is_last.then_some(part.bound), ..Fetched::default() }
+                let detail = "the thread that reads the archive is gone, which is a bug".to_owned();
+                Fetched { trouble: Some(Trouble { kind: Kind::Damaged, detail }), ..Fetched::default() }
             }
         }
     }
 
     fn end_offset(&self, topic: &str, partition: i32) -> Option<i64> {
-        match &self.topics {
-            Some(topics) => topics.end_offset(topic, partition),
-            None => self.parts.iter().find(|of| of.topic == topic && of.partition == partition).map(|of| of.bound),
+        let part = self.parts.iter().find(|of| of.topic == topic && of.partition == partition)?;
+        match &part.from {
+            Feed::Topic { reader, .. } => self.readers.get(*reader)?.end_offset(topic, partition),
+            Feed::Archive(_) | Feed::Nowhere => self.topics.is_none().then_some(part.bound),
         }
     }
 
     fn serve(&mut self) -> Option<String> {
-        self.topics.as_mut().and_then(|topics| topics.serve())
+        self.readers.iter_mut().filter_map(|reader| reader.serve()).last()
     }
 }
 
@@ -350,3 +475,6 @@ impl SchemaSource for ArchivedSchemas {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

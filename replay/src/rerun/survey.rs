@@ -33,7 +33,7 @@ use super::range::Range;
 pub struct Survey {
     /// The stretches that the log still has.
     pub slice: Slice,
-    /// What it has forgotten of them.
+    /// What it has forgotten of them, or doesn't have whole.
     pub forgotten: Vec<Stretch>,
     /// Partitions of whose beginning the live pipeline knows nothing: all that may hold something is read.
     pub by_log_time: Vec<(String, i32)>,
@@ -188,6 +188,9 @@ impl Survey {
             self.forgotten.push(Stretch { topic: topic.clone(), partition, first, next });
         }
         let (first, next) = (first.max(log.low), next.min(log.high));
+        for (first, next) in log.log.missing(log.topic, partition, first, next)? {
+            self.forgotten.push(Stretch { topic: topic.clone(), partition, first, next });
+        }
         if next > first {
             self.slice.stretches.push(Stretch { topic, partition, first, next });
         }

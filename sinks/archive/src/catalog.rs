@@ -21,6 +21,36 @@ pub struct Log {
     pub expired_records: u64,
     /// What the log had forgotten before it was archived.
     pub gaps: Vec<Gap>,
+    /// Where records have expired, from the first offset to before the second one, in order and apart. Between them there may
+    /// be some of other hours that haven't.
+    #[serde(default)]
+    pub expired: Vec<(i64, i64)>,
+}
+
+impl Log {
+    /// The parts of `first` to before `next` of which not all records are there: gaps, and where some have expired.
+    pub fn missing(&self, first: i64, next: i64) -> Vec<(i64, i64)> {
+        let gaps = self.gaps.iter().map(|gap| (gap.first, gap.next));
+        let cut = |(from, to): (i64, i64)| (from.max(first), to.min(next));
+        let mut missing: Vec<(i64, i64)> =
+            gaps.chain(self.expired.iter().copied()).map(cut).filter(|(from, to)| from < to).collect();
+        missing.sort_unstable();
+        missing
+    }
+
+    /// Puts down that records of some stretches have expired. Where `others` has nothing between two stretches, they are one.
+    fn expire(&mut self, stretches: Vec<(i64, i64)>, others: &[(i64, i64)]) {
+        let mut all = std::mem::take(&mut self.expired);
+        all.extend(stretches);
+        all.sort_unstable();
+        for (first, next) in all {
+            let is_apart = |before: i64| others.iter().any(|other| other.0 < first && other.1 > before);
+            match self.expired.last_mut() {
+                Some(before) if first <= before.1 || !is_apart(before.1) => before.1 = before.1.max(next),
+                _ => self.expired.push((first, next)),
+            }
+        }
+    }
 }
 
 /// What is in an archive.
@@ -49,12 +79,17 @@ impl Catalog {
         self.topics.get(topic)?.get(&partition)
     }
 
+    /// Whether an object counts, or did and isn't deleted yet.
+    pub(crate) fn names(&self, object: &str) -> bool {
+        self.entries.contains_key(object) || self.removed.contains_key(object)
+    }
+
     /// Whether `commit` follows from what is there.
     ///
     /// # Errors
     /// What of it doesn't.
     pub(crate) fn check(&self, commit: &Commit) -> Result<(), String> {
-        if commit.number != self.number + 1 {
+        if self.number.checked_add(1) != Some(commit.number) {
             return Err(format!("it has the number {} and follows number {}", commit.number, self.number));
         }
         let mut nexts: BTreeMap<(&str, i32), i64> = BTreeMap::new();
@@ -67,6 +102,7 @@ impl Catalog {
                 return Err(format!("{topic}/{partition}: offsets {first} to {next} don't follow {expected}"));
             }
         }
+        commit.added.iter().try_for_each(Entry::check)?;
         match commit.removed.iter().find(|name| !self.entries.contains_key(*name)) {
             Some(name) => Err(format!("it removes {name}, which isn't there")),
             None => Ok(()),
@@ -87,15 +123,24 @@ impl Catalog {
         for of in &commit.stretches {
             let log = self.log_mut(&of.topic, of.partition, of.first);
             log.next = of.next;
-            log.records += of.records;
+            log.records = log.records.saturating_add(of.records);
             log.topic_id = of.topic_id.clone().or(log.topic_id.take());
         }
+        let mut expired: BTreeMap<(String, i32), Vec<(i64, i64)>> = BTreeMap::new();
         for name in &commit.removed {
             let Some(entry) = self.entries.remove(name) else { continue };
             if commit.change == Change::Expire {
-                self.log_mut(&entry.topic, entry.partition, entry.first_offset).expired_records += entry.records;
+                let log = self.log_mut(&entry.topic, entry.partition, entry.first_offset);
+                log.expired_records = log.expired_records.saturating_add(entry.records);
+                let stretch = (entry.first_offset, entry.last_offset.saturating_add(1));
+                expired.entry((entry.topic, entry.partition)).or_default().push(stretch);
             }
             self.removed.insert(name.clone(), commit.at_ms);
+        }
+        for ((topic, partition), stretches) in expired {
+            let left = self.of_partition(&topic, partition);
+            let left: Vec<_> = left.iter().map(|of| (of.first_offset, of.last_offset.saturating_add(1))).collect();
+            self.log_mut(&topic, partition, 0).expire(stretches, &left);
         }
         let added = commit.added.iter().map(|entry| (entry.object.clone(), entry.clone()));
         self.entries.extend(added);

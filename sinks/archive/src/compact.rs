@@ -6,17 +6,16 @@
 //!
 //! Whoever reads the folders by a pattern and not by the manifest sees both for the time of the grace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use crate::catalog::Catalog;
 use crate::error::Error;
-use crate::file::{FileReader, FileWriter};
+use crate::file::FileWriter;
 use crate::manifest::{Archive, Change, Commit, Entry};
 use crate::name::Hour;
-use crate::read::rows_at_once;
 use crate::write;
 
 /// What is merged.
@@ -40,18 +39,23 @@ pub struct Merged {
 }
 
 /// The next objects that belong together, if there are any.
-fn candidates(catalog: &Catalog, compaction: Compaction, now_ms: i64) -> Option<Vec<Entry>> {
+fn candidates(
+    catalog: &Catalog,
+    compaction: Compaction,
+    leave_out: &BTreeSet<String>,
+    now_ms: i64,
+) -> Option<Vec<Entry>> {
     let mut hours: BTreeMap<(&str, i32, Hour), Vec<&Entry>> = BTreeMap::new();
     let is_over = |entry: &&Entry| entry.hour.ends_at_ms().saturating_add(compaction.settle_ms) <= now_ms;
-    let is_small = |entry: &&Entry| entry.bytes < compaction.aim_bytes / 2;
+    let is_small = |entry: &&Entry| entry.bytes < compaction.aim_bytes / 2 && !leave_out.contains(&entry.object);
     for entry in catalog.entries.values().filter(is_over).filter(is_small) {
         hours.entry((&entry.topic, entry.partition, entry.hour)).or_default().push(entry);
     }
     for mut entries in hours.into_values().filter(|entries| entries.len() > 1) {
         entries.sort_by_key(|entry| entry.first_offset);
-        let mut bytes = 0;
+        let mut bytes: u64 = 0;
         let fits = |entry: &&&Entry| {
-            bytes += entry.bytes;
+            bytes = bytes.saturating_add(entry.bytes);
             bytes <= compaction.aim_bytes
         };
         let together: Vec<Entry> = entries.iter().take_while(fits).map(|entry| (*entry).clone()).collect();
@@ -63,32 +67,34 @@ fn candidates(catalog: &Catalog, compaction: Compaction, now_ms: i64) -> Option<
 }
 
 impl Archive {
-    /// Merges once, if there is something to merge. To be called until it says `None`.
+    /// Merges once, if there is something to merge but for the objects of `leave_out`. To be called until it says `None`.
     ///
     /// # Errors
-    /// [`Error::Damaged`] with an object that isn't what the manifest says; nothing is changed then. As of
+    /// [`Error::Damaged`] with an object that isn't what the manifest says; nothing is changed then, and everything else can be
+    /// merged without it. As of
     /// [`Archive::commit`] besides.
     pub fn merge(
         &self,
         catalog: &mut Catalog,
         compaction: Compaction,
+        leave_out: &BTreeSet<String>,
         now: DateTime<Utc>,
     ) -> Result<Option<Merged>, Error> {
-        let Some(entries) = candidates(catalog, compaction, now.timestamp_millis()) else { return Ok(None) };
+        let Some(entries) = candidates(catalog, compaction, leave_out, now.timestamp_millis()) else {
+            return Ok(None);
+        };
         let Some(first) = entries.first() else { return Ok(None) };
         let mut file = FileWriter::new()?;
         let mut last_offset = i64::MIN;
-        for entry in &entries {
-            let mut reader = FileReader::open(&entry.object, self.fetch(entry)?, rows_at_once(entry))?;
-            let mut each = |record: &crate::Record<'_>| {
-                if record.offset <= last_offset {
-                    let detail = format!("offset {} comes behind {last_offset}", record.offset);
-                    return Err(Error::damaged(&entry.object, detail));
-                }
-                last_offset = record.offset;
-                file.add(record)
-            };
-            while reader.next(&mut each)? {}
+        // By offset, since what was left out of an earlier merge lies between the rows of that one.
+        let mut order = self.together(&first.topic, first.partition, entries.clone());
+        while let Some(record) = order.next_record()? {
+            if record.offset <= last_offset {
+                let detail = format!("offset {last_offset} is in it or in one of its hour twice");
+                return Err(Error::damaged(&first.object, detail));
+            }
+            last_offset = record.offset;
+            file.add(&record.borrowed())?;
         }
         let (bytes, facts) = file.finish()?;
         let merged = write::entry(first.topic.clone(), first.partition, first.hour, &bytes, facts);
@@ -129,7 +135,7 @@ impl Archive {
 fn same_rows(entries: &[Entry], merged: &Entry) -> Result<(), Error> {
     let hash = |entry: &Entry| u64::from_str_radix(&entry.rows_hash, 16).unwrap_or_default();
     let expected = entries.iter().fold(0_u64, |sum, entry| sum.wrapping_add(hash(entry)));
-    let records: u64 = entries.iter().map(|entry| entry.records).sum();
+    let records = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.records));
     if records != merged.records || expected != hash(merged) {
         return Err(Error::Bug(format!("{} doesn't have the rows of what it would replace", merged.object)));
     }

@@ -101,7 +101,28 @@ impl ObjectSigner for Rs256 {
 
 /// Hexadecimal digits of the SHA-256 of `bytes`, as `sha256sum` prints them.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    openssl::sha::sha256(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    shown(openssl::sha::sha256(bytes))
+}
+
+/// The same of bytes that come piece by piece.
+pub(crate) struct Sha256(openssl::sha::Sha256);
+
+impl Sha256 {
+    pub(crate) fn new() -> Sha256 {
+        Sha256(openssl::sha::Sha256::new())
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(self) -> String {
+        shown(self.0.finish())
+    }
+}
+
+fn shown(digest: [u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -116,6 +137,9 @@ mod tests {
     fn digests_and_signatures_are_those_of_the_standards() {
         // FIPS 180-4's "abc", and test case 2 of RFC 4231.
         assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        let mut pieces = Sha256::new();
+        [b"a", b"b", b"c"].iter().for_each(|piece| pieces.update(*piece));
+        assert_eq!(pieces.finish(), sha256(b"abc"));
         let mut digest = OpenSsl.digest(DigestAlgorithm::Sha256).expect("a digest");
         digest.update(b"a");
         digest.update(b"bc");

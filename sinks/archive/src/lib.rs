@@ -23,6 +23,8 @@
 //! Not here: Kafka. Who reads it and when is the pipeline's, who writes it back is replay's. Waiting is not here either:
 //! every call is made once, blocks its thread, and says whether trying again can help.
 
+#[cfg(test)]
+mod careless;
 mod catalog;
 mod compact;
 mod crypto;
@@ -42,11 +44,10 @@ pub use catalog::{Catalog, Log};
 pub use compact::{Compaction, Merged};
 pub use error::Error;
 pub use manifest::{Archive, Change, Commit, Entry, Gap, Stretch};
-pub use name::{Hour, parse as parse_name};
+pub use name::Hour;
 pub use read::{Order, Selection};
 pub use record::{Kept, Record};
 pub use schema::{KeptSchema, Version};
 pub use store::{Settings, Store};
-pub use sweep::Swept;
 pub use verify::{Fault, Verified};
 pub use write::{Pending, Ready, Relation};

@@ -46,18 +46,34 @@ pub(crate) fn object(topic: &str, hour: Hour, partition: i32, (first, last): (i6
     format!("{}/part-{partition}-{first}-{last}-{begins}.parquet", folder(topic, hour))
 }
 
-/// The beginning of the SHA-256 in the name of an object, if it is one that this crate gives.
-pub fn parse(name: &str) -> Option<&str> {
+/// What the name of an object says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Named<'a> {
+    /// The topic.
+    pub(crate) topic: &'a str,
+    /// The partition.
+    pub(crate) partition: i32,
+    /// The first offset in it.
+    pub(crate) first: i64,
+    /// The last one.
+    pub(crate) last: i64,
+    /// The beginning of its SHA-256.
+    pub(crate) begins: &'a str,
+}
+
+/// What the name of an object says, if it is one that this crate gives.
+pub(crate) fn parse(name: &str) -> Option<Named<'_>> {
     let mut parts = name.split('/');
-    let is_folder =
-        parts.next()?.starts_with("topic=") && parts.next()?.starts_with("day=") && parts.next()?.starts_with("hour=");
+    let topic = parts.next()?.strip_prefix("topic=")?;
+    let is_folder = parts.next()?.starts_with("day=") && parts.next()?.starts_with("hour=");
     let (file, rest) = (parts.next()?, parts.next());
     let mut fields = file.strip_prefix("part-")?.strip_suffix(".parquet")?.split('-');
-    let is_number = |text: &str| text.parse::<i64>().is_ok();
-    let are_numbers = [fields.next()?, fields.next()?, fields.next()?].into_iter().all(is_number);
+    let partition = fields.next()?.parse().ok()?;
+    let (first, last) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let begins = fields.next()?;
     let is_hash = begins.len() == 8 && begins.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (is_folder && rest.is_none() && are_numbers && is_hash && fields.next().is_none()).then_some(begins)
+    let is_one = is_folder && rest.is_none() && is_hash && fields.next().is_none();
+    is_one.then_some(Named { topic, partition, first, last, begins })
 }
 
 #[cfg(test)]
@@ -69,7 +85,8 @@ mod tests {
         let hour = Hour::of(Some(1_769_860_800_123));
         let name = object("orders", hour, 3, (100, 199), &crate::crypto::sha256(b"test"));
         assert_eq!(name, "topic=orders/day=2026-01-31/hour=12/part-3-100-199-9f86d081.parquet");
-        assert_eq!(parse(&name), Some("9f86d081"));
+        let named = Named { topic: "orders", partition: 3, first: 100, last: 199, begins: "9f86d081" };
+        assert_eq!(parse(&name), Some(named));
         for other in [
             "a.parquet",
             "topic=o/day=d/hour=1/part-3-1-2.parquet",

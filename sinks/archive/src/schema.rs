@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::manifest::Archive;
 
-pub(crate) const FOLDER: &str = "_schemas";
+const FOLDER: &str = "_schemas";
 
 /// Where a registry has a schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,12 @@ pub struct KeptSchema {
 
 pub(crate) fn name_of(id: u32) -> String {
     format!("{FOLDER}/{id}.json")
+}
+
+/// Whether an object's name is a schema's.
+pub(crate) fn is_schema(name: &str) -> bool {
+    let id = name.strip_prefix(FOLDER).and_then(|rest| rest.strip_prefix('/')?.strip_suffix(".json"));
+    id.is_some_and(|id| id.parse::<u32>().is_ok())
 }
 
 impl Archive {

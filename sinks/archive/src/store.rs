@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
@@ -27,6 +27,9 @@ use url::Url;
 use crate::crypto::OpenSsl;
 use crate::error::Error;
 
+/// Objects that are written at the same time.
+const PUTS: usize = 8;
+
 /// How long a call is tried again for.
 const RETRY_WITHIN: Duration = Duration::from_secs(10);
 
@@ -39,6 +42,9 @@ pub struct Settings {
     pub options: BTreeMap<String, String>,
     /// The pipeline that it belongs to.
     pub pipeline: String,
+    /// Whether a folder that isn't there is made. Only who writes makes one: a reader would find a mistyped or unmounted
+    /// folder empty.
+    pub makes_folder: bool,
 }
 
 /// An object, as a listing shows it.
@@ -72,7 +78,7 @@ impl Drop for Threads {
 }
 
 impl Store {
-    /// Opens the store of `settings`; nothing is asked yet. A folder is made if it isn't there.
+    /// Opens the store of `settings`; nothing is asked yet, but whether a folder is there.
     ///
     /// # Errors
     /// [`Error::Settings`] when the address or an option can't be right.
@@ -86,6 +92,12 @@ impl Store {
         let inner =
             open(settings).map_err(|detail| Error::Settings(format!("archive at {}: {detail}", settings.url)))?;
         Ok(Store { inner, runtime: Arc::new(Threads(Some(runtime))), url: settings.url.as_str().into() })
+    }
+
+    /// This store with another one behind it.
+    #[cfg(test)]
+    pub(crate) fn over(&self, inner: Arc<dyn ObjectStore>) -> Store {
+        Store { inner, ..self.clone() }
     }
 
     /// The archive's address.
@@ -113,6 +125,19 @@ impl Store {
         self.call("write", name, async { self.inner.put(&Path::from(name), bytes.into()).await.map(|_| ()) })
     }
 
+    /// Writes some objects, a few at a time, whatever was there.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; each of them is then there as a whole or not at all.
+    pub fn put_all(&self, objects: &[(String, Bytes)]) -> Result<(), Error> {
+        let put = |(name, bytes): (String, Bytes)| async move {
+            self.inner.put(&Path::from(name), bytes.into()).await.map(|_| ())
+        };
+        // Bytes are shared, not copied.
+        let puts = stream::iter(objects.to_vec()).map(put).buffer_unordered(PUTS);
+        self.call("write", "objects with records", puts.try_collect::<()>())
+    }
+
     /// Writes an object unless there is one of that name, and tells whether it did.
     ///
     /// # Errors
@@ -136,6 +161,39 @@ impl Store {
         self.call("read", name, async {
             match self.inner.get(&Path::from(name)).await {
                 Ok(found) => found.bytes().await.map(Some),
+                Err(StoreError::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// Reads an object piece by piece; false when there is none of that name.
+    ///
+    /// # Errors
+    /// [`Error::Store`], also when `each` fails.
+    pub fn read(&self, name: &str, mut each: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<bool, Error> {
+        let kept = |error| StoreError::Generic { store: "a temporary file", source: Box::new(error) };
+        self.call("read", name, async {
+            let mut pieces = match self.inner.get(&Path::from(name)).await {
+                Ok(found) => found.into_stream(),
+                Err(StoreError::NotFound { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            while let Some(piece) = pieces.try_next().await? {
+                each(&piece).map_err(kept)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// When an object was written; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn written_at(&self, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
+        self.call("look at", name, async {
+            match self.inner.head(&Path::from(name)).await {
+                Ok(meta) => Ok(Some(meta.last_modified)),
                 Err(StoreError::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -238,7 +296,12 @@ fn folder(path: &FilePath, settings: &Settings) -> Result<Arc<dyn ObjectStore>, 
     if let Some(name) = settings.options.keys().next() {
         return Err(format!("a folder has no option `{name}`"));
     }
-    std::fs::create_dir_all(path).map_err(|error| error.to_string())?;
+    if settings.makes_folder {
+        std::fs::create_dir_all(path).map_err(|error| error.to_string())?;
+    } else if !path.is_dir() {
+        let detail = "there is no archive: check the path and that its disk is there; the first `weir run` makes it";
+        return Err(detail.to_owned());
+    }
     // A commit names objects, so that they must be on the disk before it is.
     let store = LocalFileSystem::new_with_prefix(path).map_err(|error| error.to_string())?;
     Ok(Arc::new(store.with_fsync(true)))

@@ -1,25 +1,26 @@
 //! Verifying: whether everything that the manifest names is there, unaltered, and all that was archived is in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 
-use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 use crate::catalog::{Catalog, Log};
-use crate::crypto::sha256;
 use crate::error::Error;
 use crate::file::{Facts, FileReader};
 use crate::manifest::{Archive, Entry};
 use crate::name::Hour;
 use crate::read::rows_at_once;
 use crate::store::Listed;
-use crate::{name, schema};
+use crate::sweep::{Unnamed, is_old};
+use crate::{manifest, schema};
 
 /// What is wrong with an object, or with a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The object's name, or `topic/partition`.
     pub name: String,
-    /// One word: `missing`, `truncated`, `altered`, `unreadable`, `foreign`, `incomplete`.
+    /// One word: `missing`, `truncated`, `altered`, `unreadable`, `foreign`, `unnamed`, `incomplete`.
     pub kind: &'static str,
     /// What is wrong.
     pub detail: String,
@@ -45,68 +46,65 @@ pub struct Verified {
 /// Consecutive offsets in an object: first, last.
 type Runs = Vec<(i64, i64)>;
 
+/// What was found of an object: its offsets, or the kind of a fault and what is wrong.
+type Seen = Result<Runs, (&'static str, String)>;
+
+/// The kind of fault of an object that isn't there.
+const MISSING: &str = "missing";
+
+/// How often the catalogue is read again because objects are missing that somebody has replaced meanwhile.
+const LOOKS: usize = 100;
+
 impl Archive {
-    /// Reads every object of the archive. `each` is told of every one that is done.
+    /// Reads every object of the archive. `each` is told of every one that is done. What is merged or let go of meanwhile
+    /// is looked at as it is then.
     ///
     /// # Errors
     /// [`Error::Store`]; what is wrong with an object is no error, but a fault.
-    pub fn verify(&self, catalog: &Catalog, mut each: impl FnMut()) -> Result<Verified, Error> {
-        let listed: BTreeMap<String, Listed> =
-            self.store().list("")?.into_iter().map(|of| (of.name.clone(), of)).collect();
+    pub fn verify(&self, catalog: &Catalog, now: DateTime<Utc>, mut each: impl FnMut()) -> Result<Verified, Error> {
+        let mut catalog = catalog.clone();
+        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+        let mut looks = 0;
+        let listed = loop {
+            looks += 1;
+            let listed: BTreeMap<String, Listed> =
+                self.store().list("")?.into_iter().map(|of| (of.name.clone(), of)).collect();
+            for entry in catalog.entries.values() {
+                if !seen.contains_key(&entry.object) {
+                    seen.insert(entry.object.clone(), self.verify_object(entry, &listed)?);
+                    each();
+                }
+            }
+            let is_missing = |of: &Entry| matches!(seen.get(&of.object), Some(Err((MISSING, _))));
+            let number = catalog.number;
+            if looks < LOOKS && catalog.entries.values().any(is_missing) {
+                self.refresh(&mut catalog)?;
+            }
+            if catalog.number == number {
+                break listed;
+            }
+        };
         let mut verified = Verified { waiting: catalog.removed.len(), ..Verified::default() };
-        let mut runs: BTreeMap<(&str, i32), Runs> = BTreeMap::new();
-        let mut broken: BTreeSet<(&str, i32)> = BTreeSet::new();
-        for entry in catalog.entries.values() {
-            let of = (entry.topic.as_str(), entry.partition);
-            match self.verify_object(entry, &listed)? {
-                Ok(found) => {
-                    verified.objects += 1;
-                    verified.records += entry.records;
-                    verified.bytes += entry.bytes;
-                    runs.entry(of).or_default().extend(found);
-                }
-                Err((kind, detail)) => {
-                    broken.insert(of);
-                    verified.faults.push(Fault { name: entry.object.clone(), kind, detail });
-                }
-            }
-            each();
-        }
-        // Of a partition whose objects aren't all there, the sum can't be right: its objects are told by name already.
-        for (topic, logs) in &catalog.topics {
-            for (partition, log) in
-                logs.iter().filter(|(partition, _)| !broken.contains(&(topic.as_str(), **partition)))
-            {
-                let runs = runs.remove(&(topic.as_str(), *partition)).unwrap_or_default();
-                if let Err(detail) = complete(log, runs) {
-                    let name = format!("{topic}/{partition}");
-                    verified.faults.push(Fault { name, kind: "incomplete", detail });
-                }
-            }
-        }
-        self.verify_schemas(catalog, &mut verified)?;
+        verified.sum(&catalog, seen);
+        self.verify_schemas(&catalog, &mut verified)?;
         for of in listed.values() {
-            self.verify_listed(catalog, of, &mut verified)?;
+            self.verify_listed(&catalog, of, now, &mut verified)?;
         }
         Ok(verified)
     }
 
-    fn verify_object(
-        &self,
-        entry: &Entry,
-        listed: &BTreeMap<String, Listed>,
-    ) -> Result<Result<Runs, (&'static str, String)>, Error> {
-        let missing = Ok(Err(("missing", "the manifest names it, and it isn't there".to_owned())));
+    fn verify_object(&self, entry: &Entry, listed: &BTreeMap<String, Listed>) -> Result<Seen, Error> {
+        let missing = Ok(Err((MISSING, "the manifest names it, and it isn't there".to_owned())));
         let Some(of) = listed.get(&entry.object) else { return missing };
         if of.bytes != entry.bytes {
             let kind = if of.bytes < entry.bytes { "truncated" } else { "altered" };
             return Ok(Err((kind, format!("it has {} bytes, and the manifest says {}", of.bytes, entry.bytes))));
         }
-        let Some(bytes) = self.store().get(&entry.object)? else { return missing };
-        if sha256(&bytes) != entry.sha256 {
+        let Some(spilled) = self.spill(&entry.object)? else { return missing };
+        if spilled.sha256 != entry.sha256 {
             return Ok(Err(("altered", "its SHA-256 is another one than the manifest says".to_owned())));
         }
-        match rows(entry, bytes) {
+        match rows(entry, spilled.file) {
             Ok(runs) => Ok(Ok(runs)),
             Err(Error::Damaged { detail, .. }) => Ok(Err(("unreadable", detail))),
             Err(other) => Err(other),
@@ -117,7 +115,7 @@ impl Archive {
         for id in &catalog.schemas {
             let (kind, detail) = match self.schema(*id) {
                 Ok(Some(_)) => continue,
-                Ok(None) => ("missing", "the manifest names this schema, and it isn't there".to_owned()),
+                Ok(None) => (MISSING, "the manifest names this schema, and it isn't there".to_owned()),
                 Err(Error::Damaged { detail, .. }) => ("unreadable", detail),
                 Err(other) => return Err(other),
             };
@@ -127,30 +125,73 @@ impl Archive {
     }
 
     /// An object that is there: does anybody know it?
-    fn verify_listed(&self, catalog: &Catalog, of: &Listed, verified: &mut Verified) -> Result<(), Error> {
-        let is_json = |folder: &str, kinds: &[&str]| {
-            let stem = of.name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')?.strip_suffix(".json"));
-            let is_number = |text: &str| text.parse::<u64>().is_ok();
-            stem.is_some_and(|stem| kinds.iter().any(|kind| stem.strip_prefix(kind).is_some_and(is_number)))
-        };
-        let is_known = catalog.entries.contains_key(&of.name) || catalog.removed.contains_key(&of.name);
+    fn verify_listed(
+        &self,
+        catalog: &Catalog,
+        of: &Listed,
+        now: DateTime<Utc>,
+        verified: &mut Verified,
+    ) -> Result<(), Error> {
         // A schema is put before the commit that names it, and is the same whoever puts it.
-        if is_known || is_json("_manifest", &["commit-", "snapshot-"]) || is_json(schema::FOLDER, &[""]) {
+        if catalog.names(&of.name) || manifest::is_manifests(&of.name) || schema::is_schema(&of.name) {
             return Ok(());
         }
-        if name::parse(&of.name).is_some() && self.is_left_over(catalog, of)? {
-            verified.left_over.push(of.name.clone());
-            return Ok(());
-        }
-        let detail = "no commit of the manifest names it; readers of the archive leave it out".to_owned();
-        verified.faults.push(Fault { name: of.name.clone(), kind: "foreign", detail });
+        let (kind, detail) = match self.unnamed(catalog, of)? {
+            Some(Unnamed::Unknown) if is_old(of, now) => (
+                "unnamed",
+                "no commit names it, and its records are nowhere else: the manifest has lost commits, or a write was \
+                 interrupted, which the next start of the pipeline does again; nothing deletes it until then",
+            ),
+            Some(_) => {
+                verified.left_over.push(of.name.clone());
+                return Ok(());
+            }
+            None => ("foreign", "no commit of the manifest names it; readers of the archive leave it out"),
+        };
+        verified.faults.push(Fault { name: of.name.clone(), kind, detail: detail.to_owned() });
         Ok(())
     }
 }
 
+impl Verified {
+    /// Adds up what was seen of the objects that count.
+    fn sum(&mut self, catalog: &Catalog, mut seen: BTreeMap<String, Seen>) {
+        let mut runs: BTreeMap<(&str, i32), Runs> = BTreeMap::new();
+        let mut broken: BTreeSet<(&str, i32)> = BTreeSet::new();
+        for entry in catalog.entries.values() {
+            let of = (entry.topic.as_str(), entry.partition);
+            match seen.remove(&entry.object) {
+                Some(Ok(found)) => {
+                    self.objects += 1;
+                    self.records = self.records.saturating_add(entry.records);
+                    self.bytes = self.bytes.saturating_add(entry.bytes);
+                    runs.entry(of).or_default().extend(found);
+                }
+                Some(Err((kind, detail))) => {
+                    broken.insert(of);
+                    self.faults.push(Fault { name: entry.object.clone(), kind, detail });
+                }
+                None => {}
+            }
+        }
+        // Of a partition whose objects aren't all there, the sum can't be right: its objects are told by name already.
+        for (topic, logs) in &catalog.topics {
+            for (partition, log) in
+                logs.iter().filter(|(partition, _)| !broken.contains(&(topic.as_str(), **partition)))
+            {
+                let runs = runs.remove(&(topic.as_str(), *partition)).unwrap_or_default();
+                if let Err(detail) = complete(log, runs) {
+                    let name = format!("{topic}/{partition}");
+                    self.faults.push(Fault { name, kind: "incomplete", detail });
+                }
+            }
+        }
+    }
+}
+
 /// The offsets of an object whose rows are those that the manifest tells of.
-fn rows(entry: &Entry, bytes: Bytes) -> Result<Runs, Error> {
-    let mut reader = FileReader::open(&entry.object, bytes, rows_at_once(entry))?;
+fn rows(entry: &Entry, file: File) -> Result<Runs, Error> {
+    let mut reader = FileReader::open(&entry.object, file, rows_at_once(entry))?;
     let (mut facts, mut runs) = (Facts::new(), Runs::new());
     let wrong = |detail: String| Error::damaged(&entry.object, detail);
     while reader.next(|record| {
@@ -191,7 +232,7 @@ fn complete(log: &Log, mut runs: Runs) -> Result<(), String> {
         if let Some(gap) = log.gaps.iter().find(|gap| first < gap.next && last >= gap.first) {
             return Err(format!("offsets {first} to {last} reach into the gap {} to {}", gap.first, gap.next));
         }
-        records += u64::try_from(last - first + 1).unwrap_or(0);
+        records += last.abs_diff(first) + 1;
         before = last;
     }
     let expected = log.records.saturating_sub(log.expired_records);

@@ -175,9 +175,11 @@ impl Archive {
     /// # Errors
     /// As of [`Archive::commit`].
     pub fn append(&self, catalog: &mut Catalog, ready: &Ready, now: DateTime<Utc>) -> Result<(), Error> {
-        for (name, bytes) in &ready.objects {
-            self.store().put(name, bytes.clone())?;
+        if catalog.number == 0 {
+            // From here on objects without a manifest are a manifest that was lost, and no new archive.
+            self.commit(catalog, Commit::default(), now)?;
         }
+        self.store().put_all(&ready.objects)?;
         self.commit(catalog, ready.commit.clone(), now)
     }
 }

@@ -386,8 +386,13 @@ fn s3_takes_the_archive_once_it_is_there_and_nothing_waits_for_it() {
     // Of two who make the same commit one fails.
     let options = options.lines().filter_map(|line| line.split_once(" = "));
     let options = options.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect();
-    let archive =
-        Archive::open(&Settings { url: "s3://bucket/other".to_owned(), options, pipeline: "p".to_owned() }).unwrap();
+    let archive = Archive::open(&Settings {
+        url: "s3://bucket/other".to_owned(),
+        options,
+        pipeline: "p".to_owned(),
+        makes_folder: false,
+    })
+    .unwrap();
     let (mut one, mut other) = (archive.catalog().unwrap(), archive.catalog().unwrap());
     let mut pending = Pending::default();
     let topic = "t".to_owned();

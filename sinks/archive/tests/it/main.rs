@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it can't go on")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -15,9 +15,12 @@ const HOUR_MS: i64 = 3_600_000;
 /// 2026-01-05, 12 o'clock.
 const NOON_MS: i64 = 1_767_614_400_000;
 
+/// No object is left out of a merge.
+const NONE: BTreeSet<String> = BTreeSet::new();
+
 fn open(folder: &Path) -> Archive {
     let url = folder.display().to_string();
-    Archive::open(&Settings { url, options: BTreeMap::new(), pipeline: "shop".to_owned() }).unwrap()
+    Archive::open(&Settings { url, options: BTreeMap::new(), pipeline: "shop".to_owned(), makes_folder: true }).unwrap()
 }
 
 fn now() -> DateTime<Utc> {
@@ -97,7 +100,7 @@ fn read(archive: &Archive, catalog: &Catalog) -> Vec<Kept> {
 #[track_caller]
 fn assert_whole(archive: &Archive) -> Catalog {
     let catalog = archive.catalog().unwrap();
-    let verified = archive.verify(&catalog, || ()).unwrap();
+    let verified = archive.verify(&catalog, Utc::now(), || ()).unwrap();
     assert_eq!(verified.faults, []);
     catalog
 }
@@ -130,14 +133,14 @@ fn what_goes_in_comes_out_however_it_was_cut_and_merged() {
             append(&archive, &mut catalog, &records, first, next);
             first = next;
             if random.u8(..3) == 0 {
-                archive.merge(&mut catalog, compaction(), now()).unwrap();
+                archive.merge(&mut catalog, compaction(), &NONE, now()).unwrap();
             }
         }
         assert_eq!(archive.catalog().unwrap().number, catalog.number);
         assert!(read(&archive, &catalog) == records, "seed {seed}");
 
         let before = catalog.entries.len();
-        while archive.merge(&mut catalog, compaction(), now()).unwrap().is_some() {}
+        while archive.merge(&mut catalog, compaction(), &NONE, now()).unwrap().is_some() {}
         assert!(catalog.entries.len() < before / 2, "{} of {before}", catalog.entries.len());
         assert!(read(&archive, &assert_whole(&archive)) == records, "seed {seed}, merged");
         let deleted = archive.sweep_removed(&mut catalog, TimeDelta::zero(), now()).unwrap();
@@ -195,7 +198,7 @@ fn a_truncated_a_missing_an_altered_and_a_foreign_file_are_named() {
     std::fs::create_dir_all(path(&left).parent().unwrap()).unwrap();
     std::fs::copy(other.path().join(&left), path(&left)).unwrap();
 
-    let verified = archive.verify(&catalog, || ()).unwrap();
+    let verified = archive.verify(&catalog, Utc::now(), || ()).unwrap();
     let found: Vec<(&str, &str)> = verified.faults.iter().map(|of| (of.kind, of.name.as_str())).collect();
     let mut expected = vec![
         ("truncated", names[0].as_str()),
@@ -265,8 +268,12 @@ fn of_two_writers_one_fails_and_a_retry_knows_that_it_was_done() {
     assert!(read(&archive, &assert_whole(&archive)) == records);
 
     // A pipeline of another name is told whose it is.
-    let settings =
-        Settings { url: folder.path().display().to_string(), options: BTreeMap::new(), pipeline: "other".to_owned() };
+    let settings = Settings {
+        url: folder.path().display().to_string(),
+        options: BTreeMap::new(),
+        pipeline: "other".to_owned(),
+        makes_folder: false,
+    };
     let told = Archive::open(&settings).unwrap().catalog().unwrap_err().to_string();
     assert!(told.contains("belongs to the pipeline `shop`"), "{told}");
 }
@@ -304,4 +311,198 @@ fn gaps_have_names_old_records_expire_and_snapshots_sum_up() {
     let is_old = |entry: &weir_archive::Entry| entry.greatest_timestamp_ms.is_some_and(|at| at < before_ms);
     assert!(!catalog.entries.is_empty() && !catalog.entries.values().any(is_old));
     assert!(read(&archive, &catalog).len() < records.len());
+}
+
+#[test]
+fn without_its_manifest_nothing_is_written_or_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open(folder.path());
+    let records = log(11, 500);
+    let mut catalog = archive.catalog().unwrap();
+    append(&archive, &mut catalog, &records, 0, 500);
+    let kept = files(&folder.path().join("topic=events"));
+    std::fs::rename(folder.path().join("_manifest"), folder.path().join("away")).unwrap();
+
+    let later = Utc::now() + TimeDelta::hours(2);
+    for told in [archive.catalog().unwrap_err(), archive.sweep_nobodys(later).unwrap_err()] {
+        let Error::Damaged { object, detail } = &told else { panic!("{told}") };
+        assert!(object == "_manifest" && detail.contains(&format!("{} objects", kept.len())), "{told}");
+    }
+    assert_eq!(files(&folder.path().join("topic=events")), kept);
+    std::fs::rename(folder.path().join("away"), folder.path().join("_manifest")).unwrap();
+    assert!(read(&archive, &assert_whole(&archive)) == records);
+}
+
+#[test]
+fn objects_whose_commits_were_lost_are_told_and_stay_until_their_records_are_archived_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open(folder.path());
+    let records = log(12, 400);
+    let mut catalog = archive.catalog().unwrap();
+    append(&archive, &mut catalog, &records, 0, 100);
+    let early = catalog.entries.len();
+    append(&archive, &mut catalog, &records, 100, 400);
+    let late = catalog.entries.len() - early;
+    // A manifest that comes from a copy of before the last commit.
+    std::fs::remove_file(folder.path().join(format!("_manifest/commit-{:020}.json", catalog.number))).unwrap();
+
+    let later = Utc::now() + TimeDelta::hours(2);
+    assert_eq!(archive.sweep_nobodys(later).unwrap(), 0);
+    let mut catalog = archive.catalog().unwrap();
+    let verified = archive.verify(&catalog, later, || ()).unwrap();
+    assert_eq!(verified.faults.iter().filter(|fault| fault.kind == "unnamed").count(), late);
+    assert_eq!((verified.faults.len(), verified.left_over.len()), (late, 0));
+    // Young ones are a writer's who is about to name them.
+    assert_eq!(archive.verify(&catalog, Utc::now(), || ()).unwrap().left_over.len(), late);
+
+    for first in [100, 200, 300] {
+        append(&archive, &mut catalog, &records, first, first + 100);
+    }
+    let swept = archive.sweep_nobodys(later).unwrap();
+    assert!(swept > 0, "cut otherwise, the old ones are nobody's");
+    assert!(read(&archive, &assert_whole(&archive)) == records);
+}
+
+/// An archive of 2,000 offsets in many small objects.
+fn in_small_objects(folder: &Path, records: &[Kept]) -> (Archive, Catalog) {
+    let archive = open(folder);
+    let mut catalog = archive.catalog().unwrap();
+    for at in 0..20 {
+        append(&archive, &mut catalog, records, at * 100, (at + 1) * 100);
+    }
+    (archive, catalog)
+}
+
+#[test]
+fn who_reads_for_long_goes_on_in_what_was_merged_and_is_told_what_expired() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = log(13, 2_000);
+    let (archive, planned) = in_small_objects(folder.path(), &records);
+    let mut order = archive.in_order(&planned, "events", 0, Selection::ALL);
+    let mut all: Vec<Kept> = (0..150).map(|_| order.next_record().unwrap().unwrap()).collect();
+    let mut begun = archive.in_order(&planned, "events", 1, Selection::ALL);
+    begun.next_record().unwrap().unwrap();
+
+    let mut catalog = planned.clone();
+    while archive.merge(&mut catalog, compaction(), &NONE, now()).unwrap().is_some() {}
+    assert!(archive.sweep_removed(&mut catalog, TimeDelta::zero(), now()).unwrap() > 0);
+    while let Some(record) = order.next_record().unwrap() {
+        all.push(record);
+    }
+    assert!(all.iter().eq(records.iter().filter(|of| of.partition == 0)));
+    // Whoever verifies what was planned before sees the archive as it is.
+    let verified = archive.verify(&planned, Utc::now(), || ()).unwrap();
+    assert_eq!((verified.faults.as_slice(), verified.objects), (&[][..], catalog.entries.len() as u64));
+
+    archive.expire(&mut catalog, "events", NOON_MS + HOUR_MS, now()).unwrap();
+    archive.sweep_removed(&mut catalog, TimeDelta::zero(), now()).unwrap();
+    let told = loop {
+        match begun.next_record() {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("what expired was passed over"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(told.contains("expired while they were read"), "{told}");
+    assert_whole(&archive);
+}
+
+#[test]
+fn a_damaged_object_is_left_out_of_a_merge_and_fits_in_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = log(14, 2_000);
+    let (archive, mut catalog) = in_small_objects(folder.path(), &records);
+    let broken = catalog.of_partition("events", 0)[2].object.clone();
+    let path = folder.path().join(&broken);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, b"PAR1").unwrap();
+
+    let mut leave_out = BTreeSet::new();
+    loop {
+        match archive.merge(&mut catalog, compaction(), &leave_out, now()) {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(Error::Damaged { object, .. }) => assert!(leave_out.insert(object)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(leave_out, BTreeSet::from([broken.clone()]));
+    std::fs::write(&path, bytes).unwrap();
+    assert!(read(&archive, &assert_whole(&archive)) == records, "its rows lie between those of a merged one");
+    while archive.merge(&mut catalog, compaction(), &NONE, now()).unwrap().is_some() {}
+    assert!(!catalog.entries.contains_key(&broken));
+    assert!(read(&archive, &assert_whole(&archive)) == records);
+}
+
+#[test]
+fn what_is_missing_of_a_stretch_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open(folder.path());
+    let records = log(15, 6_000);
+    let mut catalog = archive.catalog().unwrap();
+    let mut pending = Pending::default();
+    for partition in 0..2 {
+        pending.miss(Gap { topic: "events".to_owned(), partition, first: 0, next: 40, found_at_ms: NOON_MS });
+    }
+    cover(&mut pending, &records, 40, 3_000);
+    archive.append(&mut catalog, &pending.finish().unwrap(), now()).unwrap();
+    append(&archive, &mut catalog, &records, 3_000, 6_000);
+    let missing = |catalog: &Catalog, first, next| catalog.log("events", 0).unwrap().missing(first, next);
+    assert_eq!(missing(&catalog, 10, 5_000), [(10, 40)]);
+    archive.expire(&mut catalog, "events", NOON_MS + HOUR_MS, now()).unwrap();
+    let catalog = archive.catalog().unwrap();
+
+    // Every record that isn't there lies where the archive says so, and what it says isn't all of it.
+    let there: BTreeSet<i64> =
+        read(&archive, &catalog).iter().filter(|of| of.partition == 0).map(|of| of.offset).collect();
+    let told = missing(&catalog, 0, 6_000);
+    let is_told = |offset: i64| told.iter().any(|(first, next)| (*first..*next).contains(&offset));
+    let gone = records.iter().filter(|of| of.partition == 0 && !there.contains(&of.offset));
+    assert!(gone.clone().count() > 1_000 && gone.clone().all(|of| is_told(of.offset)));
+    assert!(!is_told(5_999) && told.len() < 20, "{told:?}");
+}
+
+#[test]
+fn numbers_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = open(folder.path());
+    let mut catalog = archive.catalog().unwrap();
+    append(&archive, &mut catalog, &log(16, 50), 0, 50);
+    let path = folder.path().join(format!("_manifest/commit-{:020}.json", catalog.number));
+    let commit: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let odd: [(&str, serde_json::Value); 4] = [
+        ("raw_bytes", u64::MAX.into()),
+        ("records", 0.into()),
+        ("records", 1_000.into()),
+        ("last_offset", i64::MAX.into()),
+    ];
+    for (field, value) in odd {
+        let mut commit = commit.clone();
+        commit["added"][0][field] = value;
+        if field == "last_offset" {
+            commit["added"][0]["first_offset"] = i64::MIN.into();
+        }
+        std::fs::write(&path, commit.to_string()).unwrap();
+        let told = archive.catalog().unwrap_err().to_string();
+        assert!(told.contains("can't be") && told.contains("commit-"), "{told}");
+    }
+}
+
+#[test]
+fn who_reads_makes_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("archvie");
+    let settings = |makes_folder| Settings {
+        url: path.display().to_string(),
+        options: BTreeMap::new(),
+        pipeline: "shop".to_owned(),
+        makes_folder,
+    };
+    let told = Archive::open(&settings(false)).err().unwrap().to_string();
+    assert!(told.contains("there is no archive") && told.contains("archvie"), "{told}");
+    assert!(!path.exists());
+    let archive = Archive::open(&settings(true)).unwrap();
+    archive.probe().unwrap();
+    archive.probe().unwrap();
+    assert_eq!(assert_whole(&archive).number, 0);
 }

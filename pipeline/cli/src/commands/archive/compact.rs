@@ -1,5 +1,6 @@
 //! `weir archive compact`: merging, letting go and deleting, at once.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use weir_archive::{Archive, Catalog, Error};
@@ -8,7 +9,7 @@ use weir_pipeline::clock::Clock;
 
 use super::{Shelf, of_archive};
 use crate::out::say;
-use crate::{Outcome, counted};
+use crate::{Outcome, counted, paint};
 
 /// How often a step is decided anew because a running pipeline committed meanwhile.
 const TRIES: usize = 20;
@@ -16,13 +17,23 @@ const TRIES: usize = 20;
 pub(super) fn run(file: &Path) -> Result<Outcome, Outcome> {
     let Shelf { config, archive, mut catalog, .. } = Shelf::open(file)?;
     let now = || chrono::DateTime::from_timestamp_millis(Clock::default().now_ms()).unwrap_or_default();
-    let (mut merges, mut objects) = (0, 0);
+    let (mut merges, mut objects, mut damaged) = (0, 0, BTreeSet::new());
     if let Some(compaction) = keep::compaction(&config) {
-        while let Some(merged) =
-            decided(&archive, &mut catalog, |catalog| archive.merge(catalog, compaction, now())).map_err(of_archive)?
-        {
-            merges += 1;
-            objects += merged.objects;
+        loop {
+            let merge = |catalog: &mut Catalog| archive.merge(catalog, compaction, &damaged, now());
+            match decided(&archive, &mut catalog, merge) {
+                Ok(Some(merged)) => {
+                    merges += 1;
+                    objects += merged.objects;
+                }
+                Ok(None) => break,
+                // All else is merged without it.
+                Err(Error::Damaged { object, detail }) if catalog.entries.contains_key(&object) => {
+                    say!("{} isn't merged: {detail}", paint::bad(&object));
+                    damaged.insert(object);
+                }
+                Err(error) => return Err(of_archive(error)),
+            }
         }
     }
     say!("{} merged into {merges}", counted(objects, "object"));
@@ -38,7 +49,7 @@ pub(super) fn run(file: &Path) -> Result<Outcome, Outcome> {
     let removed = decided(&archive, &mut catalog, sweep).map_err(of_archive)?;
     let nobodys = archive.sweep_nobodys(now()).map_err(of_archive)?;
     say!("{} deleted, {nobodys} of them from an interrupted write", counted(removed + nobodys, "object"));
-    Ok(Outcome::done())
+    Ok(if damaged.is_empty() { Outcome::done() } else { Outcome::different() })
 }
 
 /// Takes a step, again from what is there now where somebody else has committed in between.

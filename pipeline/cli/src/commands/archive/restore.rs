@@ -30,7 +30,7 @@ pub(super) fn run(asked: &Restore) -> Result<Outcome, Outcome> {
         say!("{} were there from an earlier run", paint::count(restored.before));
     }
     if restored.without_time > 0 {
-        say!("{} carry no timestamp and got the time of sending", paint::count(restored.without_time));
+        say!("{} carry no timestamp, or 0, and got the time of sending", paint::count(restored.without_time));
     }
     Ok(Outcome::done())
 }

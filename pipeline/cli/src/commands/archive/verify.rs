@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use weir_pipeline::clock::Clock;
+
 use super::{Shelf, of_archive};
 use crate::out::say;
 use crate::{Outcome, counted, paint};
@@ -11,8 +13,13 @@ const SHOWN: usize = 10;
 
 pub(super) fn run(file: &Path) -> Result<Outcome, Outcome> {
     let shelf = Shelf::open(file)?;
+    if shelf.catalog.number == 0 {
+        let remedy = "check the address; the first `weir run` makes it";
+        return Err(Outcome::refused(format!("there is no archive at {}", shelf.archive.store().url()), remedy));
+    }
+    let now = chrono::DateTime::from_timestamp_millis(Clock::default().now_ms()).unwrap_or_default();
     let bar = indicatif::ProgressBar::new(shelf.catalog.entries.len() as u64);
-    let verified = shelf.archive.verify(&shelf.catalog, || bar.inc(1));
+    let verified = shelf.archive.verify(&shelf.catalog, now, || bar.inc(1));
     bar.finish_and_clear();
     let verified = verified.map_err(of_archive)?;
     say!(

@@ -102,7 +102,7 @@ pub(crate) enum Where {
     Topic,
     /// The archive, with the schemas in it.
     Archive,
-    /// The archive for what the topics have forgotten, and the topics.
+    /// The archive as far as it goes, and the topics from there on.
     Both,
 }
 

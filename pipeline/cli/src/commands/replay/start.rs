@@ -197,7 +197,7 @@ impl Planned {
         let reads = match self.reads {
             ReadFrom::Topic => "the topics",
             ReadFrom::Archive => "the archive",
-            ReadFrom::Both => "the archive where the topics have forgotten, then the topics",
+            ReadFrom::Both => "the archive as far as it goes, then the topics",
         };
         say!("{}  {reads}", paint::bold("read from"));
         if let Some(condition) = &start.condition {
