@@ -1,6 +1,6 @@
 //! Running a scenario: the whole engine, on invented parts and invented time.
 //!
-//! Time goes in ticks of the pipeline's `epoch_ms`. What is sent within a tick is read when the clock stands at the
+//! Time goes in ticks of the pipeline's `epoch_ms`, or of the scenario's `epoch`. What is sent within a tick is read when the clock stands at the
 //! tick's end, in one epoch. Silence is passed in strides that are short enough for nobody to take them for a stopped
 //! machine. A kill takes the open epoch's work with it; the state on disk, the log and the tables stay, and another
 //! engine goes on from them.
@@ -229,7 +229,8 @@ impl Stage<'_> {
     }
 
     fn tick_ms(&self) -> i64 {
-        i64::try_from(self.epoch_ms).unwrap_or(STRIDE_MS).clamp(1, STRIDE_MS)
+        let of_file = i64::try_from(self.epoch_ms).unwrap_or(STRIDE_MS);
+        self.scenario.epoch.map_or(of_file, |epoch| epoch.0).max(1)
     }
 
     /// The end of the tick in which a time lies.
@@ -243,6 +244,10 @@ impl Course {
     /// Commits what was sent.
     fn flush(&mut self, life: &Life) -> Result<(), Ended> {
         let Some(until_ms) = self.pending_until_ms.take() else { return Ok(()) };
+        while self.now_ms < until_ms - STRIDE_MS {
+            self.now_ms += STRIDE_MS;
+            life.conduct.tick(self.now_ms)?;
+        }
         self.now_ms = self.now_ms.max(until_ms);
         life.conduct.set_clock(self.now_ms);
         life.conduct.settle()?;

@@ -1,8 +1,8 @@
 //! Rewriting the expectations of a scenario file by what came, in place.
 //!
-//! A row that came as it was expected stays byte for byte, with its comments. A row of the same key gets the values
-//! that came in the columns that it names; rows that didn't come are taken out, and those that nobody expected are
-//! added, in the columns that are compared. Nothing else of the file is touched.
+//! A row that came as it was expected stays byte for byte, with its comments. One that didn't come gets the values of the
+//! next row that nobody expected, in the columns that it names, or is taken out where there is none; what is left is added,
+//! in the columns that are compared. Nothing else of the file is touched.
 
 use std::collections::BTreeMap;
 
@@ -117,17 +117,23 @@ fn rewrite_array(array: &mut Array, taken: &Taken, plan: &Plan) {
     }
 }
 
-/// Sets the columns that an expected row names to what came.
+/// Sets the columns that an expected row names to what came; a value that means the same stays as it is written.
 fn set_cells(table: &mut dyn TableLike, taken: &Taken, row: usize) {
-    for (name, value) in cells_of(taken, row) {
-        if let Some(item) = table.get_mut(&name) {
-            let is_same =
-                item.as_value().is_some_and(|old| old.clone().decorated("", "").to_string() == value.to_string());
-            if !is_same {
-                replace(item, value);
-            }
+    let Some(cells) = taken.rows.rows.get(row) else { return };
+    for at in &taken.written {
+        let (Some((name, of)), Some(cell)) = (taken.rows.columns.get(*at), cells.get(*at)) else { continue };
+        if let Some(item) = table.get_mut(name).filter(|item| !means(item, of, cell)) {
+            replace(item, cells::toml_of(of, cell));
         }
     }
+}
+
+/// Whether a value of the file means this cell.
+fn means(item: &Item, of: &ColumnType, cell: &Cell) -> bool {
+    let Some(value) = item.as_value() else { return false };
+    let written = format!("v = {}", value.clone().decorated("", ""));
+    let parsed = toml::from_str::<toml::Table>(&written).ok();
+    parsed.and_then(|table| cells::expected(of, table.get("v")?).ok()).is_some_and(|meant| meant == *cell)
 }
 
 /// The written columns of a row that came.
