@@ -2,15 +2,14 @@
 //!
 //! Records are decoded with the source's reader schema and written field by field, so that a person can read and
 //! shorten them; those that don't decode are written as bytes. What the source calls `sensitive` leaves as a pseudonym:
-//! equal values stay equal within one scenario, so that distinct counts are those of the sample, but the salt is drawn
-//! anew and kept nowhere. Bytes of a source with sensitive fields don't leave at all, since nobody knows what they
-//! hold.
+//! equal values stay equal within one scenario, so that distinct counts are those of the sample, but the key of the
+//! pseudonyms is drawn anew and kept nowhere. Bytes of a source with sensitive fields don't leave at all, since nobody
+//! knows what they hold.
 //!
 //! The expectations are what the sample gives when it is run; so the scenario passes as it is, without a registry.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
-use std::hash::BuildHasher;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +29,7 @@ use weir_schemas::avro::Decoder;
 use weir_schemas::frame::{FRAME_BYTES, frame};
 use weir_schemas::registry::{Lookup, Registry};
 
-use super::write::{Masks, Written, write};
+use super::write::{Masks, Secret, Written, write};
 
 /// How long nothing may come before reading is given up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -89,7 +88,7 @@ impl Tapping<'_> {
     /// When the log or the registry can't be asked, or there is nothing to tap.
     pub fn take(&self, log: &dyn Log, name: &str) -> Result<Tapped, Error> {
         // Kept nowhere: who has the scenario can't try out which value has which pseudonym.
-        let salt = salt();
+        let secret = Secret::draw().map_err(|error| Error::Stopped(format!("no key for pseudonyms: {error}")))?;
         let mut taps = Vec::new();
         for (source, config) in &self.pipeline.sources {
             self.read(log, (source.as_str(), config), &mut taps)?;
@@ -103,7 +102,7 @@ impl Tapping<'_> {
         let _ = writeln!(tapped.text, "events = [");
         for tap in &taps {
             let value = decoding.decode(tap)?;
-            let masks = Masks { sensitive: &tap.source.1.sensitive, salt };
+            let masks = Masks { sensitive: &tap.source.1.sensitive, secret: &secret };
             let of = Written {
                 source: (self.pipeline.sources.len() > 1).then_some(tap.source.0),
                 config: tap.source.1,
@@ -308,11 +307,6 @@ fn detached(message: &Message) -> Message {
         value: message.value().map(Bytes::copy_from_slice),
         headers,
     }))
-}
-
-/// A number that nobody knows, from the system's randomness.
-fn salt() -> u64 {
-    std::collections::hash_map::RandomState::new().hash_one(0)
 }
 
 /// The name of a scenario file without its ending.

@@ -1,8 +1,9 @@
 //! Rewriting the expectations of a scenario file by what came, in place.
 //!
-//! A row that came as it was expected stays byte for byte, with its comments. One that didn't come gets the values of the
-//! next row that nobody expected, in the columns that it names, or is taken out where there is none; what is left is added,
-//! in the columns that are compared. Nothing else of the file is touched.
+//! A row that came as it was expected stays byte for byte, with its comments. One that didn't come gets the values of a row
+//! that nobody expected, in the columns that it names: of the same key, as far as it names columns of the key, and the most
+//! alike of those. Where there is none, it is taken out. What is left is added in the columns that are compared, unless
+//! only some rows are expected. Nothing else of the file is touched.
 
 use std::collections::BTreeMap;
 
@@ -164,13 +165,39 @@ impl Plan {
     fn of(taken: &Taken) -> Plan {
         let mut free: Vec<usize> =
             (0..taken.rows.rows.len()).filter(|row| !taken.takes.contains(&Some(*row))).collect();
-        let existing = taken.takes.iter().map(|takes| match takes {
-            Some(_) => Step::Keep,
-            // The next one that came: rows and expectations are in the order of their keys, as a rule.
-            None if !free.is_empty() => Step::Take(free.remove(0)),
-            None => Step::Remove,
-        });
-        let existing = existing.collect();
+        let mut existing: Vec<Step> =
+            taken.takes.iter().map(|takes| if takes.is_some() { Step::Keep } else { Step::Remove }).collect();
+        // Who says most about its row chooses first, as where rows are compared.
+        let mut order: Vec<usize> = (0..existing.len()).filter(|at| taken.takes[*at].is_none()).collect();
+        order.sort_by_key(|&at| std::cmp::Reverse(taken.meant.get(at).map_or(0, Vec::len)));
+        for at in order {
+            let meant = taken.meant.get(at).map_or(&[][..], Vec::as_slice);
+            if let Some(chosen) = most_alike(taken, meant, &free) {
+                existing[at] = Step::Take(free.remove(chosen));
+            }
+        }
         Plan { existing, added: if taken.is_subset { Vec::new() } else { free } }
     }
+}
+
+/// The place in `free` of the row that an expected one can have meant; `None` where it meant none of them.
+fn most_alike(taken: &Taken, meant: &[(usize, Cell)], free: &[usize]) -> Option<usize> {
+    let is_key = |column: usize| column < taken.rows.key_columns;
+    let names_key = meant.iter().any(|(column, _)| is_key(*column));
+    let mut best: Option<(usize, usize)> = None;
+    for (at, row) in free.iter().enumerate() {
+        let Some(cells) = taken.rows.rows.get(*row) else { continue };
+        let is_met = |column: usize, cell: &Cell| {
+            let of = taken.rows.columns.get(column).map(|(_, of)| of);
+            of.zip(cells.get(column)).is_some_and(|(of, found)| cells::are_equal(of, found, cell, 0.0))
+        };
+        let alike = meant.iter().filter(|(column, cell)| is_met(*column, cell)).count();
+        let has_key = meant.iter().all(|(column, cell)| !is_key(*column) || is_met(*column, cell));
+        // One of some rows, which names nothing by which it could be found, can have meant any row.
+        let is_anything = taken.is_subset && !names_key && alike == 0;
+        if has_key && !is_anything && best.is_none_or(|(_, most)| alike > most) {
+            best = Some((at, alike));
+        }
+    }
+    best.map(|(at, _)| at)
 }

@@ -88,3 +88,26 @@ fn an_empty_expectation_is_filled_with_everything_that_is_shown() {
     "#]]
     .assert_eq(&shop.play(sections).updated);
 }
+
+#[test]
+fn a_row_is_updated_by_the_one_of_its_key_or_taken_out() {
+    let shop = Shop::new();
+    let events = "events = [\n  { at = '1s', amount = 1, type = 'purchase', tenant = 'alpine' },\n  \
+                  { at = '2s', amount = 2, type = 'purchase', tenant = 'dune' },\n]\n";
+    let some = format!(
+        "{events}[expect]\nsubset = ['by_minute']\n[expect.views]\nby_minute = [\n  {{ tenant = 'dune', revenue = 7 }},   # of dune\n  \
+         {{ tenant = 'nobody', revenue = 7 }},\n]\n"
+    );
+    let updated = shop.play(&some).updated;
+    assert!(updated.contains("{ tenant = 'dune', revenue = \"2.00\" },   # of dune\n"), "{updated}");
+    assert!(!updated.contains("nobody") && !updated.contains("alpine', revenue"), "{updated}");
+    assert_eq!(shop.play(&updated).differences, []);
+
+    let all = format!(
+        "{events}[expect.views]\nby_minute = [\n  {{ tenant = 'dune', revenue = 7 }},\n  \
+         {{ tenant = 'alpine', revenue = 7 }},\n]\n"
+    );
+    let updated = shop.play(&all).updated;
+    let both = "{ tenant = 'dune', revenue = \"2.00\" },\n  { tenant = 'alpine', revenue = \"1.00\" },";
+    assert!(updated.contains(both), "{updated}");
+}
