@@ -105,7 +105,7 @@ function figures(snapshot) {
   const two = (of) => (of ? `p99 ${span(of.p99)}, last minute` : 'none in the last minute');
   renew(parts.figures, h('dl', { class: 'figures' },
     figure('Reading', speed === null ? '…' : `${short(speed)}/s`, load === null ? '' : `${bytes(load)}/s, ${number(sum(numbers.consumed))} since the start`),
-    figure('Lag', `${short(lag)}`, `records, ${partitions.length} partitions`),
+    figure('Lag', `${short(lag)}`, `records, ${partitions.length} partition${partitions.length === 1 ? '' : 's'}`),
     figure('Event time', least === null ? '–' : span(snapshot.at_ms / 1000 - least), least === null ? 'no watermark yet' : `behind; watermark ${time(least, 'UTC', true)} UTC`),
     figure('Commit', commit ? span(commit.p50) : '–', two(commit)),
     figure('Delivery', delivery ? span(delivery.p50) : '–', two(delivery)),

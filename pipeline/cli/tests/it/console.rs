@@ -192,7 +192,7 @@ fn every_page_is_live_usable_and_shows_what_events_hold_as_text() {
     // An alert appears by itself, whatever its tenant is called, and is over by itself.
     browser.hash("#/sdk");
     browser.until("no alert", "document.body.innerText.includes('No open alert')");
-    let bad = |at: u32| json!({ "tenant": of(0), "props": { "country": of(2) }, "amount": if at % 3 == 0 { "-1.00" } else { "5.00" } });
+    let bad = |at: u32| json!({ "tenant": of(0), "props": { "country": of(2) }, "amount": if at.is_multiple_of(3) { "-1.00" } else { "5.00" } });
     purchases(&bench, 300, 240, bad);
     purchases(&bench, 540, 60, named);
     browser.until("an alert appears", "document.querySelector('a.alert')");
