@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use weir_operators::account::ledger_table;
-use weir_operators::aggregate::{Call, Function};
 use weir_operators::expr::Expr;
 use weir_operators::maintain::view_table;
 use weir_operators::record::events_table;

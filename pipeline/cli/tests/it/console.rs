@@ -26,7 +26,10 @@ fn shop_with_console(name: &str) -> Bench {
 /// Starts the pipeline, and waits until it answers.
 fn start(bench: &Bench) -> Child {
     let running = bench.start(&["run", "pipeline.toml"]);
-    wait_until("the pipeline answers", || bench.status().is_some());
+    // Whoever has no token is told at least this.
+    let ready =
+        || block_on(async { reqwest::get(bench.page("/readyz")).await.is_ok_and(|one| one.status().is_success()) });
+    wait_until("the pipeline answers", ready);
     running
 }
 
