@@ -40,6 +40,9 @@ const SAMPLES: usize = 3;
 const LOOKED_AT: usize = 50_000;
 /// How long the alerts of one commit may wait for their samples.
 const WITHIN: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether the registry has answered.
+const ANSWER_EVERY: Duration = Duration::from_millis(10);
 /// Records that are decoded at once.
 const BATCH: usize = 1_024;
 /// Alerts whose samples are remembered.
@@ -70,6 +73,8 @@ pub struct Samples {
     schemas: Option<SchemaCache>,
     clock: Clock,
     log: Option<Box<dyn LookUp>>,
+    /// When the samples of this commit must be there.
+    until: Option<Instant>,
     decoders: HashMap<(String, u32), Option<Arc<Decoder>>>,
     /// Found samples by source and what was wanted: the steps of an alert mostly want the same.
     found: HashMap<(Vec<u8>, Vec<u8>), Found>,
@@ -104,6 +109,7 @@ impl Samples {
     /// When the rows haven't the columns of their table: a bug.
     pub fn fill(&mut self, changes: Vec<Changes>) -> Result<Vec<Changes>, Error> {
         let until = Instant::now() + WITHIN;
+        self.until = Some(until);
         changes.into_iter().map(|changes| self.fill_one(changes, until)).collect()
     }
 
@@ -270,10 +276,17 @@ impl Samples {
             return known.clone();
         }
         let reader = self.sources.get(source)?.reader.clone();
-        // Workers have asked for it before; one that isn't there isn't waited for.
-        let now_ms = u64::try_from(self.clock.now_ms()).unwrap_or(0);
-        let Some(Cached::Ready(writer)) = self.schemas.as_ref().map(|schemas| schemas.get(id, now_ms)) else {
-            return None;
+        let schemas = self.schemas.clone()?;
+        let writer = loop {
+            let now_ms = u64::try_from(self.clock.now_ms()).unwrap_or(0);
+            match schemas.get(id, now_ms) {
+                Cached::Ready(writer) => break writer,
+                // Workers have asked for it before, but in a run that went on from its state and has read nothing yet.
+                Cached::Pending if self.until.is_some_and(|until| Instant::now() < until) => {
+                    std::thread::sleep(ANSWER_EVERY);
+                }
+                _ => return None,
+            }
         };
         let wanted = vec![true; reader.columns.len()];
         let decoder = Decoder::new(&writer.schema, reader, &wanted).ok().map(Arc::new);

@@ -224,7 +224,7 @@ fn injected_differences_are_found_exactly() {
     // Of the changed rows each has one cell that differs.
     inject("_version + 1 AS _version, events + 1 AS events", &some(0, changed / 2));
     inject(
-        "_version + 1 AS _version, revenue + toDecimal64('0.01', 2) AS revenue",
+        "_version + 1 AS _version, ifNull(revenue, toDecimal64('0', 2)) + toDecimal64('0.01', 2) AS revenue",
         &some(changed / 2, changed - changed / 2),
     );
     inject("_version + 1 AS _version, 1 AS _is_deleted", &some(changed, missing));
