@@ -1,17 +1,18 @@
 // The analyst's page: every view over time, by its greatest, and row by row; with how complete it is, and its SQL.
 
-import { ask, failed, foreign, h, named, note, put, say, sql, table, visible } from './dom.js';
+import { ask, failed, foreign, h, named, note, put, renew, say, sql, table, visible } from './dom.js';
 import { day, number, percent, time, EVER_S } from './format.js';
 import { current, go, link } from './route.js';
 import { listen, newest } from './live.js';
-import { Chart } from './chart.js';
-import { completeness } from './complete.js';
+import { Chart, filled } from './chart.js';
+import { completeness, throughOf } from './complete.js';
 
 const RANGES = [
   [900, '15 min'], [3_600, '1 hour'], [21_600, '6 hours'], [86_400, '24 hours'], [604_800, '7 days'], [2_592_000, '30 days'],
   [7_776_000, '90 days'], [31_536_000, '1 year'],
 ];
 const RELOAD_MS = 4_000;
+const POINTS_MAX = 50_000;
 const EXTENT_MS = 30_000;
 
 let catalog;
@@ -85,7 +86,7 @@ function mark() {
 /** The room of a view: what it is, its controls, and a place for each of its three looks. */
 function lay() {
   const room = (name) => h('div', { class: 'room', id: name });
-  Object.assign(parts, { figure: room('figure'), controls: h('form', { class: 'controls', onsubmit: (event) => event.preventDefault() }), series: room('series'), top: room('top'), rows: room('rows') });
+  Object.assign(parts, { figure: room('figure'), controls: h('form', { class: 'controls', onsubmit: (event) => event.preventDefault() }), series: room('series'), below: h('div', { class: 'room' }), top: room('top'), rows: room('rows') });
   put(parts.body,
     h('div', { class: 'head' }, h('div', {}, h('h1', {}, named(view.name)), h('p', { class: 'about' }, visible(view.comment || `One row per ${view.window} and group.`), ' ',
       h('span', { class: 'faint' }, `${spanWords(view.window_s)} windows, ${view.zone}; ${view.retention_days ? `kept ${view.retention_days} days` : 'kept for ever'}.`)), sql(view.sql, 'The view’s SELECT')),
@@ -97,7 +98,7 @@ function lay() {
       h('section', { class: 'card wide', 'aria-labelledby': 't-rows' }, h('h2', { id: 't-rows' }, 'Rows, the newest first'), parts.rows)));
   put(parts.figure, h('p', { class: 'loading' }, 'Loading …'));
   for (const place of [parts.top, parts.rows]) put(place, h('p', { class: 'loading' }, 'Loading …'));
-  put(parts.series, parts.chart.element);
+  put(parts.series, parts.chart.element, parts.below);
 }
 
 function spanWords(seconds) {
@@ -150,7 +151,7 @@ async function load(params, isNew) {
   const path = `/api/views/${encodeURIComponent(view.name)}`;
   const by = want.by ?? view.dimensions.find((one) => one.name !== view.tenant) ?? view.dimensions[0];
   const shown = (place, promise, draw) => promise.then((answer) => !signal.aborted && draw(answer)).catch((error) => {
-    if (error.name !== 'AbortError' && !signal.aborted) put(place, failed(error));
+    if (error.name !== 'AbortError' && !signal.aborted) renew(place, failed(error));
   });
   parts.body.setAttribute('aria-busy', 'true');
   await Promise.all([
@@ -186,7 +187,8 @@ function controls(params, want) {
   const select = (id, label, value, options, key) => h('label', { class: 'field', for: id }, h('span', {}, label),
     h('select', { id, onchange: (event) => change(key, event.target.value) }, options.map(([of, text]) => h('option', { value: of, selected: String(of) === String(value ?? '') }, text))));
   const steps = view.steps.filter((one) => (want.to - want.from) / one.step_s <= 20_000 && (want.to - want.from) / one.step_s >= 2);
-  const ranges = RANGES.filter(([s]) => s >= view.window_s * 2).map(([s, text]) => [s, text]);
+  // A view with HAVING has points of its own windows only, and they may be too many.
+  const ranges = RANGES.filter(([s]) => s >= view.window_s * 2 && (!view.has_having || s / view.window_s <= POINTS_MAX)).map(([s, text]) => [s, text]);
   if (want.custom) ranges.unshift(['', 'chosen']);
   put(parts.controls,
     select('measure', 'Measure', want.measure?.name, view.measures.filter((one) => one.is_number).map((one) => [one.name, visible(one.name)]), 'measure'),
@@ -238,33 +240,35 @@ function filterOf(dimension, params, want) {
 }
 
 function drawFigure(answer, want) {
-  const through = Number(answer.progress?.complete_through ?? NaN);
+  const through = throughOf(answer.progress);
   const change = answer.total_before !== undefined && answer.total_before !== null && Number(answer.total_before) !== 0
     ? Number(answer.total) / Number(answer.total_before) - 1 : null;
   const isWhole = through >= want.to;
-  put(parts.figure,
+  renew(parts.figure,
     h('p', { class: 'big' }, h('span', { class: 'value', id: 'total' }, number(answer.total)), ' ', h('span', { class: 'unit' }, visible(want.measure.name))),
+    view.has_having ? h('p', { class: 'faint' }, 'Of rows that met HAVING.') : null,
     want.compare ? h('p', { class: 'change' }, change === null ? 'nothing a week before' : `${change >= 0 ? '+' : '−'}${percent(Math.abs(change))} against the week before (${number(answer.total_before)})`) : null,
     completeness(view, newest(), answer.progress, isWhole),
     want.isPast ? h('p', { class: 'faint' }, `The newest window is of ${time(want.to - view.window_s, view.zone)}.`) : null);
 }
 
 function drawSeries(answer, want) {
-  if (!parts.series.contains(parts.chart.element)) put(parts.series, parts.chart.element);
-  const lines = want.by ? byDimension(answer.points, want) : [lineOf(want.measure.name, answer.points.map(([x, y]) => [x, y]), answer, want)];
-  if (answer.before) {
-    const shifted = answer.before.points;
-    const before = want.by ? shifted.reduce((all, [x, , y]) => all.set(x + 604_800, (all.get(x + 604_800) ?? 0) + Number(y)), new Map()) : new Map(shifted.map(([x, y]) => [x + 604_800, y]));
-    if (!want.by || want.measure.is_additive) lines.push({ name: 'a week before', xs: [...before.keys()], ys: [...before.values()].map(toNumber), dashed: true, quiet: true });
+  if (!parts.series.contains(parts.chart.element)) put(parts.series, parts.chart.element, parts.below);
+  const lines = want.by ? byDimension(answer.points, answer, want) : [lineOf(want.measure.name, answer.points, answer, want)];
+  // The server has moved them to this week's times.
+  if (answer.before && (!want.by || want.measure.is_additive)) {
+    const sums = answer.before.points.reduce((all, of) => all.set(of[0], (all.get(of[0]) ?? 0) + Number(of.at(-1))), new Map());
+    const before = want.by ? [...sums] : answer.before.points;
+    lines.push({ ...lineOf('a week before', before, answer, want), dashed: true, quiet: true });
   }
-  const through = answer.progress?.complete_through;
+  const through = throughOf(answer.progress);
   parts.chart.draw({
     lines, zone: view.zone, step_s: answer.step_s, from: want.from, to: want.to, label: `${visible(want.measure.name)} of ${visible(view.name)} over time`,
-    complete_through: through === undefined || Number(through) >= EVER_S ? null : Number(through),
+    complete_through: through >= EVER_S ? null : through,
     select: (from, to) => choose(from, to),
   });
   const more = [sql(answer.sql), answer.before ? sql(answer.before.sql, 'SQL of the week before') : null, sql(answer.total_sql, 'SQL of the number')];
-  put(parts.series, parts.chart.element, h('p', { class: 'faint' }, want.by ? 'The eight greatest in the range. ' : '', 'Drag over the chart to look closer; what is dashed may still change.'), h('div', { class: 'sqls' }, more));
+  renew(parts.below, h('p', { class: 'faint' }, want.by ? 'The eight greatest in the range. ' : '', view.has_having ? 'Of rows that met HAVING. ' : '', 'Drag over the chart to look closer; what is dashed may still change.'), h('div', { class: 'sqls' }, more));
 }
 
 function choose(from, to) {
@@ -278,41 +282,35 @@ function choose(from, to) {
 
 const toNumber = (y) => (y === null || y === undefined ? null : Number(y));
 
-/** A line; of counts and sums, windows without rows are 0. */
+/** A line; of counts, sums and distinct counts, windows without rows are 0; of others they are a gap. */
 function lineOf(name, points, answer, want) {
-  if (!want.measure.is_additive || points.length < 2) return { name, xs: points.map(([x]) => x), ys: points.map(([, y]) => toNumber(y)) };
-  const step = answer.step_s;
-  const xs = [];
-  const ys = [];
-  points.forEach(([x, y], at) => {
-    // Of days in a zone with summer time the step isn't always the same: half of one is no gap.
-    for (let gap = xs.length ? xs.at(-1) + step : x; at > 0 && gap < x - step / 2 && xs.length < 50_000; gap += step) {
-      xs.push(gap);
-      ys.push(0);
-    }
-    xs.push(x);
-    ys.push(toNumber(y));
-  });
-  return { name, xs, ys };
+  const isZero = want.measure.empty_is_zero;
+  return lineOver(name, filled(points.map(([x]) => x), answer.step_s, isZero), new Map(points), isZero);
 }
 
-function byDimension(points, want) {
+function lineOver(name, xs, values, isZero) {
+  const none = isZero ? 0 : null;
+  return { name, xs, ys: xs.map((x) => (values.has(x) ? toNumber(values.get(x)) : none)), none };
+}
+
+function byDimension(points, answer, want) {
+  const isZero = want.measure.empty_is_zero;
+  const xs = filled([...new Set(points.map(([x]) => x))], answer.step_s, isZero);
   const lines = new Map();
   for (const [x, key, y] of points) {
     const name = key === null ? '(null)' : key === '' ? '(empty)' : String(key);
-    if (!lines.has(name)) lines.set(name, { name, xs: [], ys: [], none: want.measure.is_additive ? 0 : null, sum: 0 });
+    if (!lines.has(name)) lines.set(name, { values: new Map(), sum: 0 });
     const line = lines.get(name);
-    line.xs.push(x);
-    line.ys.push(toNumber(y));
+    line.values.set(x, y);
     line.sum += Math.abs(Number(y) || 0);
   }
-  return [...lines.values()].sort((one, other) => other.sum - one.sum);
+  return [...lines].sort(([, one], [, other]) => other.sum - one.sum).map(([name, { values }]) => lineOver(name, xs, values, isZero));
 }
 
 function drawTop(answer, want, by) {
   const rows = answer.rows;
   if (!rows.length) {
-    put(parts.top, h('p', { class: 'nothing' }, 'No rows in this range.'));
+    renew(parts.top, h('p', { class: 'nothing' }, 'No rows in this range.'));
     return;
   }
   const most = Math.max(...rows.map(([, y]) => Math.abs(Number(y) || 0)), 1e-12);
@@ -321,7 +319,8 @@ function drawTop(answer, want, by) {
     { label: visible(want.measure.name), number: true, cell: ([, y]) => number(y) },
     { label: '', hidden: 'Against the greatest', cell: ([, y]) => h('span', { class: 'meter', 'aria-hidden': 'true' }, h('span', { class: 'filled', 'width%': Math.min(100, Math.abs(Number(y) || 0) / most * 100) })) },
   ];
-  put(parts.top, table(`${visible(want.measure.name)} by ${visible(by.name)}`, columns, rows, { class: 'dense bars' }), sql(answer.sql));
+  renew(parts.top, table(`${visible(want.measure.name)} by ${visible(by.name)}`, columns, rows, { class: 'dense bars' }),
+    view.has_having ? h('p', { class: 'faint' }, 'Of rows that met HAVING.') : null, sql(answer.sql));
 }
 
 function narrowTo(dimension, key) {
@@ -334,7 +333,7 @@ function narrowTo(dimension, key) {
 
 function drawRows(answer, path, pairs) {
   if (!answer.rows.length) {
-    put(parts.rows, h('p', { class: 'nothing' }, 'No rows in this range.'), sql(answer.sql));
+    renew(parts.rows, h('p', { class: 'nothing' }, 'No rows in this range.'), sql(answer.sql));
     return;
   }
   const isNumber = (type) => /^(Nullable\()?(U?Int|Float|Decimal)/.test(type);
@@ -344,7 +343,7 @@ function drawRows(answer, path, pairs) {
   }));
   const closed = answer.columns.findIndex((column) => column.name === 'is_closed');
   const query = new URLSearchParams([...pairs.filter(([, value]) => value !== undefined), ['format', 'csv']]);
-  put(parts.rows, table(`Rows of ${visible(view.name)}`, columns, answer.rows, { class: 'dense', row: (row) => ({ class: row[closed] === false ? 'open' : undefined }) }),
+  renew(parts.rows, table(`Rows of ${visible(view.name)}`, columns, answer.rows, { class: 'dense', row: (row) => ({ class: row[closed] === false ? 'open' : undefined }) }),
     h('p', { class: 'faint' }, answer.is_cut ? `The newest ${answer.rows.length} rows. ` : `${answer.rows.length} rows. `,
       h('a', { href: `${path}?${query}`, download: `${view.name}.csv` }, 'CSV'), ` (${number(answer.csv_rows)} rows at most). What is slanted may still change.`), sql(answer.sql));
 }

@@ -1,8 +1,8 @@
 // The page: which part is shown, the theme, and what is the same everywhere.
 
-import { ask, failed, put, visible, h } from './dom.js';
+import { ask, failed, put, renew, visible, h } from './dom.js';
 import { current } from './route.js';
-import { start, listen } from './live.js';
+import { age, start, listen } from './live.js';
 import { redraw, theme } from './chart.js';
 import * as analyst from './analyst.js';
 
@@ -75,13 +75,14 @@ async function begin() {
   }
   document.getElementById('pipeline').textContent = visible(catalog.pipeline);
   window.addEventListener('hashchange', show);
-  window.addEventListener('popstate', show);
   window.addEventListener('routed', show);
   listen((snapshot) => {
     // Alerts are worth a number wherever one is.
     const link = document.querySelector('nav.pages a[data-page="sdk"]');
     const open = snapshot.alerts.length;
-    put(link, 'SDK team', open ? h('span', { class: 'badge', 'aria-label': `${open} open alerts` }, String(open)) : null);
+    const isUnknown = catalog.has_alerts && age(snapshot, 'alerts') === null;
+    const badge = isUnknown ? h('span', { class: 'badge', 'aria-label': 'alerts not known' }, '?') : open ? h('span', { class: 'badge', 'aria-label': `${open} open alerts` }, String(open)) : null;
+    renew(link, 'SDK team', badge);
   });
   await show();
 }

@@ -11,6 +11,7 @@ const COLORS = {
   dark: ['#4fd1c1', '#f6ad55', '#b794f6', '#f687b3', '#7fb3ff', '#a3d977', '#67d4ee', '#e6a08c'],
 };
 const ROWS_SHOWN = 500;
+const LONGEST = 50_000;
 /** How far apart the marks of the time axis may be, in seconds. */
 const INCREMENTS = [1, 5, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600, 2_592_000, 7_776_000, 31_536_000];
 
@@ -25,13 +26,35 @@ export const color = (at) => COLORS[theme()][at % COLORS.light.length];
 
 const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+/** The points of a line that have no neighbour, which no line would show. */
+const alone = (ys) => ys.flatMap((y, at) => (isThere(y) && !isThere(ys[at - 1]) && !isThere(ys[at + 1]) ? [at] : []));
+const isThere = (y) => y !== null && y !== undefined;
+
+/**
+ * Times of points, and those of the windows between them that have no rows: all of them where that counts as 0, else the
+ * first of each gap, which a line then leaves open. Of days in a zone with summer time the step isn't always the same: half
+ * of one is no gap.
+ */
+export function filled(xs, step, isZero) {
+  const all = [];
+  for (const x of xs) {
+    for (let gap = all.length ? all.at(-1) + step : x; gap < x - step / 2 && all.length < LONGEST; gap += step) {
+      all.push(gap);
+      if (!isZero) break;
+    }
+    all.push(x);
+  }
+  return all;
+}
+
 /**
  * A chart. `draw({lines, zone, step_s, complete_through, unit, label, from, to})` shows lines of {name, xs, ys, quiet,
  * dashed}: `xs` seconds, ascending.
  */
 export class Chart {
   constructor(label) {
-    this.canvas = h('div', { class: 'plot', tabindex: '0', role: 'img', 'aria-label': label });
+    // A slider over its points: the one role whose value screen readers read out as keys move it.
+    this.canvas = h('div', { class: 'plot', tabindex: '0', role: 'img', 'aria-label': label, 'aria-roledescription': 'chart' });
     this.legend = h('div', { class: 'legend' });
     this.data = h('details', { class: 'alternative' }, h('summary', {}, 'As a table'));
     this.data.addEventListener('toggle', () => this.data.open && this.tell());
@@ -45,6 +68,8 @@ export class Chart {
   }
 
   draw(shown) {
+    // Who reads by keys goes on at the same time.
+    const reading = this.shown && isThere(this.index) ? this.xs[this.index] : null;
     this.shown = shown;
     const { xs, columns } = aligned(shown.lines);
     this.xs = xs;
@@ -54,7 +79,8 @@ export class Chart {
     const data = [xs];
     shown.lines.forEach((line, at) => {
       const stroke = line.quiet ? variable('--faint') : line.color ?? color(at);
-      const base = { stroke, width: line.quiet ? 1 : 1.75, spanGaps: line.gaps !== true, points: { show: xs.length < 3, size: 5 } };
+      const points = { show: xs.length < 3, size: 5, filter: (plot, of, show) => (show ? null : alone(plot.data[of])) };
+      const base = { stroke, width: line.quiet ? 1 : 1.75, spanGaps: false, points };
       if (line.stepped) base.paths = uPlot.paths.stepped({ align: 1 });
       const isClosed = (x) => cut === null || x < cut;
       const last = xs.findLastIndex(isClosed);
@@ -73,7 +99,13 @@ export class Chart {
     this.canvas.replaceChildren();
     this.plot = xs.length ? new uPlot(options, data, this.canvas) : null;
     if (!xs.length) put(this.canvas, h('p', { class: 'nothing' }, shown.nothing ?? 'No rows in this range.'));
-    this.at(null);
+    this.canvas.setAttribute('role', xs.length ? 'slider' : 'img');
+    for (const name of ['min', 'max', 'now', 'text']) this.canvas.removeAttribute(`aria-value${name}`);
+    const index = xs.indexOf(reading);
+    this.at(index >= 0 ? index : null);
+    // The plot knows its places a moment later.
+    if (index >= 0) queueMicrotask(() => this.plot && this.xs === xs && this.read(index));
+    if (xs.length) this.valueNow(index >= 0 ? index : xs.length - 1);
     if (this.data.open) this.tell();
     const ends = xs.length ? `${time(xs[0], shown.zone)} to ${time(xs.at(-1), shown.zone)}` : 'no rows';
     this.canvas.setAttribute('aria-label', `${shown.label}: ${shown.lines.length} lines, ${ends}. Arrow keys read values; a table follows.`);
@@ -180,10 +212,23 @@ export class Chart {
     const of = this.index ?? last;
     const to = { ArrowLeft: of - 1, ArrowRight: of + 1, Home: 0, End: last, Escape: last }[event.key];
     const index = Math.min(last, Math.max(0, to));
-    plot.setCursor({ left: plot.valToPos(xs[index], 'x'), top: 10 });
+    this.read(index);
+    this.valueNow(index);
+  }
+
+  /** Moves the cursor to a point. */
+  read(index) {
+    this.plot.setCursor({ left: this.plot.valToPos(this.xs[index], 'x'), top: 10 });
     this.at(index);
-    const said = this.shown.lines.map((line, at) => `${visible(line.name)} ${this.value(this.columns[at][index])}`).join(', ');
-    this.canvas.setAttribute('aria-label', `${time(xs[index], this.shown.zone)}: ${said}`);
+  }
+
+  /** What a screen reader reads out of a point. */
+  valueNow(index) {
+    const { shown, xs, columns } = this;
+    const cut = provisionalFrom(shown);
+    const said = shown.lines.map((line, at) => `${visible(line.name)} ${this.value(columns[at][index])}`).join(', ');
+    const of = { min: 0, max: xs.length - 1, now: index, text: `${time(xs[index], shown.zone)}${cut !== null && xs[index] >= cut ? ', provisional' : ''}: ${said}` };
+    for (const [name, value] of Object.entries(of)) this.canvas.setAttribute(`aria-value${name}`, String(value));
   }
 
   /** The same as a table, the newest first. */
@@ -236,7 +281,7 @@ function aligned(lines) {
   const xs = [...new Set(lines.flatMap((line) => line.xs))].sort((one, other) => one - other);
   const place = new Map(xs.map((x, at) => [x, at]));
   const columns = lines.map((line) => {
-    const ys = new Array(xs.length).fill(line.gaps === true ? undefined : line.none ?? null);
+    const ys = new Array(xs.length).fill(line.none ?? null);
     line.xs.forEach((x, at) => { ys[place.get(x)] = line.ys[at]; });
     return ys;
   });

@@ -3,12 +3,20 @@
 import { h, visible } from './dom.js';
 import { time, EVER_S } from './format.js';
 
+/** The time through which a view is complete, in seconds; -Infinity while no window is closed. ClickHouse's least time says that, too. */
+export function throughOf(progress) {
+  const through = Number(progress?.complete_through ?? NaN);
+  return through > LEAST_S ? through : -Infinity;
+}
+
+const LEAST_S = -2_000_000_000;
+
 /** A view's completeness by `progress`, with what the snapshot says of its source's partitions. */
 export function completeness(view, snapshot, progress, isWhole) {
-  if (!progress || progress.complete_through === undefined) {
+  const through = throughOf(progress);
+  if (through === -Infinity) {
     return h('p', { class: 'complete open' }, h('span', { class: 'dot' }), 'No window is closed yet.');
   }
-  const through = Number(progress.complete_through);
   const words = through >= EVER_S ? 'complete: the run has ended' : `complete to ${time(through, view.zone)}`;
   const zone = through >= EVER_S ? '.' : ` ${view.zone}.`;
   const { out, waiting } = leftOut(view, snapshot);

@@ -39,7 +39,7 @@ export function s(tag, attributes = {}, ...children) {
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === undefined || value === null || value === false) continue;
-    if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
+    if (name.startsWith('on')) hear(element, name.slice(2), value);
     else if (name === 'value' || name === 'checked' || name === 'selected') element[name] = value;
     else if (name === 'width%') element.style.setProperty('width', `${value}%`);
     else if (name === 'color') element.style.setProperty('--own', value);
@@ -49,11 +49,55 @@ function fill(element, attributes, children) {
   return element;
 }
 
+/** What an element does is kept beside it, so that `renew` can hand it on. */
+function hear(element, event, listener) {
+  element.heard ??= {};
+  if (!(event in element.heard)) element.addEventListener(event, (of) => element.heard[event]?.(of));
+  element.heard[event] = listener;
+}
+
+const solid = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+
 /** Puts children in the place of those that are there, and keeps the focus where it was, by id. */
 export function put(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement.id : '';
-  parent.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  parent.replaceChildren(...solid(children));
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+/** As `put`, but changes only what differs, so that focus, selection and scrolling stay: for what is drawn again by itself. */
+export function renew(parent, ...children) {
+  const next = document.createDocumentFragment();
+  next.append(...solid(children));
+  patch(parent, next);
+}
+
+function patch(there, next) {
+  const nodes = [...next.childNodes];
+  nodes.forEach((node, at) => {
+    const old = there.childNodes[at];
+    if (!old) there.append(node);
+    else if (old.nodeType === Node.TEXT_NODE && node.nodeType === Node.TEXT_NODE) {
+      if (old.data !== node.data) old.data = node.data;
+    } else if (old.nodeName === node.nodeName && old.id === node.id && node.nodeType === Node.ELEMENT_NODE) {
+      alike(old, node);
+      patch(old, node);
+    } else old.replaceWith(node);
+  });
+  while (there.childNodes.length > nodes.length) there.lastChild.remove();
+}
+
+/** Gives an element the attributes and the listeners of another. What somebody has unfolded stays unfolded. */
+function alike(old, node) {
+  for (const { name, value } of node.attributes) {
+    // The policy of the page lets scripts set styles, and attributes not.
+    if (name === 'style') old.style.cssText = node.style.cssText;
+    else if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  for (const { name } of [...old.attributes]) {
+    if (!node.hasAttribute(name) && name !== 'open') old.removeAttribute(name);
+  }
+  for (const event of Object.keys({ ...old.heard, ...node.heard })) hear(old, event, node.heard?.[event]);
 }
 
 /** Tells people who listen rather than look. */
@@ -105,9 +149,16 @@ async function copied(text) {
   }
 }
 
-/** What stands where nothing is, or something failed. */
+/** What stands where nothing is, or something failed: said at once when it is bad. */
 export function note(kind, title, ...more) {
   return h('div', { class: `note ${kind}`, role: kind === 'bad' ? 'alert' : undefined }, h('strong', {}, title), more.length ? h('p', {}, more) : null);
+}
+
+/** The same, said by nobody: whoever shows it says what has changed. */
+export function silent(kind, title, ...more) {
+  const of = note(kind, title, ...more);
+  of.removeAttribute('role');
+  return of;
 }
 
 /** A failed question. */

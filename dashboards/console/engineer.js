@@ -1,9 +1,10 @@
 // The engineer's page: the flow now, who holds it back, and whether every record is accounted for.
 
-import { ask, failed, foreign, h, named, note, objects, put, sql, table, visible } from './dom.js';
+import { ask, failed, foreign, h, named, objects, put, renew, say, silent, sql, table, visible } from './dom.js';
 import { ago, bytes, number, percent, short, span, time, EVER_S } from './format.js';
-import { listen, rate, times } from './live.js';
-import { Chart } from './chart.js';
+import { age, listen, rate, times } from './live.js';
+import { Chart, filled } from './chart.js';
+import { throughOf } from './complete.js';
 import { flow } from './flow.js';
 
 const ASKED_EVERY_MS = 10_000;
@@ -12,6 +13,7 @@ const FATES = ['accepted', 'quarantined', 'duplicate', 'duplicate_differing', 't
 let catalog;
 let parts;
 let askedAt = 0;
+let told = [];
 
 export function enter(main, all) {
   catalog = all;
@@ -26,9 +28,10 @@ export function enter(main, all) {
     h('div', { class: 'pairs' }, card('views', 'Views', 'how far each is complete', parts.views), card('destinations', 'Destinations', '', parts.destinations)),
     card('ledger', 'Ledger', 'what became of every record', h('div', { class: 'room' }, parts.books, parts.chart.element)),
     card('causes', 'Quarantine', 'by cause', parts.causes),
-    card('replays', 'Replays', '', parts.replays)));
+    card('replays', 'Replays', '', [parts.replays, parts.diff])));
   for (const name of ['figures', 'flow', 'partitions', 'destinations', 'views', 'causes', 'replays']) put(parts[name], h('p', { class: 'loading' }, 'Loading …'));
   askedAt = 0;
+  told = [];
   const end = listen(shown);
   return () => {
     end();
@@ -41,7 +44,7 @@ export function routed() {}
 function shown(snapshot) {
   trouble(snapshot);
   figures(snapshot);
-  put(parts.flow, flow(snapshot, { ...catalog.bounds, views: catalog.views.length }, rates()));
+  renew(parts.flow, flow(snapshot, { ...catalog.bounds, views: catalog.views.length }, rates()));
   partitions(snapshot);
   destinations(snapshot);
   views(snapshot);
@@ -66,20 +69,26 @@ function rates() {
 function trouble(snapshot) {
   const { status } = snapshot;
   const all = [];
-  if (status.waits_for) all.push(note('warn', 'No epoch opens', `${visible(status.waits_for)}.`));
+  if (status.waits_for) all.push(silent('warn', 'No epoch opens', `${visible(status.waits_for)}.`));
   for (const of of status.destinations.filter((one) => one.failing)) {
-    all.push(note('bad', `${visible(of.name)} isn't taken`, `Since ${time(of.failing.since_ms / 1000, 'UTC', true)} UTC, ${number(of.failing.attempts)} attempts: ${visible(of.failing.error)}`));
+    all.push(silent('bad', `${visible(of.name)} isn't taken`, `Since ${time(of.failing.since_ms / 1000, 'UTC', true)} UTC, ${number(of.failing.attempts)} attempts: ${visible(of.failing.error)}`));
   }
   for (const source of status.sources) {
-    for (const text of source.notes) all.push(note('warn', `Source ${visible(source.name)}`, visible(text)));
+    for (const text of source.notes) all.push(silent('warn', `Source ${visible(source.name)}`, visible(text)));
     const parked = source.partitions.filter((of) => of.state === 'parked');
-    if (parked.length) all.push(note('bad', `${parked.length} of ${source.partitions.length} partitions of ${visible(source.name)} are parked`, parked.slice(0, 3).map((of) => `${of.topic}/${of.partition}: ${visible(of.detail)}. `).join('')));
+    if (parked.length) all.push(silent('bad', `${parked.length} of ${source.partitions.length} partitions of ${visible(source.name)} are parked`, parked.slice(0, 3).map((of) => `${of.topic}/${of.partition}: ${visible(of.detail)}. `).join('')));
   }
   const unbalanced = snapshot.books.reduce((count, one) => count + Number(one.unbalanced), 0);
-  if (unbalanced) all.push(note('bad', `The ledger doesn't balance in ${number(unbalanced)} rows`, 'Records went astray, or were counted twice: this is a bug of Weir.'));
-  if (snapshot.faults.length) all.push(note('warn', 'Not everything could be asked', visible(snapshot.faults.join('; '))));
-  put(parts.trouble, all);
+  if (unbalanced) all.push(silent('bad', `The ledger doesn't balance in ${number(unbalanced)} rows`, 'Records went astray, or were counted twice: this is a bug of Weir.'));
+  if (snapshot.faults.length) all.push(silent('warn', 'Not everything could be asked', visible(snapshot.faults.join('; '))));
+  renew(parts.trouble, all);
   parts.trouble.hidden = !all.length;
+  // The rest of a text may change each second.
+  const titles = all.map((of) => of.firstChild.textContent);
+  const news = titles.filter((title) => !told.includes(title));
+  if (news.length) say(`${news.join('. ')}.`);
+  else if (told.length && !titles.length) say('All troubles are over.');
+  told = titles;
 }
 
 function figures(snapshot) {
@@ -94,9 +103,9 @@ function figures(snapshot) {
   const load = rate((one) => sum(one.numbers.consumed_bytes));
   const figure = (label, value, more) => h('div', {}, h('dt', {}, label), h('dd', {}, value, more ? h('small', {}, more) : null));
   const two = (of) => (of ? `p99 ${span(of.p99)}, last minute` : 'none in the last minute');
-  put(parts.figures, h('dl', { class: 'figures' },
+  renew(parts.figures, h('dl', { class: 'figures' },
     figure('Reading', speed === null ? '…' : `${short(speed)}/s`, load === null ? '' : `${bytes(load)}/s, ${number(sum(numbers.consumed))} since the start`),
-    figure('Lag', `${short(lag)}`, `records, ${partitions.length} partitions`),
+    figure('Lag', `${short(lag)}`, `records, ${partitions.length} partition${partitions.length === 1 ? '' : 's'}`),
     figure('Event time', least === null ? '–' : span(snapshot.at_ms / 1000 - least), least === null ? 'no watermark yet' : `behind; watermark ${time(least, 'UTC', true)} UTC`),
     figure('Commit', commit ? span(commit.p50) : '–', two(commit)),
     figure('Delivery', delivery ? span(delivery.p50) : '–', two(delivery)),
@@ -120,7 +129,7 @@ function partitions(snapshot) {
     { label: 'Lag', number: true, cell: (of) => number(Math.max(0, of.end_offset - of.next_offset)) },
     { label: 'Worker', number: true, cell: (of) => number(of.worker) },
   ];
-  put(parts.partitions, rows.length ? table('Partitions', columns, rows, { class: 'dense' }) : h('p', { class: 'nothing' }, 'No partition is read yet.'));
+  renew(parts.partitions, rows.length ? table('Partitions', columns, rows, { class: 'dense' }) : h('p', { class: 'nothing' }, 'No partition is read yet.'));
 }
 
 function destinations(snapshot) {
@@ -132,54 +141,67 @@ function destinations(snapshot) {
     { label: 'Epoch', number: true, cell: (of) => number(of.delivered_epoch) },
     { label: 'Trouble', cell: (of) => (of.failing ? h('span', { class: 'tag bad' }, 'failing') : null) },
   ];
-  put(parts.destinations, table('Destinations', columns, snapshot.status.destinations, { class: 'dense' }));
+  renew(parts.destinations, table('Destinations', columns, snapshot.status.destinations, { class: 'dense' }));
+}
+
+/** What stands over what couldn't be asked anew: how old it is, or that nobody knows. */
+function aged(snapshot, name) {
+  const of = age(snapshot, name);
+  if (of === null) return h('p', { class: 'nothing', 'data-unknown': name }, 'Unknown: ClickHouse has not told it yet.');
+  return of > 10 ? h('p', { class: 'faint', 'data-aged': name }, `As ClickHouse told it at ${time((snapshot.at_ms / 1000) - of, 'UTC', true)} UTC.`) : null;
 }
 
 function views(snapshot) {
   const of = new Map(snapshot.progress.map((one) => [one.view, one]));
+  const unknown = snapshot.told_at_ms.progress === undefined ? '?' : '–';
+  const through = (view, name) => (of.has(view.name) ? time(of.get(view.name)[name], 'UTC', true) : unknown);
   const columns = [
     { label: 'View', cell: (view) => h('a', { href: `#/analyst/${encodeURIComponent(view.name)}` }, named(view.name)) },
-    { label: 'Complete to (UTC)', cell: (view) => (of.has(view.name) ? time(of.get(view.name).complete_through, 'UTC', true) : '–') },
-    { label: 'Final to (UTC)', cell: (view) => (of.has(view.name) ? time(of.get(view.name).final_through, 'UTC', true) : '–') },
+    { label: 'Complete to (UTC)', cell: (view) => (throughOf(of.get(view.name)) === -Infinity ? unknown : through(view, 'complete_through')) },
+    { label: 'Final to (UTC)', cell: (view) => through(view, 'final_through') },
     { label: 'Held by', cell: (view) => foreign(of.get(view.name)?.held_back_by || '–') },
     { label: 'Told', cell: (view) => ago(of.get(view.name)?.committed_at) },
   ];
-  put(parts.views, table('Views', columns, catalog.views, { class: 'dense' }));
+  renew(parts.views, aged(snapshot, 'progress'), table('Views', columns, catalog.views, { class: 'dense' }));
 }
 
 function books(snapshot) {
-  put(parts.books, snapshot.books.map((one) => {
+  const lines = snapshot.books.map((one) => {
     const fates = FATES.filter((name) => Number(one[name]) > 0);
     const isEven = Number(one.unbalanced) === 0;
     return h('p', { class: 'books' }, foreign(one.source), h('b', {}, number(one.consumed)), 'consumed =',
       fates.map((name, at) => [at ? ' + ' : '', h('b', {}, number(one[name])), ` ${name.replaceAll('_', ' ')}`]), ' ',
       h('span', { class: `tag ${isEven ? 'good' : 'bad'}` }, isEven ? 'balanced' : `${number(one.unbalanced)} rows don't balance`));
-  }));
-  if (!snapshot.books.length) put(parts.books, h('p', { class: 'nothing' }, 'Nothing was consumed yet.'));
+  });
+  const isKnown = age(snapshot, 'books') !== null;
+  renew(parts.books, aged(snapshot, 'books'), lines.length || !isKnown ? lines : h('p', { class: 'nothing' }, 'Nothing was consumed yet.'));
 }
 
 async function minutes() {
   try {
     const { minutes: answer, step_s } = await ask('/api/ledger');
-    const rows = objects(answer).map((row) => ({ ...row, minute: Number(row.minute) }));
-    const xs = rows.map((row) => row.minute);
-    const lines = FATES.filter((name) => rows.some((row) => Number(row[name]) > 0)).map((name) => ({ name: name.replaceAll('_', ' '), xs, ys: rows.map((row) => Number(row[name])) }));
+    const rows = new Map(objects(answer).map((row) => [Number(row.minute), row]));
+    // A minute without a row had no record.
+    const xs = filled([...rows.keys()], step_s, true);
+    const names = FATES.filter((name) => [...rows.values()].some((row) => Number(row[name]) > 0));
+    const lines = names.map((name) => ({ name: name.replaceAll('_', ' '), xs, ys: xs.map((x) => Number(rows.get(x)?.[name] ?? 0)) }));
     parts.chart.draw({ lines: lines.length ? lines : [{ name: 'records', xs: [], ys: [] }], zone: 'UTC', step_s, label: 'Records by fate and minute, the newest hour of event time', nothing: 'Nothing was consumed yet.' });
     parts.ledgerSql ??= h('div', {});
     if (!parts.ledgerSql.isConnected) parts.chart.element.after(parts.ledgerSql);
-    if (!parts.ledgerSql.querySelector('details[open]')) put(parts.ledgerSql, sql(answer.sql));
+    renew(parts.ledgerSql, sql(answer.sql));
   } catch (error) {
-    put(parts.books, failed(error));
+    parts.ledgerSql ??= h('div', {});
+    if (!parts.ledgerSql.isConnected) parts.chart.element.after(parts.ledgerSql);
+    renew(parts.ledgerSql, failed(error));
   }
 }
 
 async function causes() {
-  if (parts.causes.querySelector('details[open]')) return;
   try {
     const answer = await ask('/api/quarantine');
     const rows = objects(answer);
     if (!rows.length) {
-      put(parts.causes, h('p', { class: 'nothing' }, 'Nothing was refused.'));
+      renew(parts.causes, h('p', { class: 'nothing' }, 'Nothing was refused.'));
       return;
     }
     const columns = [
@@ -194,9 +216,9 @@ async function causes() {
       { label: 'A place', cell: (of) => foreign(of.place) },
       { label: 'Cause', cell: (of) => h('code', {}, visible(of.cause.slice(0, 12))) },
     ];
-    put(parts.causes, table('Causes', columns, rows, { class: 'dense' }), h('p', { class: 'faint' }, 'A cause that was mended: ', h('code', {}, 'weir quarantine retry FILE CAUSE')), sql(answer.sql));
+    renew(parts.causes, table('Causes', columns, rows, { class: 'dense' }), h('p', { class: 'faint' }, 'A cause that was mended: ', h('code', {}, 'weir quarantine retry FILE CAUSE')), sql(answer.sql));
   } catch (error) {
-    put(parts.causes, failed(error));
+    renew(parts.causes, failed(error));
   }
 }
 
@@ -205,21 +227,25 @@ function releases(names) {
 }
 
 function replays(snapshot) {
+  if (age(snapshot, 'replays') === null) {
+    renew(parts.replays, aged(snapshot, 'replays'));
+    return;
+  }
   if (!snapshot.replays.length) {
-    put(parts.replays, h('p', { class: 'nothing' }, 'No replay. ', h('code', {}, 'weir replay FILE --last "7 days" --plan'), ' tells what one would read.'));
+    renew(parts.replays, h('p', { class: 'nothing' }, 'No replay. ', h('code', {}, 'weir replay FILE --last "7 days" --plan'), ' tells what one would read.'));
     return;
   }
   const columns = [
     { label: 'Replay', cell: (of) => foreign(of.run) },
     { label: 'State', cell: (of) => h('span', { class: `tag ${{ complete: 'good', interrupted: 'warn', cancelled: '' }[of.state] ?? ''}` }, visible(of.state)) },
     { label: 'Progress', cell: (of) => progress(of) },
-    { label: 'Records', number: true, cell: (of) => `${number(of.read)} of ${number(of.records)}` },
+    { label: 'Records', number: true, cell: (of) => `${of.read === null ? '?' : number(of.read)} of ${number(of.records)}` },
     { label: 'Event times (UTC)', cell: (of) => `${time(of.from_s)} to ${time(of.to_s)}` },
     { label: 'Views', cell: (of) => foreign(of.views.join(', ')) },
     { label: 'Next', cell: (of) => (of.state === 'complete' ? h('button', { type: 'button', class: 'small', id: `compare-${of.run}`, onclick: () => compare(of.run) }, 'Compare')
       : h('code', {}, of.state === 'interrupted' ? `weir replay FILE --run ${of.run}` : `weir replay show FILE ${of.run}`)) },
   ];
-  put(parts.replays, table('Replays', columns, snapshot.replays, { class: 'dense' }), parts.diff);
+  renew(parts.replays, aged(snapshot, 'replays'), table('Replays', columns, snapshot.replays, { class: 'dense' }));
 }
 
 /** What a replay would change of the live rows. */
@@ -244,6 +270,7 @@ async function compare(run) {
 }
 
 function progress(of) {
+  if (of.read === null) return h('span', { role: 'progressbar', 'aria-label': `Progress of ${visible(of.run)}, not known`, 'data-run': of.run }, h('small', { class: 'faint' }, 'not known'));
   const share = of.records > 0 ? Math.min(1, of.read / of.records) : of.state === 'complete' ? 1 : 0;
   return h('span', { role: 'progressbar', 'aria-valuemin': '0', 'aria-valuemax': '100', 'aria-valuenow': String(Math.round(share * 100)), 'aria-label': `Progress of ${visible(of.run)}`, 'data-run': of.run },
     h('span', { class: 'meter' }, h('span', { class: 'filled', 'width%': share * 100 })), h('small', { class: 'faint' }, percent(share)));

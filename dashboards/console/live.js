@@ -13,9 +13,17 @@ let pause = 1_000;
 let heardAt = 0;
 let state = 'connecting';
 let polling = null;
+let waiting = null;
 
 /** The newest snapshot, or null. */
 export const newest = () => kept.at(-1) ?? null;
+
+/** How old what a snapshot says of `name` is, in seconds, where it couldn't be asked anew; null where nobody ever told it. */
+export function age(snapshot, name) {
+  const told = snapshot.told_at_ms[name];
+  if (told === undefined) return null;
+  return snapshot.faults.length ? (snapshot.at_ms - told) / 1000 : 0;
+}
 
 /** Calls `listener(snapshot)` with each; returns what ends that. */
 export function listen(listener) {
@@ -88,8 +96,13 @@ function show() {
   at.textContent = words[state];
 }
 
+/** Nobody looks at a hidden page: it holds no place that another could have, and nothing is asked for it. */
+const isAway = () => document.hidden;
+
 function connect() {
   source?.close();
+  source = null;
+  if (isAway()) return;
   source = new EventSource('/api/live');
   source.addEventListener('snapshot', (event) => {
     pause = 1_000;
@@ -102,13 +115,18 @@ function connect() {
     source.close();
     source = null;
     startPolling();
-    setTimeout(connect, pause);
+    again();
     pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
   };
 }
 
+function again() {
+  clearTimeout(waiting);
+  waiting = setTimeout(connect, pause);
+}
+
 function startPolling() {
-  if (polling) return;
+  if (polling || isAway()) return;
   become(heardAt ? 'polling' : 'connecting');
   polling = setInterval(poll, POLL_MS);
   poll();
@@ -142,7 +160,19 @@ export function start() {
       source.close();
       source = null;
       startPolling();
-      setTimeout(connect, pause);
+      again();
     }
   }, 1_000);
+  document.addEventListener('visibilitychange', () => {
+    clearTimeout(waiting);
+    if (isAway()) {
+      stopPolling();
+      source?.close();
+      source = null;
+      return;
+    }
+    heardAt = 0;
+    pause = 1_000;
+    connect();
+  });
 }

@@ -4,7 +4,7 @@ import { ask, failed, foreign, h, note, objects, put, sql, table, visible } from
 import { ago, number, percent, time } from './format.js';
 import { current, go, link } from './route.js';
 import { listen } from './live.js';
-import { Chart } from './chart.js';
+import { Chart, filled } from './chart.js';
 
 const RANGES = [[3_600, '1 hour'], [21_600, '6 hours'], [86_400, '24 hours'], [604_800, '7 days'], [2_592_000, '30 days']];
 
@@ -216,7 +216,11 @@ function drawShares(of, answer, marked) {
   }
   const known = [...lines.values()].filter((line) => line.name !== '(unknown)');
   known.sort((one, other) => (other.release === marked) - (one.release === marked) || other.refused / other.all - one.refused / one.all || other.all - one.all);
-  const shown = known.slice(0, 12).map((line, at) => ({ ...line, quiet: marked ? line.release !== marked : at >= 8 }));
+  const xs = filled([...new Set(known.flatMap((line) => line.xs))].sort((one, other) => one - other), answer.step_s, false);
+  const shown = known.slice(0, 12).map((line, at) => {
+    const values = new Map(line.xs.map((x, of) => [x, line.ys[of]]));
+    return { ...line, xs, ys: xs.map((x) => values.get(x) ?? null), quiet: marked ? line.release !== marked : at >= 8 };
+  });
   of.draw({ lines: shown.length ? shown : [{ name: 'refused', xs: [], ys: [] }], zone: 'UTC', step_s: answer.step_s, percent: true, label: 'Refused share by release', nothing: 'No record of these times is kept.' });
 }
 

@@ -1,9 +1,10 @@
 //! A hash of what an event says, whoever wrote it and wherever it stands in the log: by it differing copies of one
 //! event are told from equal ones.
 //!
-//! All columns of the reader schema count, none of the system columns. Floats count by their bits, maps in the
-//! order in which they were written. Two differing events have the same hash once in 2^64 pairs. Kept on
-//! disk: changing how it is computed makes every remembered event look different from its copies.
+//! All columns of the reader schema count, none of the system columns. Floats count by their bits. The order of a map's
+//! entries means nothing: who encodes an event anew may write them in another one. Two differing events have the same
+//! hash once in 2^64 pairs. Kept on disk: changing how it is computed makes every remembered event look different
+//! from its copies.
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
@@ -36,11 +37,12 @@ pub(crate) fn add_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<(), Er
         }
         DataType::List(_) => {
             let lists = column.as_list::<i32>();
-            add_lists(lists.value_offsets(), &[lists.values().clone()], is_null, hashes)?;
+            add_lists(lists.value_offsets(), &[lists.values().clone()], mix, is_null, hashes)?;
         }
         DataType::Map(_, _) => {
             let maps = column.as_map();
-            add_lists(maps.value_offsets(), &[maps.keys().clone(), maps.values().clone()], is_null, hashes)?;
+            let entries = [maps.keys().clone(), maps.values().clone()];
+            add_lists(maps.value_offsets(), &entries, u64::wrapping_add, is_null, hashes)?;
         }
         other => {
             let width = match other {
@@ -61,10 +63,11 @@ pub(crate) fn add_column(column: &ArrayRef, hashes: &mut [u64]) -> Result<(), Er
     Ok(())
 }
 
-/// Lists by the hashes of their elements, which stand in `columns` side by side.
+/// Lists by the hashes of their elements, which stand in `columns` side by side and are folded by `fold`.
 fn add_lists(
     offsets: &[i32],
     columns: &[ArrayRef],
+    fold: impl Fn(u64, u64) -> u64,
     is_null: impl Fn(usize) -> bool,
     hashes: &mut [u64],
 ) -> Result<(), Error> {
@@ -80,10 +83,9 @@ fn add_lists(
             *hash = mix(*hash, NULL);
             continue;
         }
-        for element in &elements[ends[0] as usize - first..ends[1] as usize - first] {
-            *hash = mix(*hash, *element);
-        }
-        *hash = mix(*hash, (ends[1] - ends[0]) as u64);
+        let elements = &elements[ends[0] as usize - first..ends[1] as usize - first];
+        let folded = elements.iter().fold(*hash, |hash, element| fold(hash, *element));
+        *hash = mix(folded, elements.len() as u64);
     }
     Ok(())
 }
@@ -106,4 +108,44 @@ fn fixed(value: &[u8]) -> u64 {
 pub(crate) fn mix(hash: u64, value: u64) -> u64 {
     let product = u128::from(hash ^ value ^ SEED) * u128::from(NULL);
     (product as u64) ^ ((product >> 64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::builder::{BinaryBuilder, Int64Builder, ListBuilder, MapBuilder};
+
+    use super::*;
+
+    fn hash_of(column: ArrayRef) -> u64 {
+        let mut hashes = [0];
+        add_column(&column, &mut hashes).expect("a hash");
+        hashes[0]
+    }
+
+    fn map(entries: &[(&str, &str)]) -> u64 {
+        let mut map = MapBuilder::new(None, BinaryBuilder::new(), BinaryBuilder::new());
+        for (key, value) in entries {
+            map.keys().append_value(key);
+            map.values().append_value(value);
+        }
+        map.append(true).expect("as many keys as values");
+        hash_of(Arc::new(map.finish()))
+    }
+
+    fn list(numbers: &[i64]) -> u64 {
+        let mut list = ListBuilder::new(Int64Builder::new());
+        list.values().append_slice(numbers);
+        list.append(true);
+        hash_of(Arc::new(list.finish()))
+    }
+
+    #[test]
+    fn the_order_counts_in_lists_and_not_in_maps() {
+        assert_eq!(map(&[("a", "1"), ("b", "2")]), map(&[("b", "2"), ("a", "1")]));
+        assert_ne!(map(&[("a", "1"), ("b", "2")]), map(&[("a", "2"), ("b", "1")]));
+        assert_ne!(map(&[("a", "1")]), map(&[("a", "1"), ("", "")]));
+        assert_ne!(list(&[1, 2]), list(&[2, 1]));
+    }
 }

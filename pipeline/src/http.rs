@@ -1,5 +1,5 @@
 //! The HTTP address: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and stops processes,
-//! `/status` for `weir status`; and the console, at `/`, for people.
+//! `/status` for `weir status`; and the console, at `/`, for people. Who may look at the last two, `console::guard` says.
 //!
 //! Healthy means that the process can go on; ready, that it has begun to read. A destination that is away makes it
 //! neither unhealthy nor unready: it waits, and `/status` says for whom.
@@ -11,10 +11,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use tokio::net::TcpListener;
 
 use crate::console::Console;
+use crate::console::guard::{Access, guard};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::status::Status;
@@ -42,14 +43,20 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
 
 /// Serves the pages, and the console if there is one, until the task is dropped.
 pub async fn serve(listener: TcpListener, pages: Arc<Pages>, console: Option<Console>) {
+    let own = || listener.local_addr().map_or(Access::Closed, |address| Access::of(&address.to_string(), None));
+    let access = Arc::new(console.as_ref().map_or_else(own, Console::access));
+    let guarded = Router::new()
+        .route("/status", get(status))
+        .layer(middleware::from_fn_with_state(access.clone(), guard))
+        .with_state(pages.clone());
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/status", get(status))
-        .with_state(pages.clone());
+        .with_state(pages.clone())
+        .merge(guarded);
     let Some(console) = console else { return listen_on(listener, router).await };
-    let (of_console, snapshots) = console.serve(pages);
+    let (of_console, snapshots) = console.serve(pages, access);
     tokio::join!(listen_on(listener, router.merge(of_console)), snapshots);
 }
 

@@ -5,6 +5,7 @@ pub mod archive;
 pub mod bind;
 pub mod cause;
 pub mod clock;
+mod coarser;
 pub mod commit;
 pub mod complaints;
 pub mod config;

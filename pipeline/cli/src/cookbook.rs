@@ -99,9 +99,7 @@ pub(crate) fn default_value(default: &str, now: EventTime) -> String {
     let words: Vec<&str> = default.split_whitespace().collect();
     let ago_seconds = match words.as_slice() {
         ["now"] => Some(0),
-        [number, unit, "ago"] => {
-            seconds_of(unit).and_then(|seconds| Some(number.parse::<i64>().ok()?.checked_mul(seconds)?))
-        }
+        [number, unit, "ago"] => seconds_of(unit).and_then(|seconds| number.parse::<i64>().ok()?.checked_mul(seconds)),
         _ => None,
     };
     let time =

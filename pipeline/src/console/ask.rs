@@ -4,6 +4,8 @@
 //! since a single event may hold megabytes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -26,8 +28,14 @@ const CELL_CHARS: usize = 400;
 pub(super) const CSV_ROWS: usize = 100_000;
 /// Questions that are asked at once; others wait for their turn.
 const AT_ONCE: usize = 6;
+/// Files that are written at once, beside the questions: whoever takes one may be slow.
+const FILES_AT_ONCE: usize = 2;
 /// How long a question waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of a file that are handed over at once, about.
+const PIECE_BYTES: usize = 32 << 10;
+/// How long whoever takes a file may take nothing.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// What one answer may take of the server.
 const LIMITS: Limits = Limits {
@@ -44,6 +52,7 @@ const DRAWN: &[(&str, &str)] = &[
     ("output_format_json_quote_64bit_integers", "0"),
     ("output_format_json_quote_denormals", "0"),
     ("output_format_json_validate_utf8", "1"),
+    ("cancel_http_readonly_queries_on_client_close", "1"),
 ];
 /// To the last digit, times as ISO 8601: for reading.
 const READ: &[(&str, &str)] = &[
@@ -53,6 +62,7 @@ const READ: &[(&str, &str)] = &[
     ("output_format_decimal_trailing_zeros", "1"),
     ("output_format_json_quote_denormals", "1"),
     ("output_format_json_validate_utf8", "1"),
+    ("cancel_http_readonly_queries_on_client_close", "1"),
 ];
 
 /// Who asks.
@@ -60,6 +70,7 @@ const READ: &[(&str, &str)] = &[
 pub(super) struct Desk {
     client: Client,
     turns: Arc<Semaphore>,
+    files: Arc<Semaphore>,
 }
 
 /// A column of an answer.
@@ -104,7 +115,8 @@ impl Style {
 impl Desk {
     /// Asks through `client`.
     pub(super) fn of(client: &Client) -> Desk {
-        Desk { client: client.reader(&LIMITS), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        let of = |places| Arc::new(Semaphore::new(places));
+        Desk { client: client.reader(&LIMITS), turns: of(AT_ONCE), files: of(FILES_AT_ONCE) }
     }
 
     /// Asks, and reads the whole answer.
@@ -147,45 +159,28 @@ impl Desk {
     /// # Errors
     /// What ClickHouse says at once.
     pub(super) async fn csv(&self, question: &Question, name: &str) -> Result<Response, Fault> {
-        let turn = tokio::time::timeout(TURN_WITHIN, self.turns.clone().acquire_owned());
-        let turn = turn.await.map_err(|_| Fault::busy("too many questions wait for ClickHouse"))?;
+        let turn = tokio::time::timeout(TURN_WITHIN, self.files.clone().acquire_owned());
+        let turn = turn.await.map_err(|_| Fault::busy("other files are being written"))?;
         let turn = turn.map_err(|_| Fault::busy("the pipeline is stopping"))?;
         let mut lines = self.lines(question, Style::Read)?;
         let columns = head(&mut lines).await?;
-        let (pieces, mut next) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);
+        let (pieces, mut next) = mpsc::channel(4);
+        let is_whole = Arc::new(AtomicBool::new(false));
+        let ends_whole = is_whole.clone();
         tokio::spawn(async move {
             let _turn = turn;
-            let names = columns.iter().map(|column| column.name.clone());
-            let mut piece = record(names.map(Value::String), |_| true);
-            loop {
-                let line = lines.next().await;
-                let more = match &line {
-                    Ok(Some(line)) => parsed::<Vec<Value>>(line).map(|row| {
-                        record(row.into_iter(), |at| columns.get(at).is_some_and(|of| is_text(&of.kind))) //
-                    }),
-                    Ok(None) => Ok(Vec::new()),
-                    Err(error) => Err(Fault::from(error.clone())),
-                };
-                let is_last = !matches!(line, Ok(Some(_)));
-                match more {
-                    Ok(more) => piece.extend(more),
-                    // The file ends in the middle, which the browser tells as a failed download.
-                    Err(fault) => {
-                        let _ = pieces.send(Err(std::io::Error::other(fault.what))).await;
-                        return;
-                    }
-                }
-                if (is_last || piece.len() > 32_768)
-                    && pieces.send(Ok(std::mem::take(&mut piece).into())).await.is_err()
-                {
-                    return;
-                }
-                if is_last {
-                    return;
-                }
+            match write(lines, columns, &pieces).await {
+                Ok(()) => ends_whole.store(true, Ordering::Release),
+                Err(fault) => tracing::warn!(why = fault.what, "a CSV file of the console ended early"),
             }
         });
-        let stream = futures_util::stream::poll_fn(move |context| next.poll_recv(context));
+        let stream = futures_util::stream::poll_fn(move |context| match next.poll_recv(context) {
+            // The file ends in the middle, which the browser tells as a failed download.
+            Poll::Ready(None) if !is_whole.load(Ordering::Acquire) => {
+                Poll::Ready(Some(Err(std::io::Error::other("the file ended early"))))
+            }
+            next => next.map(|piece| piece.map(Ok)),
+        });
         let file = format!("attachment; filename=\"{}.csv\"", name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
         let headers =
             [(header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (header::CONTENT_DISPOSITION, file)];
@@ -196,6 +191,30 @@ impl Desk {
         let parameters = question.parameters.iter().map(|of| (of.name.as_str(), of.value.as_str()));
         self.client.query_with(&question.sql, parameters, style.settings(), "JSONCompactEachRowWithNamesAndTypes")
     }
+}
+
+/// Writes rows as CSV, piece by piece, until all are written, something fails, or nobody takes them.
+async fn write(mut lines: Lines, columns: Vec<Column>, pieces: &mpsc::Sender<Bytes>) -> Result<(), Fault> {
+    let mut piece = record(columns.iter().map(|column| Value::String(column.name.clone())), |_| true);
+    loop {
+        let line = lines.next().await?;
+        let is_last = line.is_none();
+        if let Some(line) = line {
+            let row: Vec<Value> = parsed(&line)?;
+            piece.extend(record(row.into_iter(), |at| columns.get(at).is_some_and(|of| is_text(&of.kind))));
+        }
+        if is_last || piece.len() > PIECE_BYTES {
+            hand_over(pieces, std::mem::take(&mut piece).into(), TAKEN_WITHIN).await?;
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// Hands a piece to whoever takes the file, who mustn't keep others waiting.
+async fn hand_over(pieces: &mpsc::Sender<Bytes>, piece: Bytes, within: Duration) -> Result<(), Fault> {
+    pieces.send_timeout(piece, within).await.map_err(|_| Fault::busy("nobody takes the file"))
 }
 
 /// The first two lines: names and types.
@@ -265,6 +284,18 @@ mod tests {
         let row = [json!("=HYPERLINK(\"x\")"), json!("-5"), json!(null), json!("a,b"), json!(7)];
         let line = record(row.into_iter(), |at| at == 0);
         assert_eq!(String::from_utf8_lossy(&line), "\"'=HYPERLINK(\"\"x\"\")\",-5,,\"a,b\",7\r\n");
+    }
+
+    #[tokio::test]
+    async fn who_takes_a_file_and_then_nothing_is_given_up() {
+        let (pieces, mut next) = mpsc::channel(1);
+        let give = async || hand_over(&pieces, Bytes::from_static(b"x"), Duration::from_millis(20)).await;
+        assert!(give().await.is_ok(), "there is room");
+        assert!(give().await.is_err(), "nobody takes it");
+        assert!(next.recv().await.is_some());
+        assert!(give().await.is_ok(), "it was taken");
+        drop(next);
+        assert!(give().await.is_err(), "nobody is there");
     }
 
     #[test]

@@ -2,8 +2,6 @@
 //!
 //! Invariant: every name that ends up in SQL comes from here, never from a browser; what a browser names is looked up.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use weir_operators::account::LEDGER;
 use weir_operators::aggregate::Function;
@@ -12,7 +10,9 @@ use weir_schemas::types::ColumnType;
 use weir_sinks::clickhouse::identifier;
 use weir_sinks::clickhouse::reader::STATE_SUFFIX;
 
+use super::steps::wider_of;
 use crate::bind::Bound;
+use crate::coarser::merge_of;
 use crate::config::Pipeline;
 
 /// Everything that can be asked about.
@@ -60,9 +60,10 @@ pub struct Source {
     pub allowed_lateness_ms: u64,
     /// How long accepted events are kept in ClickHouse, if they are.
     pub keep_events_days: Option<u32>,
-    /// The columns that say which release sent an event: SDK, its version, the app's; only where accepted events are kept.
+    /// The columns that say which release sent an event: SDK, its version, the app's; only where accepted events are kept
+    /// and any of them is named.
     #[serde(skip)]
-    pub release: Option<[String; 3]>,
+    pub release: Option<[Option<String>; 3]>,
 }
 
 /// A view.
@@ -80,6 +81,12 @@ pub struct View {
     pub window: String,
     /// The window's length in seconds; a day's is 86,400 whatever the calendar says.
     pub window_s: i64,
+    /// Widths of points, in seconds, that every window fits into, besides its own.
+    #[serde(skip)]
+    pub wider_s: Vec<i64>,
+    /// Whether groups that don't meet its HAVING have no rows: what is put together of several rows is then of those that
+    /// met it, and not what the SELECT would give over all of them.
+    pub has_having: bool,
     /// The zone whose calendar cuts it.
     pub zone: String,
     /// Whether the window's start is a date without a time.
@@ -122,8 +129,10 @@ pub struct Measure {
     pub function: String,
     /// Whether its value is a number, which can be drawn.
     pub is_number: bool,
-    /// Whether no rows are 0: counts and sums; else nothing is known of a window without rows.
+    /// Whether values of several groups add up: counts and sums.
     pub is_additive: bool,
+    /// Whether no rows are 0: counts, sums and distinct counts; else nothing is known of a window without rows.
+    pub empty_is_zero: bool,
     /// How values of several rows are put together, with `{}` in the place of the column.
     #[serde(skip)]
     pub rollup: String,
@@ -142,20 +151,15 @@ impl Catalog {
         });
         let sources = bound.sources.iter().filter_map(|bound| {
             let source = pipeline.sources.get(&bound.name)?;
-            let is_kept = |name: &String| bound.columns.iter().any(|column| column.name == *name);
-            let named = |name: &Option<String>| name.clone().filter(is_kept);
             let of = &source.release;
-            let release = [named(&of.sdk), named(&of.sdk_version), named(&of.app_version)];
-            let release = match release {
-                [Some(sdk), Some(version), Some(app)] if source.keep_events_days.is_some() => Some([sdk, version, app]),
-                _ => None,
-            };
+            let release = [of.sdk.clone(), of.sdk_version.clone(), of.app_version.clone()];
+            let is_counted = source.keep_events_days.is_some() && release.iter().any(Option::is_some);
             Some(Source {
                 name: bound.name.clone(),
                 topics: source.all_topics(),
                 allowed_lateness_ms: source.allowed_lateness_ms,
                 keep_events_days: source.keep_events_days,
-                release,
+                release: is_counted.then_some(release),
             })
         });
         Catalog {
@@ -190,11 +194,9 @@ impl Catalog {
         self.qualified(LEDGER)
     }
 
-    /// Sources whose accepted events say which release sent them, with the three columns.
-    pub fn releases(&self) -> BTreeMap<&str, &[String; 3]> {
-        let with = |source: &'_ Source| source.release.is_some();
-        let sources = self.sources.iter().filter(|source| with(source));
-        sources.filter_map(|source| Some((source.name.as_str(), source.release.as_ref()?))).collect()
+    /// Sources whose accepted events say which release sent them, as in `weir_releases`: shares of others can't be told.
+    pub fn releases(&self) -> impl Iterator<Item = (&Source, &[Option<String>; 3])> {
+        self.sources.iter().filter_map(|source| Some((source, source.release.as_ref()?)))
     }
 }
 
@@ -223,6 +225,8 @@ impl View {
                 Width::Hours(hours) => i64::from(hours.min(24)) * 3_600,
                 Width::Days(days) => i64::from(days) * 86_400,
             },
+            wider_s: wider_of(plan),
+            has_having: plan.having.is_some(),
             zone: plan.window.zone.as_deref().unwrap_or("UTC").to_owned(),
             is_date: matches!(plan.window.column_type, ColumnType::Date | ColumnType::Date32),
             tenant: tenant.filter(|name| dimensions.iter().any(|dimension| dimension.name == *name)),
@@ -246,21 +250,13 @@ impl View {
 impl Measure {
     fn of(measure: &Planned, result: &ColumnType) -> Measure {
         let call = &measure.call;
-        let own = || measure.name.clone();
-        let state = || format!("{}{STATE_SUFFIX}", measure.name);
-        // Values of counts, sums and extremes are put together as they are; the rest is merged from states, since
-        // distinct counts, means and quantiles of parts don't add up to those of the whole.
-        let (rollup, column) = match &call.function {
-            Function::Count | Function::Sum => ("sum({})".to_owned(), own()),
-            Function::Min => ("min({})".to_owned(), own()),
-            Function::Max => ("max({})".to_owned(), own()),
-            Function::Avg | Function::UniqExact | Function::UniqCombined64 => {
-                (format!("{}Merge({{}})", call.function.name()), state())
-            }
-            Function::QuantileDd { relative_accuracy, level } => {
-                (format!("quantileDDMerge({relative_accuracy}, {level})({{}})"), state())
-            }
+        let name = measure.name.clone();
+        let column = match call.stored_type() {
+            ColumnType::AggregateState(_) => format!("{name}{STATE_SUFFIX}"),
+            _ => name.clone(),
         };
+        let is_additive = matches!(call.function, Function::Count | Function::Sum);
+        let is_distinct = matches!(call.function, Function::UniqExact | Function::UniqCombined64);
         let is_number = matches!(
             result.without_null(),
             ColumnType::Bool
@@ -271,12 +267,13 @@ impl Measure {
                 | ColumnType::Decimal(..)
         );
         Measure {
-            name: own(),
+            name,
             kind: result.to_string(),
             function: call.function.name().to_owned(),
             is_number,
-            is_additive: matches!(call.function, Function::Count | Function::Sum),
-            rollup,
+            is_additive,
+            empty_is_zero: is_additive || is_distinct,
+            rollup: format!("{}({{}})", merge_of(call)),
             column,
         }
     }

@@ -4,18 +4,19 @@
 //!   cookie that `/?token=...` sets. It is compared in constant time.
 //! - Without one, the console is served on loopback only, to requests whose `Host` is this machine: a page of somebody else
 //!   whose name was made to point here would send its own.
-//! - Nothing can be changed through the console, so a forged request would achieve nothing, and its answer can't be read.
+//! - Nothing can be changed through the console, so a forged request would achieve nothing, and its answer can't be read;
+//!   one that a browser says comes from another site's page is refused all the same, since questions cost.
+//! - `/status` is guarded alike.
 //!
 //! Not here: `/metrics`, `/healthz`, `/readyz`, which stay open to whoever reaches the address.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-
-use super::Served;
 
 /// The cookie that holds the token.
 const COOKIE: &str = "weir_console";
@@ -64,8 +65,8 @@ fn host_of(address: &str) -> &str {
 }
 
 /// Lets a request pass that may, and tells the browser what the answer may do.
-pub(super) async fn guard(State(served): State<Served>, request: Request, next: Next) -> Response {
-    let mut response = match entry(&served.access, &request) {
+pub(crate) async fn guard(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    let mut response = match entry(&access, &request) {
         Entry::Open => next.run(request).await,
         Entry::SetCookie(token) => welcome(&token, request.uri().path()),
         Entry::Refused(status, why) => refusal(status, why, request.uri().path()),
@@ -96,10 +97,14 @@ enum Entry {
 
 fn entry(access: &Access, request: &Request) -> Entry {
     let headers = request.headers();
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if request.uri().path().starts_with("/api/") && matches!(site, Some(b"cross-site" | b"same-site")) {
+        return Entry::Refused(StatusCode::FORBIDDEN, "The console answers to its own page only.");
+    }
     match access {
         Access::Closed => Entry::Refused(
             StatusCode::FORBIDDEN,
-            "The console needs a token beyond this machine: set http_token = \"${CONSOLE_TOKEN}\" beside http in the \
+            "The console and /status need a token beyond this machine: set http_token = \"${CONSOLE_TOKEN}\" beside http in the \
              pipeline file.",
         ),
         Access::Loopback => {
@@ -125,7 +130,8 @@ fn entry(access: &Access, request: &Request) -> Entry {
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+    // A token may hold more than ASCII.
+    std::str::from_utf8(headers.get(header::AUTHORIZATION)?.as_bytes()).ok()?.strip_prefix("Bearer ")
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -208,6 +214,21 @@ mod tests {
         assert!(is_open(&open, "/", &[("host", "localhost:9464")]));
         assert!(!is_open(&open, "/api/views", &[("host", "evil.example:9464")]));
         assert!(!is_open(&open, "/api/views", &[]));
+    }
+
+    #[test]
+    fn another_sites_page_gets_no_answer() {
+        let open = Access::of("127.0.0.1:9464", None);
+        for (site, path, is_it) in [
+            ("cross-site", "/api/views", false),
+            ("same-site", "/api/live", false),
+            ("same-origin", "/api/views", true),
+            ("none", "/api/views", true),
+            ("cross-site", "/", true),
+        ] {
+            let headers = [("host", "127.0.0.1:9464"), ("sec-fetch-site", site)];
+            assert_eq!(is_open(&open, path, &headers), is_it, "{site} {path}");
+        }
     }
 
     #[test]

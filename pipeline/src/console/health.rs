@@ -6,8 +6,8 @@ use weir_schemas::fate::Fate;
 use weir_schemas::tables;
 use weir_sinks::clickhouse::{identifier, literal};
 
-use super::catalog::Catalog;
-use super::question::{Parameter, Question};
+use super::catalog::{Catalog, Source};
+use super::question::{Parameter, Question, TIME};
 
 /// Rows of a list, at most.
 const LISTED: usize = 500;
@@ -129,81 +129,141 @@ pub(super) fn steps(catalog: &Catalog, fingerprint: &str) -> Question {
 const IS: &str = "{fingerprint:String}";
 
 fn of_alert(sql: String, fingerprint: &str) -> Question {
-    let value = fingerprint.to_owned();
-    Question { sql, parameters: vec![Parameter { name: "fingerprint".to_owned(), kind: "String", value }] }
+    Question { sql, parameters: vec![text("fingerprint", fingerprint)] }
 }
 
 /// What of a release's records is refused, by time: rows of `time`, `release`, `refused` and `accepted`. Where `reason` or
 /// `rule` isn't empty, only it counts as refused. Nothing where no source keeps its accepted events.
 pub(super) fn shares(catalog: &Catalog, range: (i64, i64), step_s: i64, reason: &str, rule: &str) -> Option<Question> {
-    let (from_s, to_s) = range;
-    let accepted = accepted(catalog, from_s, to_s)?;
-    let only = |column: &str, value: &str| match value {
-        "" => String::new(),
-        value => format!(" AND {column} = {}", literal(value)),
-    };
-    let reason = only("reason", reason) + &only("rule", rule);
-    let (from, to) = bounds(from_s, to_s);
-    Some(Question::plain(format!(
+    catalog.releases().next()?;
+    let mut parameters = bounds(range);
+    let mut only = String::new();
+    for (column, value) in [("reason", reason), ("rule", rule)].into_iter().filter(|(_, value)| !value.is_empty()) {
+        only.push_str(&format!(" AND {column} = {{{column}:String}}"));
+        parameters.push(text(column, value));
+    }
+    let sql = format!(
         "SELECT toStartOfInterval(at, INTERVAL {step_s} SECOND) AS time, release, sum(refused) AS refused, \
-         count() - refused AS accepted\nFROM (\n  \
-         SELECT ifNull(toDateTime64(event_time, 3, 'UTC'), kafka_time) AS at, \
-         concat(sdk, ' ', sdk_version, ' / ', app_version) AS release, 1 AS refused\n  FROM {}\n  \
-         WHERE kafka_time >= {from} - INTERVAL 1 DAY AND at >= {from} AND at < {to} AND NOT {LATE}{reason}\n  \
-         UNION ALL\n{accepted})\nGROUP BY time, release\nORDER BY time, release\nLIMIT {SHARES}",
-        catalog.qualified(tables::QUARANTINE)
-    )))
+         count() - refused AS accepted\nFROM (\n{})\nGROUP BY time, release\nORDER BY time, release\nLIMIT {SHARES}",
+        records(catalog, &only)
+    );
+    Some(Question { sql, parameters })
 }
 
 /// Releases: since when, how many records, which share of them is refused. Without kept events only refused ones are known.
 pub(super) fn releases(catalog: &Catalog, from_s: i64, to_s: i64) -> Question {
-    let (from, to) = bounds(from_s, to_s);
-    let accepted = accepted(catalog, from_s, to_s).map(|select| format!("  UNION ALL\n{select}")).unwrap_or_default();
-    Question::plain(format!(
+    let sql = format!(
         "SELECT release, min(at) AS first_seen, max(at) AS last_seen, count() AS records, sum(refused) AS refused_records, \
-         refused_records / records AS share\nFROM (\n  \
-         SELECT ifNull(toDateTime64(event_time, 3, 'UTC'), kafka_time) AS at, \
-         concat(sdk, ' ', sdk_version, ' / ', app_version) AS release, 1 AS refused\n  FROM {}\n  \
-         WHERE kafka_time >= {from} - INTERVAL 1 DAY AND at >= {from} AND at < {to} AND NOT {LATE}\n{accepted})\n\
+         refused_records / records AS share\nFROM (\n{})\n\
          GROUP BY release\nORDER BY share DESC, records DESC, release\nLIMIT {LISTED}",
-        catalog.qualified(tables::QUARANTINE)
-    ))
+        records(catalog, "")
+    );
+    Question { sql, parameters: bounds((from_s, to_s)) }
 }
 
-/// Why a release's records are refused.
+/// Why a release's records are refused, of the same records that [`releases`] counts.
 pub(super) fn reasons(catalog: &Catalog, release: &str, from_s: i64, to_s: i64) -> Question {
-    let (from, to) = bounds(from_s, to_s);
     let sql = format!(
         "SELECT reason, rule, field, count() AS records, any(expected) AS expects, any(found) AS finds, \
          any(concat(topic, '/', toString(partition), '@', toString(offset))) AS place\nFROM {}\n\
-         WHERE kafka_time >= {from} AND kafka_time < {to} + INTERVAL 1 DAY AND NOT {LATE} \
-         AND concat(sdk, ' ', sdk_version, ' / ', app_version) = {{release:String}}\n\
+         WHERE {} AND {RELEASE} = {{release:String}}\n\
          GROUP BY reason, rule, field\nORDER BY records DESC, reason, rule, field\nLIMIT {LISTED}",
-        catalog.qualified(tables::QUARANTINE)
+        catalog.qualified(tables::QUARANTINE),
+        are_refused(catalog),
     );
-    let release = Parameter { name: "release".to_owned(), kind: "String", value: release.to_owned() };
-    Question { sql, parameters: vec![release] }
+    let mut parameters = bounds((from_s, to_s));
+    parameters.push(text("release", release));
+    Question { sql, parameters }
 }
 
-fn bounds(from_s: i64, to_s: i64) -> (String, String) {
-    let time = |at| format!("toDateTime({}, 'UTC')", literal(&super::question::shown(at)));
-    (time(from_s), time(to_s))
+/// A release as one text, of a refused record.
+const RELEASE: &str = "concat(sdk, ' ', sdk_version, ' / ', app_version)";
+/// When a refused record happened, as far as is known.
+const AT: &str = "ifNull(toDateTime64(event_time, 3, 'UTC'), kafka_time)";
+
+fn bounds((from_s, to_s): (i64, i64)) -> Vec<Parameter> {
+    let time = |name: &str, at| Parameter { name: name.to_owned(), kind: TIME, value: super::question::shown(at) };
+    vec![time("from", from_s), time("to", to_s)]
 }
 
-/// Accepted events of all sources that keep them with their releases, as rows of `at`, `release` and 0.
-fn accepted(catalog: &Catalog, from_s: i64, to_s: i64) -> Option<String> {
-    let (from, to) = bounds(from_s, to_s);
-    let sources = catalog.releases().into_iter().map(|(source, [sdk, version, app])| {
-        let column = |name: &str| format!("toString(e.{})", identifier(name));
+fn text(name: &str, value: &str) -> Parameter {
+    Parameter { name: name.to_owned(), kind: "String", value: value.to_owned() }
+}
+
+/// Records of the range as rows of `at`, `release` and `refused`, which is 1 or 0: refused ones that meet `only`, and the
+/// accepted ones of the sources that keep them. Both are of the same sources and of the days that those keep, as in
+/// `weir_releases`; where none keeps any, refused ones of all sources are all that is known.
+fn records(catalog: &Catalog, only: &str) -> String {
+    let refused = format!(
+        "  SELECT {AT} AS at, {RELEASE} AS release, 1 AS refused\n  FROM {}\n  WHERE {}{only}\n",
+        catalog.qualified(tables::QUARANTINE),
+        are_refused(catalog)
+    );
+    let accepted = catalog.releases().map(|(source, release)| {
+        let [sdk, version, app] = release.each_ref().map(|column| match column {
+            Some(name) => format!("ifNull(toString(e.{}), '')", identifier(name)),
+            None => "''".to_owned(),
+        });
         format!(
-            "  SELECT toDateTime64(e._event_time, 3, 'UTC') AS at, concat({}, ' ', {}, ' / ', {}) AS release, 0 AS refused\n  \
-             FROM {} AS e\n  WHERE e._event_time >= {from} AND e._event_time < {to}",
-            column(sdk),
-            column(version),
-            column(app),
-            catalog.qualified(source)
+            "  UNION ALL\n  SELECT toDateTime64(e._event_time, 3, 'UTC') AS at, \
+             concat({sdk}, ' ', {version}, ' / ', {app}) AS release, 0 AS refused\n  FROM {} AS e\n  \
+             WHERE e._event_time >= {FROM} AND e._event_time < {TO}\n",
+            catalog.qualified(&source.name)
         )
     });
-    let sources: Vec<String> = sources.collect();
-    (!sources.is_empty()).then(|| sources.join("\n  UNION ALL\n"))
+    std::iter::once(refused).chain(accepted).collect()
+}
+
+/// The condition of refused records of the range that count.
+fn are_refused(catalog: &Catalog) -> String {
+    let of = |(source, _): (&Source, _)| {
+        let topics: Vec<String> = source.topics.iter().map(|topic| literal(topic)).collect();
+        let days = source.keep_events_days.unwrap_or_default();
+        format!("topic IN ({}) AND {AT} >= now() - toIntervalDay({days})", topics.join(", "))
+    };
+    let of: Vec<String> = catalog.releases().map(of).collect();
+    let of = if of.is_empty() { String::new() } else { format!(" AND ({})", of.join(" OR ")) };
+    // An event isn't a day older or newer than its record, nearly always: so parts of other days aren't read.
+    format!("kafka_time >= {FROM} - INTERVAL 1 DAY AND {AT} >= {FROM} AND {AT} < {TO} AND NOT {LATE}{of}")
+}
+
+const FROM: &str = "{from:DateTime('UTC')}";
+const TO: &str = "{to:DateTime('UTC')}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(name: &str, keep_events_days: Option<u32>, release: Option<[Option<String>; 3]>) -> Source {
+        let topics = vec![format!("{name}-topic")];
+        Source { name: name.to_owned(), topics, keep_events_days, release, ..Source::default() }
+    }
+
+    #[test]
+    fn accepted_and_refused_records_are_of_the_same_sources() {
+        let named = [Some("sdk".to_owned()), None, Some("app".to_owned())];
+        let sources = vec![source("kept", Some(30), Some(named)), source("other", None, None)];
+        let catalog = Catalog { database: "weir".to_owned(), sources, ..Catalog::default() };
+        let question = shares(&catalog, (0, 60), 60, "rule", "it's").expect("events are kept");
+        for part in [
+            "FROM `weir`.`kept` AS e",
+            "concat(ifNull(toString(e.`sdk`), ''), ' ', '', ' / ', ifNull(toString(e.`app`), ''))",
+            "topic IN ('kept-topic')",
+            "toIntervalDay(30)",
+            "AND reason = {reason:String} AND rule = {rule:String}",
+        ] {
+            assert!(question.sql.contains(part), "{part} isn't in\n{}", question.sql);
+        }
+        assert!(!question.sql.contains("other"), "{}", question.sql);
+        assert!(question.to_copy().contains("rule = 'it\\'s'"), "{}", question.to_copy());
+        let same = reasons(&catalog, "web 1 / 2", 0, 60).sql.contains(&are_refused(&catalog));
+        assert!(same && releases(&catalog, 0, 60).sql.contains(&are_refused(&catalog)));
+    }
+
+    #[test]
+    fn without_kept_events_refused_records_of_all_sources_are_known() {
+        let catalog = Catalog { sources: vec![source("other", None, None)], ..Catalog::default() };
+        assert!(shares(&catalog, (0, 60), 60, "", "").is_none());
+        assert!(!releases(&catalog, 0, 60).sql.contains("topic IN"));
+    }
 }

@@ -1,8 +1,10 @@
 //! What changes by itself: one snapshot a second for all who look, computed while anybody does.
 //!
 //! Invariants: listeners are bounded, and each holds only the newest snapshot; ClickHouse is asked once for all of them.
-//! A completeness that is told was read before anything that it is shown beside.
+//! A completeness that is told was read before anything that it is shown beside. What can't be asked anew stays as it was
+//! told last, with when that was: nothing is called absent because nobody answers.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +55,8 @@ struct Snapshot {
     progress: Vec<Value>,
     #[serde(flatten)]
     slow: Slow,
+    /// When each of what ClickHouse tells was told, in milliseconds since 1970; what never was isn't in it.
+    told_at_ms: BTreeMap<&'static str, i64>,
     /// What couldn't be asked.
     faults: Vec<String>,
 }
@@ -70,12 +74,22 @@ struct Slow {
     state_bytes: u64,
 }
 
+/// What was told last.
+#[derive(Debug, Default)]
+struct Told {
+    progress: Vec<Value>,
+    slow: Slow,
+    at_ms: BTreeMap<&'static str, i64>,
+    /// What couldn't be asked when the rest was asked for last.
+    slow_faults: Vec<String>,
+}
+
 /// Makes snapshots, and hands out the newest.
 pub(super) struct Live {
     newest: watch::Sender<Arc<str>>,
     places: Arc<Semaphore>,
     polled_at_ms: AtomicI64,
-    making: Mutex<(Instant, Slow)>,
+    making: Mutex<(Instant, Told)>,
 }
 
 impl Live {
@@ -84,7 +98,7 @@ impl Live {
             newest: watch::Sender::new(Arc::from("")),
             places: Arc::new(Semaphore::new(LISTENERS)),
             polled_at_ms: AtomicI64::new(i64::MIN),
-            making: Mutex::new((Instant::now(), Slow::default())),
+            making: Mutex::new((Instant::now(), Told::default())),
         }
     }
 
@@ -104,27 +118,29 @@ impl Live {
 
     async fn make(&self, served: &Served) {
         let mut making = self.making.lock().await;
+        let (next_at, told) = &mut *making;
         let mut faults = Vec::new();
         let (first, rest) = ANSWER_WITHIN;
         let progress = health::progress(&served.catalog);
         let progress = tokio::time::timeout(first, served.desk.objects(&progress, Style::Drawn)).await;
-        let progress = list(progress.unwrap_or_else(|_| Err(silent())), &mut faults);
-        let (next_at, slow) = &mut *making;
+        renew("progress", &mut told.progress, progress.unwrap_or_else(|_| Err(silent())), &mut told.at_ms, &mut faults);
         let now = Instant::now();
         if now >= *next_at {
-            match tokio::time::timeout(rest, self::slow(served, &mut faults)).await {
-                Ok(asked) => *slow = asked,
-                Err(_) => faults.push(silent().what),
+            told.slow_faults.clear();
+            if tokio::time::timeout(rest, ask_slow(served, told)).await.is_err() {
+                told.slow_faults.push(silent().what);
             }
             *next_at = Instant::now() + SLOW_EVERY.max(now.elapsed() * 10);
         }
+        faults.extend(told.slow_faults.iter().filter(|fault| !faults.contains(fault)).cloned().collect::<Vec<_>>());
         let status = (served.pages.status)();
         let snapshot = Snapshot {
             at_ms: Clock::System.now_ms(),
             numbers: served.pages.metrics.text(&status).map(|text| Numbers::of(&text)).unwrap_or_default(),
             status,
-            progress,
-            slow: slow.clone(),
+            progress: told.progress.clone(),
+            slow: told.slow.clone(),
+            told_at_ms: told.at_ms.clone(),
             faults,
         };
         match serde_json::to_string(&snapshot) {
@@ -136,36 +152,41 @@ impl Live {
     }
 }
 
-async fn slow(served: &Served, faults: &mut Vec<String>) -> Slow {
+async fn ask_slow(served: &Served, told: &mut Told) {
     let (catalog, desk) = (&served.catalog, &served.desk);
-    let books = list(desk.objects(&health::books(catalog), Style::Drawn).await, faults);
+    let Told { slow, at_ms, slow_faults: faults, .. } = told;
+    let books = desk.objects(&health::books(catalog), Style::Drawn).await;
+    renew("books", &mut slow.books, books, at_ms, faults);
     let alerts = match catalog.has_alerts {
-        true => list(desk.objects(&health::alerts(catalog, false, ALERTS), Style::Drawn).await, faults),
-        false => Vec::new(),
+        true => desk.objects(&health::alerts(catalog, false, ALERTS), Style::Drawn).await,
+        false => Ok(Vec::new()),
     };
-    let replays = match replays::seen(served).await {
-        Ok(replays) => replays,
-        Err(fault) => {
-            faults.push(fault.what);
-            Vec::new()
-        }
-    };
+    renew("alerts", &mut slow.alerts, alerts, at_ms, faults);
+    renew("replays", &mut slow.replays, replays::seen(served).await, at_ms, faults);
     let state = served.state.clone();
-    let state_bytes = tokio::task::spawn_blocking(move || bytes_below(&state)).await.unwrap_or_default();
-    Slow { books, alerts, replays, state_bytes }
+    slow.state_bytes = tokio::task::spawn_blocking(move || bytes_below(&state)).await.unwrap_or_default();
 }
 
 fn silent() -> Fault {
     Fault::busy("ClickHouse takes too long to answer")
 }
 
-fn list(answer: Result<Vec<Value>, Fault>, faults: &mut Vec<String>) -> Vec<Value> {
-    answer.unwrap_or_else(|fault| {
-        if !faults.contains(&fault.what) {
-            faults.push(fault.what);
+/// Takes an answer in the place of the one before; where there is none, that one stays.
+fn renew(
+    name: &'static str,
+    kept: &mut Vec<Value>,
+    answer: Result<Vec<Value>, Fault>,
+    told_at_ms: &mut BTreeMap<&'static str, i64>,
+    faults: &mut Vec<String>,
+) {
+    match answer {
+        Ok(rows) => {
+            *kept = rows;
+            told_at_ms.insert(name, Clock::System.now_ms());
         }
-        Vec::new()
-    })
+        Err(fault) if faults.contains(&fault.what) => {}
+        Err(fault) => faults.push(fault.what),
+    }
 }
 
 /// Bytes of the files below a folder. Files come and go meanwhile; what is gone counts nothing.
@@ -216,4 +237,22 @@ pub(super) async fn snapshot(State(served): State<Served>) -> Response {
     }
     let text = served.live.newest.borrow().to_string();
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_told_stays_while_nobody_answers() {
+        let (mut kept, mut at_ms, mut faults) = (Vec::new(), BTreeMap::new(), Vec::new());
+        renew("alerts", &mut kept, Err(silent()), &mut at_ms, &mut faults);
+        assert!(kept.is_empty() && at_ms.is_empty(), "nothing was told yet: that isn't the same as none");
+        renew("alerts", &mut kept, Ok(vec![json!({ "fingerprint": "f" })]), &mut at_ms, &mut faults);
+        let told_at_ms = at_ms["alerts"];
+        renew("alerts", &mut kept, Err(silent()), &mut at_ms, &mut faults);
+        assert_eq!((kept.len(), at_ms["alerts"], faults), (1, told_at_ms, vec![silent().what]));
+    }
 }

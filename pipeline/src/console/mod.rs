@@ -21,6 +21,7 @@ mod numbers;
 mod question;
 pub mod replays;
 mod routes;
+mod steps;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,16 +62,24 @@ impl Console {
         })
     }
 
+    /// Who may look at it.
+    pub(crate) fn access(&self) -> Access {
+        self.access.clone()
+    }
+
     /// Its routes, and the task that makes snapshots, which the caller runs.
-    pub(crate) fn serve(self, pages: Arc<Pages>) -> (Router, impl Future<Output = ()> + Send + 'static) {
-        if self.access == Access::Closed {
+    pub(crate) fn serve(
+        self,
+        pages: Arc<Pages>,
+        access: Arc<Access>,
+    ) -> (Router, impl Future<Output = ()> + Send + 'static) {
+        if *access == Access::Closed {
             tracing::warn!("the console isn't served beyond this machine without `http_token`");
         }
         let served = Served {
             desk: Desk::of(&self.client),
             client: self.client,
             catalog: Arc::new(self.catalog),
-            access: Arc::new(self.access),
             live: Arc::new(Live::new()),
             state: self.state,
             replays: self.replays,
@@ -99,7 +108,7 @@ impl Console {
             .route("/api/replays/{run}/diff", get(routes::diff))
             .route("/api/snapshot", get(live::snapshot))
             .route("/api/live", get(live::events))
-            .layer(middleware::from_fn_with_state(served.clone(), guard::guard))
+            .layer(middleware::from_fn_with_state(access, guard::guard))
             .with_state(served.clone());
         (router, Live::keep(served))
     }
@@ -111,7 +120,6 @@ struct Served {
     catalog: Arc<Catalog>,
     client: Client,
     desk: Desk,
-    access: Arc<Access>,
     live: Arc<Live>,
     state: PathBuf,
     replays: Option<Replays>,

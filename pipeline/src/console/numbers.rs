@@ -141,7 +141,8 @@ mod tests {
         assert_eq!(numbers.delivered_rows, BTreeMap::from([("a \"view\"".to_owned(), 5.0)]));
         assert_eq!(numbers.consumed_bytes, BTreeMap::from([("events".to_owned(), 70.0)]));
         assert_eq!(numbers.commits.count, 2.0);
-        let below = |bound: f64| numbers.commits.buckets.iter().filter(|(of, _)| *of <= bound).map(|(_, n)| *n).last();
+        let below =
+            |bound: f64| numbers.commits.buckets.iter().filter(|(of, _)| *of <= bound).map(|(_, n)| *n).next_back();
         assert_eq!((below(0.002), below(0.005), below(1.0)), (Some(0.0), Some(1.0), Some(2.0)));
         assert_eq!(numbers.deliveries.count, 0.0);
     }

@@ -3,16 +3,16 @@
 //! Invariants: names come from the [`View`]; values travel as ClickHouse's own parameters (`{from:DateTime('UTC')}`), never
 //! within the text; columns are qualified, so that an alias of the same name is never taken for them.
 //!
-//! Not here: asking (`ask`), and Weir's own tables (`health`).
+//! Not here: asking (`ask`), how wide points may be (`steps`), and Weir's own tables (`health`).
 
 use chrono::DateTime;
+use weir_sinks::clickhouse::ddl::physical;
 use weir_sinks::clickhouse::{base_table, identifier, literal};
 
 use super::catalog::{Catalog, Dimension, Measure, View};
 use super::fault::Fault;
+use super::steps::{interval_of, step_for, steps_of, week_before};
 
-/// Points of a line, about, where the browser doesn't say how wide they are.
-const POINTS: i64 = 400;
 /// Points of all lines, at most.
 const POINTS_MAX: i64 = 50_000;
 /// Lines of a chart by dimension, at most.
@@ -24,29 +24,6 @@ const OFFERED: usize = 200;
 /// Filters of one question, and bytes of a value, at most.
 const FILTERS_MAX: usize = 20;
 const VALUE_BYTES_MAX: usize = 10_000;
-/// A week in seconds.
-pub(super) const WEEK_S: i64 = 7 * 86_400;
-
-/// Steps that are offered, in seconds, with ClickHouse's way to write them.
-const STEPS: &[(i64, &str)] = &[
-    (1, "1 SECOND"),
-    (5, "5 SECOND"),
-    (10, "10 SECOND"),
-    (30, "30 SECOND"),
-    (60, "1 MINUTE"),
-    (300, "5 MINUTE"),
-    (600, "10 MINUTE"),
-    (900, "15 MINUTE"),
-    (1_800, "30 MINUTE"),
-    (3_600, "1 HOUR"),
-    (7_200, "2 HOUR"),
-    (10_800, "3 HOUR"),
-    (21_600, "6 HOUR"),
-    (43_200, "12 HOUR"),
-    (86_400, "1 DAY"),
-    (WEEK_S, "1 WEEK"),
-];
-
 /// A SELECT with parameters, ready to be asked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Question {
@@ -108,7 +85,7 @@ impl Question {
 }
 
 /// Types of parameters.
-const TIME: &str = "DateTime('UTC')";
+pub(super) const TIME: &str = "DateTime('UTC')";
 const TEXT: &str = "String";
 
 /// What is asked of a view, checked.
@@ -166,10 +143,11 @@ impl<'a> Asked<'a> {
         Ok(Asked { view, from: catalog.qualified(&view.name), measure, by, range: (from, to), step_s, filters })
     }
 
-    /// The same a week earlier.
+    /// The same a week earlier, by the view's calendar.
     pub(super) fn week_before(&self) -> Asked<'a> {
         let (from, to) = self.range;
-        Asked { range: ((from - WEEK_S).max(0), (to - WEEK_S).max(0)), ..self.clone() }
+        let before = |at_s| week_before(self.view, at_s);
+        Asked { range: (before(from).max(0), before(to).max(1)), ..self.clone() }
     }
 
     /// The measure in points of `step_s`: the time, the dimension's value where one is named, the value.
@@ -197,14 +175,15 @@ impl<'a> Asked<'a> {
                     "SELECT {bucket} AS {window}, v.{name} AS {name}, {value}\nFROM {from} AS v\nWHERE {conditions}\n  \
                      AND v.{name} IN (\n    SELECT t.{name} FROM {from} AS t\n    WHERE {greatest}\n    \
                      GROUP BY t.{name} ORDER BY {order} DESC LIMIT {LINES})\n\
-                     GROUP BY {window}, {name}\nORDER BY {window}, {name}\nLIMIT {POINTS_MAX}"
+                     GROUP BY {window}, {name}\nORDER BY {window}, {name}\nLIMIT {POINTS_MAX}\n\
+                     SETTINGS transform_null_in = 1"
                 )
             }
         };
         Ok(Question { sql, parameters })
     }
 
-    /// The measure over the whole range: one value.
+    /// The measure over the whole range: one value. Of a view with HAVING it is over the rows that met it.
     ///
     /// # Errors
     /// When the view has no measure to draw.
@@ -291,38 +270,40 @@ impl<'a> Asked<'a> {
         measure.ok_or_else(|| Fault::asked("the measure is no number", "look at the view as a table"))
     }
 
-    /// The time of a row's point.
-    fn bucket(&self, column: &str) -> String {
+    /// The start of the point that a time lies in.
+    fn bucket(&self, time: &str) -> String {
         if self.step_s == self.view.window_s {
-            return column.to_owned();
+            return time.to_owned();
         }
-        let time = if self.view.is_date {
-            format!("toDateTime({column}, {})", literal(&self.view.zone))
-        } else {
-            column.to_owned()
-        };
         format!("toStartOfInterval({time}, INTERVAL {})", interval_of(self.step_s))
     }
 
-    /// The range, which begins with a whole point, and the filters.
+    /// The range, widened to whole points at both ends, and the filters.
     fn conditions(&self, alias: &str, step_s: i64, parameters: &mut Vec<Parameter>) -> String {
         let window = format!("{alias}.{}", identifier(&self.view.window));
         let zone = literal(&self.view.zone);
-        let (from, to) = self.range;
+        let is_date = self.view.is_date;
         let mut time = |name: &str, at: i64| {
             parameters.push(Parameter { name: name.to_owned(), kind: TIME, value: shown(at) });
-            let time = format!("{{{name}:{TIME}}}");
-            if self.view.is_date { format!("toDate({time}, {zone})") } else { time }
+            format!("{{{name}:{TIME}}}")
         };
-        let floored = from - from.rem_euclid(step_s.min(3_600));
-        let mut from = time("from", floored);
-        if step_s >= 86_400 && !self.view.is_date {
-            let floored = format!("toStartOfInterval(toTimeZone({from}, {zone}), INTERVAL {})", interval_of(step_s));
-            // Of weeks it is a date.
-            from = format!("toDateTime({floored}, {zone})");
-        }
+        let in_zone = |time: &str| format!("{}({time}, {zone})", if is_date { "toDate" } else { "toTimeZone" });
+        let is_own = step_s == self.view.window_s;
+        let (from, to) = self.range;
+        let from = time("from", if is_own { from - from.rem_euclid(step_s.min(3_600)) } else { from });
         let to = time("to", to);
-        let mut conditions = vec![format!("{window} >= {from}"), format!("{window} < {to}")];
+        // Ends are compared as points: the length of one isn't always the same.
+        let last = in_zone(&format!("{to} - INTERVAL 1 SECOND"));
+        let mut conditions = match (is_own, is_date) {
+            (true, false) => vec![format!("{window} >= {from}"), format!("{window} < {to}")],
+            (true, true) => vec![format!("{window} >= {}", in_zone(&from)), format!("{window} <= {last}")],
+            (false, _) => {
+                // Of weeks it is a date, whatever its argument.
+                let first = self.bucket(&in_zone(&from));
+                let first = if is_date { format!("toDate({first})") } else { format!("toDateTime({first}, {zone})") };
+                vec![format!("{window} >= {first}"), format!("{} <= {}", self.bucket(&window), self.bucket(&last))]
+            }
+        };
         for (at, (dimension, value)) in self.filters.iter().enumerate() {
             let column = format!("{alias}.{}", identifier(&dimension.name));
             let Some(value) = value else {
@@ -341,7 +322,7 @@ impl<'a> Asked<'a> {
 /// The first and the last window that a view has had. Asked of the table behind it, which answers from its parts' bounds;
 /// a row that was deleted may count.
 pub(super) fn extent(catalog: &Catalog, view: &View) -> Question {
-    let window = identifier(&view.window.replace('.', ":"));
+    let window = identifier(&physical(&view.window));
     let table = catalog.qualified(&base_table(&view.name));
     Question::plain(format!(
         "SELECT min({window}) AS first, max({window}) AS last, count() > 0 AS is_there FROM {table}"
@@ -379,23 +360,6 @@ fn unknown(what: &str, view: &View, name: &str) -> Fault {
     Fault::asked(format!("the view {} has no {what} `{shown}`", view.name), "take one that /api/views lists")
 }
 
-/// Steps that points of a view may have: its window and whole multiples of it.
-pub(super) fn steps_of(view: &View) -> impl Iterator<Item = (i64, String)> + '_ {
-    let own = (view.window_s, "window".to_owned());
-    let wider = STEPS.iter().filter(|(step, _)| *step > view.window_s && step % view.window_s == 0);
-    std::iter::once(own).chain(wider.map(|(step, text)| (*step, text.to_lowercase())))
-}
-
-fn step_for(view: &View, range_s: i64) -> i64 {
-    let steps = || steps_of(view).map(|(step, _)| step);
-    steps().find(|step| range_s / step <= POINTS).or_else(|| steps().max()).unwrap_or(view.window_s)
-}
-
-fn interval_of(step_s: i64) -> String {
-    let known = STEPS.iter().find(|(step, _)| *step == step_s).map(|(_, text)| (*text).to_owned());
-    known.unwrap_or_else(|| format!("{step_s} SECOND"))
-}
-
 /// A time as ClickHouse reads it.
 pub(super) fn shown(at_s: i64) -> String {
     DateTime::from_timestamp(at_s, 0).unwrap_or_default().format("%Y-%m-%d %H:%M:%S").to_string()
@@ -417,6 +381,7 @@ mod tests {
             function: String::new(),
             is_number: true,
             is_additive: false,
+            empty_is_zero: false,
             rollup: rollup.to_owned(),
             column: column.to_owned(),
         };
@@ -424,6 +389,7 @@ mod tests {
             name: "by_minute".to_owned(),
             window: "window_start".to_owned(),
             window_s: 60,
+            wider_s: vec![300, 3_600, 21_600, 86_400],
             zone: "UTC".to_owned(),
             dimensions: vec![dimension("tenant", "String"), dimension("level", "UInt8")],
             tenant: Some("tenant".to_owned()),
@@ -451,13 +417,15 @@ mod tests {
             question.sql,
             "SELECT toStartOfInterval(v.`window_start`, INTERVAL 1 HOUR) AS `window_start`, \
              uniqExactMerge(v.`users_state`) AS `users`\nFROM `weir`.`by_minute` AS v\n\
-             WHERE v.`window_start` >= {from:DateTime('UTC')} AND v.`window_start` < {to:DateTime('UTC')} \
+             WHERE v.`window_start` >= \
+             toDateTime(toStartOfInterval(toTimeZone({from:DateTime('UTC')}, 'UTC'), INTERVAL 1 HOUR), 'UTC') \
+             AND toStartOfInterval(v.`window_start`, INTERVAL 1 HOUR) <= \
+             toStartOfInterval(toTimeZone({to:DateTime('UTC')} - INTERVAL 1 SECOND, 'UTC'), INTERVAL 1 HOUR) \
              AND v.`tenant` = {is0:String}\nGROUP BY `window_start`\nORDER BY `window_start`\nLIMIT 50000"
         );
-        assert_eq!(question.parameters[0].value, "1970-01-01 00:00:00", "a range begins with a whole point");
         let copy = question.to_copy();
         assert!(copy.contains("v.`tenant` = 'o\\'hara'"), "{copy}");
-        assert!(copy.contains("< toDateTime('1970-01-01 02:30:00', 'UTC')"), "{copy}");
+        assert!(copy.contains("toTimeZone(toDateTime('1970-01-01 02:30:00', 'UTC') - INTERVAL 1 SECOND"), "{copy}");
     }
 
     #[test]
@@ -487,11 +455,33 @@ mod tests {
     }
 
     #[test]
-    fn points_are_as_wide_as_the_range_asks() {
-        let catalog = catalog();
-        let steps: Vec<i64> = steps_of(&catalog.views[0]).map(|(step, _)| step).collect();
-        assert_eq!(&steps[..3], [60, 300, 600]);
-        let of = |to: &str| asked(&catalog, &[("from", "0"), ("to", to)]).expect("fine").step_s;
-        assert_eq!((of("3600"), of("86400"), of("31536000")), (60, 300, 86_400));
+    fn dates_are_taken_by_whole_weeks_and_the_day_that_a_range_ends_in_counts() {
+        let mut catalog = catalog();
+        let view = &mut catalog.views[0];
+        (view.is_date, view.window_s, view.wider_s, view.zone) =
+            (true, 86_400, vec![604_800], "Europe/Berlin".to_owned());
+        let sql = |step: &str| {
+            let pairs = [("measure", "orders"), ("from", "90"), ("to", "900000"), ("step", step)];
+            asked(&catalog, &pairs).expect("fine").total().expect("a number").to_copy()
+        };
+        let (from, to) = ("toDateTime('1970-01-01 00:01:30', 'UTC')", "toDateTime('1970-01-11 10:00:00', 'UTC')");
+        let last = format!("toDate({to} - INTERVAL 1 SECOND, 'Europe/Berlin')");
+        let weeks = sql("604800");
+        let first = format!("toDate(toStartOfInterval(toDate({from}, 'Europe/Berlin'), INTERVAL 1 WEEK))");
+        assert!(weeks.contains(&format!("v.`window_start` >= {first} AND ")), "{weeks}");
+        let ends = format!(
+            "toStartOfInterval(v.`window_start`, INTERVAL 1 WEEK) <= toStartOfInterval({last}, INTERVAL 1 WEEK)"
+        );
+        assert!(weeks.contains(&ends), "{weeks}");
+        let days = sql("86400");
+        assert!(days.ends_with(&format!("v.`window_start` <= {last}")), "{days}");
+    }
+
+    #[test]
+    fn a_view_with_having_has_points_of_its_own_windows_only() {
+        let mut catalog = catalog();
+        catalog.views[0].wider_s.clear();
+        let fault = asked(&catalog, &[("to", "9000"), ("step", "3600")]).err().map(|fault| fault.what);
+        assert_eq!(fault.as_deref(), Some("no such step"));
     }
 }

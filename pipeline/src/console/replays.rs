@@ -92,12 +92,14 @@ pub(super) async fn compared(served: &Served, run: String) -> Result<Vec<Differe
     let Some(replays) = served.replays.clone() else {
         return Err(Fault::missing("this pipeline has no replays", "weir replay FILE makes one"));
     };
-    let Ok(_turn) = served.comparing.clone().try_acquire_owned() else {
+    let Ok(turn) = served.comparing.clone().try_acquire_owned() else {
         return Err(Fault::busy("another replay is being compared"));
     };
     let (tell, told) = oneshot::channel();
     // A thread of its own: the runtime would wait for one of its own when the pipeline stops.
     let compare = move || {
+        // It is over when the thread has read all, not when a browser has gone away.
+        let _turn = turn;
         // Nobody may be waiting any more.
         let _ = tell.send((replays.compare)(&run));
     };
@@ -107,7 +109,7 @@ pub(super) async fn compared(served: &Served, run: String) -> Result<Vec<Differe
     compared.map_err(|why| Fault::asked(why, ""))
 }
 
-/// Every replay, with the records that it has read and those that it will have.
+/// Every replay, with the records that it has read (null where that can't be told) and those that it will have.
 pub(super) async fn seen(served: &Served) -> Result<Vec<Value>, Fault> {
     let Some(replays) = served.replays.clone() else { return Ok(Vec::new()) };
     let listed = tokio::task::spawn_blocking(move || (replays.list)()).await;
@@ -117,7 +119,7 @@ pub(super) async fn seen(served: &Served) -> Result<Vec<Value>, Fault> {
     for replay in listed.into_iter().take(SHOWN) {
         let offsets: i64 = replay.stretches.iter().map(|of| (of.next - of.first).max(0)).sum();
         let read = match replay.state.as_str() {
-            "complete" => offsets,
+            "complete" => Some(offsets),
             _ => read_of(served, &replay).await,
         };
         let mut value = serde_json::to_value(&replay).unwrap_or_default();
@@ -130,14 +132,14 @@ pub(super) async fn seen(served: &Served) -> Result<Vec<Value>, Fault> {
     Ok(all)
 }
 
-/// Records that a replay has committed; 0 while it has no tables.
-async fn read_of(served: &Served, replay: &Replay) -> i64 {
+/// Records that a replay has committed; none while it has no tables, or ClickHouse doesn't answer.
+async fn read_of(served: &Served, replay: &Replay) -> Option<i64> {
     let sql = format!(
         "SELECT topic, partition, next_offset FROM {}.{} LIMIT 10000",
         identifier(&replay.database),
         identifier(tables::PARTITIONS)
     );
-    let Ok(answer) = served.desk.ask(&Question::plain(sql), Style::Drawn).await else { return 0 };
+    let answer = served.desk.ask(&Question::plain(sql), Style::Drawn).await.ok()?;
     let next_of = |stretch: &Stretch| {
         let row = answer.rows.iter().find(|row| {
             row.first().and_then(Value::as_str) == Some(&stretch.topic)
@@ -146,5 +148,5 @@ async fn read_of(served: &Served, replay: &Replay) -> i64 {
         row.get(2)?.as_i64()
     };
     let read = |stretch: &Stretch| Some((next_of(stretch)?.min(stretch.next) - stretch.first).max(0));
-    replay.stretches.iter().filter_map(read).sum()
+    Some(replay.stretches.iter().filter_map(read).sum())
 }

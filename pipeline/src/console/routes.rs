@@ -10,7 +10,8 @@ use super::Served;
 use super::ask::{Answer, CSV_ROWS, Style};
 use super::catalog::View;
 use super::fault::Fault;
-use super::question::{self, Asked, steps_of};
+use super::question::{self, Asked};
+use super::steps::{steps_of, week_after, zone_of};
 use super::{health, replays as runs};
 use crate::clock::Clock;
 use crate::quarantine::is_retried;
@@ -67,7 +68,7 @@ pub(super) async fn series(State(served): State<Served>, Path(name): Path<String
     };
     let (now, then, totals) = tokio::try_join!(served.desk.ask(&now, Style::Drawn), then, totals)?;
     let value = |answer: &Answer| answer.rows.first().and_then(|row| row.first()).cloned().unwrap_or_default();
-    let then = then.map(|answer| json!({ "points": points(view, answer.rows), "sql": answer.sql }));
+    let then = then.map(|answer| json!({ "points": a_week_on(view, points(view, answer.rows)), "sql": answer.sql }));
     Ok(Json(json!({
         "step_s": asked.step_s,
         "sql": now.sql,
@@ -98,6 +99,16 @@ fn points(view: &View, rows: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
     rows
 }
 
+/// Points in the place where those of a week later stand; without those whose time of day isn't there a week later.
+fn a_week_on(view: &View, points: Vec<Vec<Value>>) -> Vec<Vec<Value>> {
+    let moved = |mut point: Vec<Value>| {
+        let at = point.first_mut()?;
+        *at = json!(week_after(view, at.as_f64()? as i64)?);
+        Some(point)
+    };
+    points.into_iter().filter_map(moved).collect()
+}
+
 /// A time as ClickHouse writes it with `unix_timestamp`: seconds in a string, but of dates the date.
 fn seconds(view: &View, cell: &Value) -> Value {
     let Some(text) = cell.as_str() else { return cell.clone() };
@@ -105,8 +116,9 @@ fn seconds(view: &View, cell: &Value) -> Value {
         return json!(seconds);
     }
     let midnight = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|date| date.and_hms_opt(0, 0, 0));
-    let zone: chrono_tz::Tz = view.zone.parse().unwrap_or(chrono_tz::UTC);
-    midnight.and_then(|at| zone.from_local_datetime(&at).earliest()).map_or(Value::Null, |at| json!(at.timestamp()))
+    midnight
+        .and_then(|at| zone_of(view).from_local_datetime(&at).earliest())
+        .map_or(Value::Null, |at| json!(at.timestamp()))
 }
 
 async fn of_view(served: &Served, name: &str) -> Result<Value, Fault> {
@@ -200,7 +212,7 @@ pub(super) async fn alert(State(served): State<Served>, Path(fingerprint): Path<
 pub(super) async fn releases(State(served): State<Served>, pairs: Pairs) -> Told {
     let (from_s, to_s) = range(&pairs, 86_400)?;
     let answer = served.desk.ask(&health::releases(&served.catalog, from_s, to_s), Style::Drawn).await?;
-    let is_whole = !served.catalog.releases().is_empty();
+    let is_whole = served.catalog.releases().next().is_some();
     Ok(Json(json!({ "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "knows_accepted": is_whole })))
 }
 

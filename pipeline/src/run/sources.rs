@@ -12,7 +12,7 @@ use weir_operators::maintain::{CLOSING_BYTES, Keeping};
 use weir_operators::profile::{self, Layout};
 use weir_operators::rule::Basis;
 use weir_operators::within::Within;
-use weir_schemas::place::TopicId;
+use weir_schemas::place::{Partition, TopicId};
 use weir_schemas::registry::Registry;
 use weir_schemas::stage::{Column, system};
 use weir_schemas::time::EventTime;
@@ -34,8 +34,9 @@ use crate::recovery;
 use crate::samples::{Sampled, Samples};
 use crate::slice::Slice;
 use crate::source::Source;
-use crate::source::attend::{Forget, News};
+use crate::source::attend::{Admit, Forget, News};
 use crate::source::describe::Topic;
+use crate::source::joining::Joining;
 use crate::source::log::{Assigned, Attending};
 use crate::source::open::{self, Start};
 use crate::source::pace::Paced;
@@ -113,6 +114,7 @@ pub(super) fn opener(
         told: EventTime::MIN,
         retries: None,
         paces: Paces::default(),
+        joining: Joining::default(),
     };
     let (retry_topic, retained) = (config.retry_topic.clone(), span(config.retained_ms()));
     Ok(Box::new(move |resume: Resume| {
@@ -136,8 +138,7 @@ pub(super) fn opener(
             let (topic, number) = (of.partition.topic.0, of.partition.number);
             recovery::forget_marks(&resume.store, topic, number, of.log_begins_at)?;
         }
-        let forget = forget_marks(&resume);
-        let attend = log.attend(Attending { source: plan.name.clone(), topics: described, news, forget })?;
+        let (source, forget) = (plan.name.clone(), forget_marks(&resume));
         let own = resumes.iter().filter(|of| retry_topic.as_ref() != Some(&of.topic));
         let greatest = carried_from(own.map(|of| of.watermark), resume.told);
         let queue_bytes = queues_bytes / resumes.len().max(1) as u64;
@@ -153,6 +154,9 @@ pub(super) fn opener(
         });
         let greatest = AtomicI64::new(greatest.0);
         let plan = Arc::new(stream::Plan { told: resume.told, greatest, retries, ..plan });
+        // A run to the ends that it noted, or for a slice, reads what there was.
+        let admit = (!until_end && slice.is_none()).then(|| admit(&resume, plan.clone()));
+        let attend = log.attend(Attending { source, topics: described, news, forget, admit })?;
         let open: OpenSource = Arc::new(move |worker: usize, peers: usize| {
             let share = open::share(&resumes, worker, peers);
             let assigned: Vec<Assigned> = share
@@ -179,6 +183,22 @@ pub(super) fn opener(
 /// windows wait once more for as long as the log had been silent.
 fn carried_from(marks: impl Iterator<Item = EventTime>, told: EventTime) -> EventTime {
     marks.max().unwrap_or(EventTime::MIN).max(told)
+}
+
+/// Hands partitions that are new to the readers of `plan`.
+fn admit(resume: &Resume, plan: Arc<stream::Plan>) -> Admit {
+    let topics = resume.topics.clone();
+    Box::new(move |topic, number, low| {
+        let Some(id) = number_of(&topics, topic) else { return false };
+        plan.joining.bring(stream::Resume {
+            topic: topic.to_owned(),
+            partition: Partition { topic: id, number },
+            offset: low,
+            log_begins_at: low,
+            watermark: EventTime::MIN,
+            end: None,
+        })
+    })
 }
 
 /// Lets go of the marks of what the log has forgotten.

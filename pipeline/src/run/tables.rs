@@ -4,12 +4,11 @@
 use std::collections::BTreeSet;
 
 use weir_operators::account::ledger_table;
-use weir_operators::aggregate::{Call, Function};
 use weir_operators::expr::Expr;
 use weir_operators::maintain::view_table;
 use weir_operators::record::events_table;
 use weir_operators::rule::Basis;
-use weir_operators::view::{Output, Width, Window};
+use weir_operators::view::{Output, Window};
 use weir_schemas::retry;
 use weir_schemas::rows::Table;
 use weir_schemas::rule::Mode;
@@ -19,6 +18,7 @@ use weir_sinks::clickhouse::{KeptEvents, Layout, Rollup, ViewTable};
 
 use super::operators::Described;
 use crate::bind::{Bound, BoundSource, BoundView};
+use crate::coarser::{merge_of, nests};
 use crate::config::Pipeline;
 use crate::sql;
 
@@ -144,43 +144,15 @@ fn opening(text: &str) -> String {
     }
 }
 
-/// The function that makes one value of several rows' of a measure.
-fn merge_of(call: &Call) -> String {
-    match call.function {
-        Function::Count | Function::Sum => "sum".to_owned(),
-        Function::Min | Function::Max => call.function.name().to_owned(),
-        _ => {
-            let name = call.function.name();
-            let parameters = call.signature.strip_prefix(name).filter(|rest| rest.starts_with('('));
-            let parameters = parameters.and_then(|rest| Some(&rest[..=rest.find(')')?])).unwrap_or_default();
-            format!("{name}Merge{parameters}")
-        }
-    }
-}
-
-/// The coarser views in which every window lies within one hour or day of the view's calendar. A span of seconds is counted from
-/// 1970 in UTC, and the clocks of all zones differ from it by quarters of an hour.
+/// The coarser views in which every window lies within one hour or day of the view's calendar.
 fn rollups_of(window: &Window) -> Vec<Rollup> {
-    match window.width {
-        Width::Fixed(span) => {
-            let seconds = span.0 / 1_000_000;
-            let fits = |unit: i64| {
-                let within = if window.zone.is_none() { unit } else { 900 };
-                seconds > 0 && seconds < unit && within % seconds == 0
-            };
-            [(Rollup::Hour, 3_600), (Rollup::Day, 86_400)]
-                .into_iter()
-                .filter(|(_, unit)| fits(*unit))
-                .map(|of| of.0)
-                .collect()
-        }
-        Width::Hours(hours) if hours < 24 => vec![Rollup::Day],
-        Width::Hours(_) | Width::Days(_) => Vec::new(),
-    }
+    let all = [(Rollup::Hour, 3_600), (Rollup::Day, 86_400)].into_iter();
+    all.filter(|(_, unit_s)| nests(window, *unit_s)).map(|of| of.0).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use weir_operators::view::Width;
     use weir_schemas::time::Span;
     use weir_schemas::types::{ColumnType, Zone};
 

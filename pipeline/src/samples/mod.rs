@@ -39,7 +39,7 @@ const SAMPLES: usize = 3;
 /// Records that are read for one alert, at most.
 const LOOKED_AT: usize = 50_000;
 /// How long the alerts of one commit may wait for their samples.
-const WITHIN: Duration = Duration::from_secs(10);
+const WITHIN: Duration = Duration::from_secs(20);
 /// Records that are decoded at once.
 const BATCH: usize = 1_024;
 /// Alerts whose samples are remembered.

@@ -2,8 +2,8 @@
 //!
 //! - Committed positions are told to the source's consumer group, for displays of lag. Nothing reads them back: a
 //!   restart goes on from the state. The group has no members, since partitions are assigned by Weir.
-//! - The topics are looked at now and then: partitions that were added wait for a restart, which people are told; a
-//!   topic that was made anew stops the pipeline.
+//! - The topics are looked at now and then: partitions that were added are handed to the readers, or, where a run reads to
+//!   ends that it noted, wait for a restart, which people are told; a topic that was made anew stops the pipeline.
 //! - What the state keeps of the log for replays is let go of where the log has forgotten it, about once an hour.
 //!
 //! Invariant: what the group is told was committed in the state before.
@@ -45,6 +45,9 @@ pub type Forget = Box<dyn FnMut(&str, i32, i64) -> Result<(), Error> + Send>;
 /// What else people should know of a source, asked whenever its log is looked at. It may wait for a few seconds.
 pub type News = Box<dyn FnMut() -> Vec<String> + Send>;
 
+/// Takes a new partition of a topic, whose log begins at this offset; says whether somebody reads it from now on.
+pub type Admit = Box<dyn FnMut(&str, i32, i64) -> bool + Send>;
+
 /// Attends one stream.
 pub struct Attendant {
     source: String,
@@ -52,8 +55,9 @@ pub struct Attendant {
     consumer: ManuallyDrop<BaseConsumer<Answers>>,
     /// Whether a commit was asked for that nobody waits for any more.
     is_owed_an_answer: bool,
-    /// The topics as they were when the source was opened.
+    /// The topics with the partitions that are read.
     topics: Vec<Topic>,
+    admit: Option<Admit>,
     told: Vec<PartitionPosition>,
     told_at: Option<Instant>,
     trouble: Option<Trouble>,
@@ -96,6 +100,7 @@ impl Attendant {
             consumer: ManuallyDrop::new(config.create_with_context(Answers::default())?),
             is_owed_an_answer: false,
             topics,
+            admit: None,
             told: Vec::new(),
             told_at: None,
             trouble: None,
@@ -112,6 +117,30 @@ impl Attendant {
     pub fn forgetting(mut self, forget: Forget) -> Attendant {
         self.forget = forget;
         self
+    }
+
+    /// The same, with who takes partitions that are new.
+    #[must_use]
+    pub fn admitting(mut self, admit: Option<Admit>) -> Attendant {
+        self.admit = admit;
+        self
+    }
+
+    /// Hands new partitions to the readers. One whose log can't be asked now is handed over after the next look.
+    fn admit(&mut self, now: &[Topic]) {
+        let Attendant { topics, admit: Some(admit), consumer, source, .. } = self else { return };
+        for (known, now) in topics.iter_mut().zip(now) {
+            for &number in &now.partitions {
+                if known.partitions.contains(&number) {
+                    continue;
+                }
+                let Ok((low, _)) = consumer.fetch_watermarks(&now.name, number, ANSWER_WITHIN) else { continue };
+                if admit(&now.name, number, low) {
+                    tracing::info!(source, topic = now.name, partition = number, "a new partition is read");
+                    known.partitions.push(number);
+                }
+            }
+        }
     }
 
     /// Lets go of what lies before the logs' beginnings. A cluster that doesn't answer is asked an hour later.
@@ -213,6 +242,7 @@ impl Attend for Attendant {
             for (before, now) in self.topics.iter().zip(&now) {
                 check_identity(now, before.id.as_deref())?;
             }
+            self.admit(&now);
             notes.extend(self.added(&now));
         }
         if self.forgot_at.elapsed() >= self.forgets_every {

@@ -23,9 +23,11 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::hearing::{Hearing, TOLD_EVERY_MS};
+use super::kafka::unreachable_broker;
 use super::log::{Assigned, Fetch, Fetched};
 use super::message::Message;
 use super::trouble::{Kind, Trouble};
+use crate::error::Error;
 
 /// Messages that one call may bring; librdkafka's queue is bounded in bytes besides.
 const MESSAGES_PER_CALL: usize = 8_192;
@@ -38,6 +40,10 @@ pub struct Fetcher {
     queues: Vec<Queue>,
     // Dropped after the queues: they belong to it.
     consumer: BaseConsumer<Hearing>,
+    config: ClientConfig,
+    /// Partitions that came later, each with a client of its own: to assign anew would drop what waits in the queues, and
+    /// topics seldom get partitions. A restart reads them as the others.
+    joined: Vec<Fetcher>,
 }
 
 /// A partition's own queue.
@@ -96,9 +102,9 @@ impl Fetcher {
     /// # Errors
     /// What librdkafka says of wrong settings or an unknown partition.
     pub fn new(config: &ClientConfig, assigned: &[Assigned]) -> Result<Fetcher, KafkaError> {
-        let mut config = config.clone();
-        config.set("statistics.interval.ms", TOLD_EVERY_MS.to_string());
-        let consumer: BaseConsumer<Hearing> = config.create_with_context(Hearing::default())?;
+        let mut telling = config.clone();
+        telling.set("statistics.interval.ms", TOLD_EVERY_MS.to_string());
+        let consumer: BaseConsumer<Hearing> = telling.create_with_context(Hearing::default())?;
         let mut list = TopicPartitionList::with_capacity(assigned.len());
         for part in assigned {
             list.add_partition_offset(&part.topic, part.partition, Offset::Offset(part.offset))?;
@@ -118,7 +124,7 @@ impl Fetcher {
         }
         consumer.assign(&list)?;
         queues.iter().for_each(Queue::keep_to_itself);
-        Ok(Fetcher { queues, consumer })
+        Ok(Fetcher { queues, consumer, config: config.clone(), joined: Vec::new() })
     }
 
     /// Takes what is ready in the queue of partition `index`, without waiting.
@@ -232,14 +238,26 @@ impl Fetcher {
 
 impl Fetch for Fetcher {
     fn fetch(&mut self, index: usize) -> Fetched {
-        Fetcher::fetch(self, index)
+        match index.checked_sub(self.queues.len()).and_then(|at| self.joined.get(at)) {
+            Some(joined) => joined.fetch(0),
+            None => Fetcher::fetch(self, index),
+        }
     }
 
     fn end_offset(&self, topic: &str, partition: i32) -> Option<i64> {
-        Fetcher::end_offset(self, topic, partition)
+        let has = |of: &&Fetcher| of.queues.iter().any(|queue| queue.topic == topic && queue.partition == partition);
+        Fetcher::end_offset(self.joined.iter().find(has).unwrap_or(self), topic, partition)
+    }
+
+    fn join(&mut self, assigned: &Assigned) -> Result<(), Error> {
+        let joined = Fetcher::new(&self.config, std::slice::from_ref(assigned))
+            .map_err(|error| unreachable_broker(self.config.get("bootstrap.servers").unwrap_or_default(), error))?;
+        self.joined.push(joined);
+        Ok(())
     }
 
     fn serve(&mut self) -> Option<String> {
-        Fetcher::serve(self)
+        let joined = self.joined.iter().filter_map(Fetcher::serve).last();
+        Fetcher::serve(self).or(joined)
     }
 }

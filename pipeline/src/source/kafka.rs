@@ -95,10 +95,10 @@ impl Log for KafkaLog {
     }
 
     fn attend(&self, asked: Attending) -> Result<Option<Box<dyn Attend>>, Error> {
-        let Attending { source, topics, news, forget } = asked;
+        let Attending { source, topics, news, forget, admit } = asked;
         let config = consumer_config(&self.base, &self.group(&source), 0);
         let attendant = Attendant::new(&config, &source, topics, news).map_err(|error| self.unreachable(error))?;
-        Ok(Some(Box::new(attendant.forgetting(forget))))
+        Ok(Some(Box::new(attendant.forgetting(forget).admitting(admit))))
     }
 }
 

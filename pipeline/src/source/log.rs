@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Attend;
-use super::attend::{Forget, News};
+use super::attend::{Admit, Forget, News};
 use super::describe::Topic;
 use super::message::{Message, Record};
 use super::trouble::Trouble;
@@ -73,6 +73,8 @@ pub struct Attending {
     pub news: News,
     /// Lets go of what is kept for records that the log has forgotten.
     pub forget: Forget,
+    /// Takes partitions that are new; absent, they wait for a restart.
+    pub admit: Option<Admit>,
 }
 
 /// One worker's reader of some partitions, known by their index in what was assigned.
@@ -82,6 +84,15 @@ pub trait Fetch {
 
     /// The end of a partition's log as far as it is known, without asking for it.
     fn end_offset(&self, topic: &str, partition: i32) -> Option<i64>;
+
+    /// Reads one more partition from now on, by the next index. A log whose partitions stay as they are is never asked.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn join(&mut self, assigned: &Assigned) -> Result<(), Error> {
+        let Assigned { topic, partition, .. } = assigned;
+        Err(Error::Stopped(format!("{topic}/{partition} is new in a log that gets no partitions: this is a bug")))
+    }
 
     /// Does what the reader has to do now and then. The newest error, if there was one; the reader gets over it by itself.
     fn serve(&mut self) -> Option<String>;

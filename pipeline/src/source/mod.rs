@@ -12,6 +12,7 @@ pub mod describe;
 pub mod fetch;
 mod hearing;
 pub mod intake;
+pub mod joining;
 pub mod judge;
 pub mod judgement;
 pub mod kafka;

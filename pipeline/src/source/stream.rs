@@ -17,9 +17,10 @@ use weir_schemas::registry::SchemaCache;
 use weir_schemas::time::{Epoch, EventTime, Span};
 
 use super::intake::{Contract, Run, Sheets};
+use super::joining::Joining;
 use super::judge::{combine, onward};
 use super::judgement::{Judgement, Kind};
-use super::log::Fetch;
+use super::log::{Assigned, Fetch};
 use super::message::Message;
 use super::partition::PartitionState;
 use super::resolve::{Decoders, Resolved, refuse_all, take_unframed};
@@ -53,6 +54,8 @@ pub struct Plan {
     pub retries: Option<Retries>,
     /// Where each worker's slowest partition is.
     pub paces: Paces,
+    /// Partitions that are new.
+    pub joining: Joining,
 }
 
 /// Where the slowest partition of each worker is in event time, so that partitions keep in step over all workers.
@@ -104,6 +107,7 @@ pub struct StreamSource {
     fetcher: Box<dyn Fetch>,
     decoders: Decoders,
     seat: usize,
+    joining_seat: usize,
     held: EventTime,
     sheets: Sheets,
     taken: Taken,
@@ -120,11 +124,13 @@ impl StreamSource {
     ) -> Self {
         let retries = plan.retries.as_ref();
         let is_retry = |resume: &Resume| retries.is_some_and(|retries| retries.topic == resume.topic);
+        let joining_seat = plan.joining.sit(resumes.len());
         let resumed = |resume: Resume| PartitionState::resume(is_retry(&resume), resume, now_ms);
         let partitions = resumes.into_iter().map(resumed).collect();
         StreamSource {
             held: plan.told,
             seat: plan.paces.join(),
+            joining_seat,
             plan,
             schemas,
             fetcher,
@@ -133,6 +139,16 @@ impl StreamSource {
             sheets: Sheets::default(),
             taken: Taken::default(),
         }
+    }
+
+    /// Takes in the partitions that are new.
+    fn join(&mut self, now_ms: i64) -> Result<(), Error> {
+        for resume in self.plan.joining.take(self.joining_seat) {
+            let (topic, partition) = (resume.topic.clone(), resume.partition.number);
+            self.fetcher.join(&Assigned { topic, partition, offset: resume.offset })?;
+            self.partitions.push(PartitionState::resume(false, resume, now_ms));
+        }
+        Ok(())
     }
 
     /// Reads partition `index` for up to `budget` bytes; the bytes that were consumed.
@@ -275,6 +291,7 @@ impl StreamSource {
 
 impl Source for StreamSource {
     fn poll(&mut self, epoch: Epoch, now_ms: i64, budget_bytes: u64, others: EventTime) -> Result<Polled, Error> {
+        self.join(now_ms)?;
         let mut bytes = 0;
         if budget_bytes > 0 {
             // Retries get their turn however much the others have to say, and a part of it only.

@@ -16,6 +16,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use weir_pipeline::source::fetch::{Fetcher, consumer_config};
 use weir_pipeline::source::intake::Contract;
+use weir_pipeline::source::joining::Joining;
 use weir_pipeline::source::judge::Bounds;
 use weir_pipeline::source::log::Assigned;
 use weir_pipeline::source::stream::{Paces, Plan, Resume, StreamSource};
@@ -132,6 +133,7 @@ impl World {
             told: EventTime::MIN,
             retries: None,
             paces: Paces::default(),
+            joining: Joining::default(),
         };
         let resume = |number| Resume {
             topic: TOPIC.to_owned(),

@@ -9,10 +9,13 @@
 //! A worker that has nothing to do is held within its look at a source, until it is asked for something: it burns no
 //! CPU that others need. It is never held while an epoch is under way, in which others may send it something.
 //!
+//! What happens (the clock goes on, records are sent) happens as a whole: while no worker looks at a source. So none reads
+//! half of what is sent at once, nor any of it by the time before.
+//!
 //! Invariant: whoever waits here waits for real work of threads, never for time; and ends when the engine has ended.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use weir_pipeline::engine::Conductor;
@@ -41,6 +44,8 @@ struct Shared {
     seats_expected: usize,
     /// Rounds without any news after which nothing more will come.
     quiet_rounds: u32,
+    /// Workers look at their sources with it, something happens without them. Taken before `rounds`.
+    looking: RwLock<()>,
     rounds: Mutex<Rounds>,
     /// Told when a share was looked at.
     turned: Condvar,
@@ -80,6 +85,7 @@ impl Conduct {
             seats_expected: sources * workers,
             quiet_rounds: if workers > 1 { 2 } else { 1 },
             asked: Condvar::new(),
+            looking: RwLock::default(),
             rounds: Mutex::default(),
             turned: Condvar::new(),
             epochs: OnceLock::new(),
@@ -97,9 +103,11 @@ impl Conduct {
         self.ring();
     }
 
-    /// Lets the clock stand at `now_ms`.
-    pub fn set_clock(&self, now_ms: i64) {
+    /// Lets the clock stand at `now_ms`, and something happen at that time, between two looks of all workers.
+    pub fn set_clock(&self, now_ms: i64, happens: impl FnOnce()) {
+        let _nobody_looks = self.0.looking.write().unwrap_or_else(PoisonError::into_inner);
         self.0.clock.store(now_ms, Ordering::Release);
+        happens();
     }
 
     /// Lets the clock stand at `now_ms` and waits until every share has been looked at once. Tells whether anything
@@ -108,7 +116,7 @@ impl Conduct {
     /// # Errors
     /// When the engine has ended.
     pub fn tick(&self, now_ms: i64) -> Result<bool, Ended> {
-        self.set_clock(now_ms);
+        self.set_clock(now_ms, || ());
         self.wait_for(|rounds| rounds.completed >= 1)
     }
 
@@ -183,8 +191,11 @@ impl Conduct {
 
     /// Forgets the rounds so far and waits for new ones; tells whether anything came in them.
     fn wait_for(&self, is_done: impl Fn(&Rounds) -> bool) -> Result<bool, Ended> {
+        // A look that is under way says nothing of what happened before it was waited for.
+        let nobody_looks = self.0.looking.write().unwrap_or_else(PoisonError::into_inner);
         let mut rounds = self.0.lock();
         rounds.begin();
+        drop(nobody_looks);
         self.0.asked.notify_all();
         loop {
             if self.0.has_ended.load(Ordering::Acquire) {
@@ -279,6 +290,7 @@ struct Accompanied {
 impl Source for Accompanied {
     fn poll(&mut self, epoch: Epoch, _: i64, budget_bytes: u64, others: EventTime) -> Result<Polled, Error> {
         self.shared.rest();
+        let looking = self.shared.looking.read().unwrap_or_else(PoisonError::into_inner);
         // The clock may have been set meanwhile.
         let now_ms = self.shared.clock.load(Ordering::Acquire);
         if self.shared.is_killed.load(Ordering::Acquire) {
@@ -288,13 +300,9 @@ impl Source for Accompanied {
         let told = Some((polled.watermark, polled.idle));
         let has_moved = polled.bytes > 0 || !polled.judgements.is_empty() || self.told != told;
         self.told = told;
-        let mut rounds = self.shared.lock();
-        // What was begun before the clock was set says nothing of this time.
-        if now_ms == self.shared.clock.load(Ordering::Acquire) {
-            rounds.take(self.seat, has_moved);
-            drop(rounds);
-            self.shared.turned.notify_all();
-        }
+        self.shared.lock().take(self.seat, has_moved);
+        drop(looking);
+        self.shared.turned.notify_all();
         Ok(polled)
     }
 
@@ -316,5 +324,77 @@ impl Source for Accompanied {
 
     fn status(&self) -> Vec<PartitionStatus> {
         self.source.status()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::simulate::Shelf;
+
+    /// A source that looks twice at what was sent, and at the clock.
+    struct Looks {
+        sent: Arc<AtomicUsize>,
+        wrong: Arc<AtomicUsize>,
+    }
+
+    impl Source for Looks {
+        fn poll(&mut self, _: Epoch, now_ms: i64, _: u64, _: EventTime) -> Result<Polled, Error> {
+            for _ in 0..2 {
+                let sent = self.sent.load(Ordering::SeqCst);
+                if i64::try_from(sent) != Ok(now_ms * 10) {
+                    self.wrong.fetch_add(1, Ordering::SeqCst);
+                }
+                std::thread::yield_now();
+            }
+            Ok(Polled::nothing(EventTime::MIN, true))
+        }
+
+        fn positions(&self) -> Vec<PartitionPosition> {
+            Vec::new()
+        }
+
+        fn at_end(&self) -> bool {
+            false
+        }
+
+        fn status(&self) -> Vec<PartitionStatus> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn what_is_sent_at_once_is_read_at_once_and_by_its_own_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let shelf = Shelf::new(&BTreeMap::new()).unwrap_or_else(|(_, why)| panic!("{why}"));
+        let schemas = SchemaCache::new(shelf, runtime.handle().clone());
+        let conduct = Conduct::new(Arc::default(), schemas, 1, 2);
+        let (sent, wrong, is_over) = (Arc::default(), Arc::new(AtomicUsize::new(0)), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let looks = Looks { sent: Arc::clone(&sent), wrong: wrong.clone() };
+                let (conduct, is_over) = (&conduct, &is_over);
+                scope.spawn(move || {
+                    let mut source = conduct.accompany(Box::new(looks));
+                    while !is_over.load(Ordering::SeqCst) {
+                        source.poll(Epoch(1), 0, 0, EventTime::MIN).unwrap();
+                    }
+                });
+            }
+            for now_ms in 1..=300 {
+                conduct.set_clock(now_ms, || {
+                    for _ in 0..10 {
+                        sent.fetch_add(1, Ordering::SeqCst);
+                        std::thread::yield_now();
+                    }
+                });
+                conduct.settle().unwrap();
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+        assert_eq!(wrong.load(Ordering::SeqCst), 0);
     }
 }

@@ -79,25 +79,29 @@ impl Making<'_> {
                 number += 1;
                 let every = event.every.unwrap_or_default().0.saturating_mul(i64::from(n));
                 let at_ms = self.start_ms.saturating_add(at.0).saturating_add(every);
+                let copies = event.copies.unwrap_or(1);
+                // Before they are made: the file may ask for more than memory holds.
+                if u64::from(copies) > (RECORDS_MAX - sent.len()) as u64 || number > RECORDS_MAX as u64 {
+                    problems.push(self.too_many(&["events", &index.to_string()]));
+                    return Err(problems);
+                }
                 match self.event(index, event, &ready, (at_ms, n, number)) {
-                    Ok(one) => (0..event.copies.unwrap_or(1)).for_each(|_| sent.push(one.clone())),
+                    Ok(one) => sent.extend((0..copies).map(|_| one.clone())),
                     Err(problem) => {
                         problems.push(problem);
                         break;
                     }
                 }
-                if sent.len() > RECORDS_MAX {
-                    problems.push(self.problem(
-                        &["events"],
-                        "a scenario sends at most 2 000 000 records",
-                        "send fewer",
-                    ));
-                    return Err(problems);
-                }
             }
         }
+        let planned = self.scenario.generate.iter().fold(0u64, |sum, of| sum.saturating_add(of.count));
+        if planned > (RECORDS_MAX - sent.len()) as u64 {
+            problems.push(self.too_many(&["generate"]));
+            return Err(problems);
+        }
         for (index, generate) in self.scenario.generate.iter().enumerate() {
-            match self.generated(index, generate) {
+            let free = RECORDS_MAX - sent.len();
+            match self.generated(index, generate, free) {
                 Ok(generated) => sent.extend(generated),
                 Err(problem) => problems.push(problem),
             }
@@ -116,6 +120,10 @@ impl Making<'_> {
             Ok((id, Ready { encoder, kind }))
         };
         self.schemas.iter().map(ready).collect()
+    }
+
+    fn too_many(&self, path: &[&str]) -> Problem {
+        self.problem(path, "a scenario sends at most 2 000 000 records in all", "send fewer")
     }
 
     fn problem(&self, path: &[&str], message: impl Into<String>, remedy: impl Into<String>) -> Problem {
@@ -297,17 +305,14 @@ impl Making<'_> {
         }
     }
 
-    /// What the storefront sends.
-    fn generated(&self, index: usize, generate: &Generate) -> Result<Vec<Sent>, Problem> {
+    /// What the storefront sends: `free` records at most.
+    fn generated(&self, index: usize, generate: &Generate, free: usize) -> Result<Vec<Sent>, Problem> {
         let index = index.to_string();
         let path = |key: &'static str| ["generate", index.as_str(), key];
         let (_, source) = self.source(&path("source"), generate.source.as_ref())?;
         let topic = source.topics.first().cloned().unwrap_or_default();
         if generate.per_second <= 0.0 || !generate.per_second.is_finite() {
             return Err(self.problem(&path("per_second"), "a rate is above 0", "write 10, for one"));
-        }
-        if generate.count > RECORDS_MAX as u64 {
-            return Err(self.problem(&path("count"), "a scenario sends at most 2 000 000 records", "send fewer"));
         }
         let milliseconds = |offset: Offset| u32::try_from(offset.0).unwrap_or(u32::MAX);
         let mut rows = StorefrontRows::new(Storefront {
@@ -359,7 +364,8 @@ impl Making<'_> {
         while let Some(due) = stage.next_due(true) {
             send(due, &mut sent);
         }
-        Ok(sent)
+        // Copies come on top of what is counted.
+        if sent.len() > free { Err(self.too_many(&path("count"))) } else { Ok(sent) }
     }
 }
 

@@ -42,8 +42,10 @@ pub struct Difference {
 /// What was compared: the rows that came of what the scenario names.
 #[derive(Clone, Debug, Default)]
 pub struct Compared {
-    /// What differs.
+    /// What differs from what is expected.
     pub differences: Vec<Difference>,
+    /// The rows of the ledger that don't balance, of which nobody could expect anything.
+    pub imbalance: Option<Difference>,
     /// By place in the expectation, such as `views/revenue`, the rows that came, in the columns that were compared.
     pub found: BTreeMap<Vec<String>, Taken>,
     /// The ledger's totals.
@@ -57,6 +59,8 @@ pub struct Taken {
     pub rows: Rows,
     /// Columns that are written for a new row.
     pub written: Vec<usize>,
+    /// By expected row, the columns that it names and what it says of them.
+    pub meant: Vec<Vec<(usize, Value)>>,
     /// By expected row, the one that it took.
     pub takes: Vec<Option<usize>>,
     /// Whether rows that nobody expects are no difference.
@@ -83,8 +87,7 @@ impl Comparing<'_> {
             .rows(&path, rows, expected, is_subset)
         {
             Ok(taken) => {
-                let meant = self.meant(&path, &taken.rows, expected).unwrap_or_default();
-                compared.differences.extend(difference(what, &taken, &meant));
+                compared.differences.extend(difference(what, &taken));
                 compared.found.insert(path, taken);
             }
             Err(found) => problems.extend(found),
@@ -157,7 +160,7 @@ impl Comparing<'_> {
         if !imbalances.is_empty() {
             let lines =
                 imbalances.into_iter().map(|row| (true, vec![row, "doesn't balance: a bug".to_owned()])).collect();
-            compared.differences.push(of("ledger", ["row", ""], lines));
+            compared.imbalance = Some(of("ledger", ["row", ""], lines));
         }
         compared.ledger = totals;
     }
@@ -193,7 +196,7 @@ impl Comparing<'_> {
         }
         let named: BTreeSet<usize> = meant.iter().flatten().map(|(column, _)| *column).collect();
         let written = if named.is_empty() { (0..rows.shown).collect() } else { named.into_iter().collect() };
-        Ok(Taken { rows, written, takes, is_subset })
+        Ok(Taken { rows, written, meant, takes, is_subset })
     }
 
     /// What each expected row says: columns and cells.
@@ -253,8 +256,8 @@ impl Comparing<'_> {
 }
 
 /// The lines that differ, if any do.
-fn difference(what: String, taken: &Taken, meant: &[Vec<(usize, Value)>]) -> Option<Difference> {
-    let Taken { rows, written, takes, is_subset } = taken;
+fn difference(what: String, taken: &Taken) -> Option<Difference> {
+    let Taken { rows, written, meant, takes, is_subset } = taken;
     let named: BTreeSet<usize> = meant.iter().flatten().map(|(column, _)| *column).collect();
     let columns: Vec<usize> = if named.is_empty() { written.clone() } else { named.into_iter().collect() };
     let mut lines: Vec<(bool, Vec<String>)> = Vec::new();

@@ -20,6 +20,7 @@ mod log;
 mod run;
 mod scenario;
 mod shelf;
+mod state_folder;
 mod tables;
 pub mod tap;
 mod update;
@@ -77,6 +78,8 @@ pub struct Played {
     pub took: Duration,
     /// What differs from what was expected, by where it was expected: `the end`, or a check's time.
     pub differences: Vec<(String, Difference)>,
+    /// Rows of the ledger that don't balance, by where it was looked: a bug, whatever is expected.
+    pub imbalances: Vec<(String, Difference)>,
     /// Whether anything was expected at all.
     pub expects: bool,
     /// The file's text with the expectations that would have been met.
@@ -153,6 +156,7 @@ impl Simulation<'_> {
             invented: Duration::ZERO,
             took: Duration::ZERO,
             differences: Vec::new(),
+            imbalances: Vec::new(),
             expects: !prepared.scenario.expect.is_empty() || !prepared.scenario.checks.is_empty(),
             updated: String::new(),
         };
@@ -163,6 +167,7 @@ impl Simulation<'_> {
             match comparing.compare() {
                 Ok(compared) => {
                     update::rewrite(&mut document, &path, &compared);
+                    played.imbalances.extend(compared.imbalance.map(|of| (when.clone(), of)));
                     played.differences.extend(compared.differences.into_iter().map(|of| (when.clone(), of)));
                 }
                 Err(found) => problems.extend(found),
@@ -227,9 +232,9 @@ impl Simulation<'_> {
                 Error::Config(vec![place.problem(&["start"], error.to_string(), remedy)])
             })?
             .timestamp_millis();
-        let folder = run::state_folder().map_err(|error| Error::Disk {
+        let folder = state_folder::new().map_err(|error| Error::Disk {
             detail: format!("a folder for the scenario's state: {error}"),
-            remedy: "make room in the folder of temporary files".to_owned(),
+            remedy: "make room in the folder of temporary files, or name another with TMPDIR".to_owned(),
         })?;
         let seed = self.options.seed.unwrap_or(scenario.seed);
         let pipeline = self.apart(&scenario, path, folder.path());

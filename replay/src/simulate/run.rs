@@ -1,13 +1,13 @@
 //! Running a scenario: the whole engine, on invented parts and invented time.
 //!
-//! Time goes in ticks of the pipeline's `epoch_ms`. What is sent within a tick is read when the clock stands at the
-//! tick's end, in one epoch. Silence is passed in strides that are short enough for nobody to take them for a stopped
-//! machine. A kill takes the open epoch's work with it; the state on disk, the log and the tables stay, and another
+//! Time goes in ticks of the pipeline's `epoch_ms`, or of the scenario's `epoch`. What is sent within a tick is read when
+//! the clock stands at the tick's end, in one epoch; within a long tick, in strides. Silence, too, is passed in strides,
+//! which are short enough for nobody to take them for a stopped machine. A kill takes the open epoch's work with it; the state on disk, the log and the tables stay, and another
 //! engine goes on from them.
 //!
 //! Not here: what a scenario's words mean (`scenario`, `events`) and whether what came is what was expected (`expect`).
 
-use std::path::Path;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -75,6 +75,8 @@ struct Course {
     now_ms: i64,
     /// The end of the tick in which something was sent that isn't committed.
     pending_until_ms: Option<i64>,
+    /// What was sent within it and isn't in the log yet.
+    pending: VecDeque<Sent>,
 }
 
 /// Why an engine ended.
@@ -88,6 +90,7 @@ enum Ending {
 /// One run of the engine, as its driver sees it.
 struct Life {
     conduct: Conduct,
+    log: InventedLog,
     stop: Arc<AtomicBool>,
     reporter: Arc<OnceLock<Reporter>>,
 }
@@ -126,7 +129,7 @@ impl Stage<'_> {
         happenings.extend(checks.map(|(number, check)| (at(check.at.0), Happening::Check(number))));
         // Of one time, in this order: what is sent, what is done, what is checked.
         happenings.sort_by_key(|(at_ms, _)| *at_ms);
-        Course { happenings, next: 0, now_ms: self.start_ms, pending_until_ms: None }
+        Course { happenings, next: 0, now_ms: self.start_ms, pending_until_ms: None, pending: VecDeque::new() }
     }
 
     /// One run of the engine.
@@ -140,6 +143,7 @@ impl Stage<'_> {
         let (sources, workers) = (self.pipeline.sources.len(), self.pipeline.workers.max(1));
         let life = Life {
             conduct: Conduct::new(clock.clone(), schemas.clone(), sources, workers),
+            log: self.log.clone(),
             stop: Arc::default(),
             reporter: Arc::default(),
         };
@@ -184,16 +188,13 @@ impl Stage<'_> {
             let at_ms = *at_ms;
             match happening {
                 Happening::Sent(sent) => {
-                    let tick_ends_at = self.tick_end(at_ms);
+                    let (sent, tick_ends_at) = (sent.clone(), self.tick_end(at_ms));
                     if course.pending_until_ms != Some(tick_ends_at) {
-                        let Sent { topic, partition, record, .. } = sent.clone();
                         course.flush(life)?;
                         course.go_on(life, tick_ends_at - self.tick_ms())?;
-                        self.log.append(&topic, usize::from(partition), record);
                         course.pending_until_ms = Some(tick_ends_at);
-                    } else {
-                        self.log.append(&sent.topic, usize::from(sent.partition), sent.record.clone());
                     }
+                    course.pending.push_back(sent);
                 }
                 &Happening::Ends { is_killed, workers } => {
                     course.next += 1;
@@ -229,7 +230,8 @@ impl Stage<'_> {
     }
 
     fn tick_ms(&self) -> i64 {
-        i64::try_from(self.epoch_ms).unwrap_or(STRIDE_MS).clamp(1, STRIDE_MS)
+        let of_file = i64::try_from(self.epoch_ms).unwrap_or(STRIDE_MS);
+        self.scenario.epoch.map_or(of_file, |epoch| epoch.0).max(1)
     }
 
     /// The end of the tick in which a time lies.
@@ -243,10 +245,28 @@ impl Course {
     /// Commits what was sent.
     fn flush(&mut self, life: &Life) -> Result<(), Ended> {
         let Some(until_ms) = self.pending_until_ms.take() else { return Ok(()) };
-        self.now_ms = self.now_ms.max(until_ms);
-        life.conduct.set_clock(self.now_ms);
-        life.conduct.settle()?;
+        self.send(life, until_ms)?;
         life.conduct.end_epoch()
+    }
+
+    /// Lets the clock go on to `to_ms` while that arrives which was sent meanwhile, and waits until it is read.
+    fn send(&mut self, life: &Life, to_ms: i64) -> Result<(), Ended> {
+        loop {
+            self.now_ms = self.now_ms.saturating_add(STRIDE_MS).min(to_ms).max(self.now_ms);
+            let is_last = self.now_ms >= to_ms;
+            let is_due = |sent: &Sent| is_last || sent.at_ms <= self.now_ms;
+            let due = self.pending.iter().take_while(|sent| is_due(sent)).count();
+            let sent = self.pending.drain(..due);
+            life.conduct.set_clock(self.now_ms, || {
+                for Sent { topic, partition, record, .. } in sent {
+                    life.log.append(&topic, usize::from(partition), record);
+                }
+            });
+            life.conduct.settle()?;
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 
     /// Commits what was sent, and lets the clock go on to `at_ms`.
@@ -282,9 +302,7 @@ impl Course {
             life.stop();
             return Ok(());
         }
-        self.now_ms = self.now_ms.max(at_ms);
-        life.conduct.set_clock(self.now_ms);
-        life.conduct.settle()?;
+        self.send(life, at_ms)?;
         // It is read again by the next one, in an epoch that has yet to be committed.
         life.conduct.kill();
         Ok(())
@@ -317,14 +335,4 @@ impl Drop for NoteEnd<'_> {
     fn drop(&mut self) {
         self.0.note_end();
     }
-}
-
-/// A folder for a scenario's state: in memory where the system has such a place, since every commit is synced.
-pub(super) fn state_folder() -> std::io::Result<tempfile::TempDir> {
-    let in_memory = Path::new("/dev/shm");
-    let prefix = "weir-scenario-";
-    tempfile::Builder::new()
-        .prefix(prefix)
-        .tempdir_in(in_memory)
-        .or_else(|_| tempfile::Builder::new().prefix(prefix).tempdir())
 }

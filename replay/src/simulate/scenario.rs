@@ -88,6 +88,9 @@ pub struct Scenario {
     pub seed: u64,
     /// Worker threads; absent, one.
     pub workers: Option<u16>,
+    /// How much invented time goes into one epoch; absent, the pipeline file's `epoch_ms`. Longer ones are faster, and show
+    /// less of what comes in between.
+    pub epoch: Option<Offset>,
     /// Partitions that each topic has.
     #[serde(default = "default_partitions")]
     pub partitions: u16,
@@ -346,6 +349,9 @@ pub(super) fn read(file: &str, text: &str) -> Result<Scenario, Vec<Problem>> {
     let scenario: Scenario = read_file(&source)?;
     if scenario.partitions == 0 {
         return Err(vec![source.problem(&["partitions"], "a topic has at least one partition", "write 1 or more")]);
+    }
+    if scenario.epoch.is_some_and(|epoch| epoch.0 == 0) {
+        return Err(vec![source.problem(&["epoch"], "an epoch takes time", "write \"1s\", or leave it out")]);
     }
     Ok(scenario)
 }

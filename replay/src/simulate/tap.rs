@@ -2,33 +2,34 @@
 //!
 //! Records are decoded with the source's reader schema and written field by field, so that a person can read and
 //! shorten them; those that don't decode are written as bytes. What the source calls `sensitive` leaves as a pseudonym:
-//! equal values stay equal within one scenario, so that distinct counts are those of the sample, but the salt is drawn
-//! anew and kept nowhere. Bytes of a source with sensitive fields don't leave at all, since nobody knows what they
-//! hold.
+//! equal values stay equal within one scenario, so that distinct counts are those of the sample, but the key of the
+//! pseudonyms is drawn anew and kept nowhere. Bytes of a source with sensitive fields don't leave at all, since nobody
+//! knows what they hold.
 //!
 //! The expectations are what the sample gives when it is run; so the scenario passes as it is, without a registry.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
-use std::hash::BuildHasher;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
+use bytes::Bytes;
 use chrono::DateTime;
 use tokio::runtime::Handle;
 use weir_pipeline::config::{Pipeline, Source};
 use weir_pipeline::error::Error;
 use weir_pipeline::readers::Readers;
 use weir_pipeline::source::log::{Assigned, Log};
-use weir_pipeline::source::message::Message;
+use weir_pipeline::source::message::{Message, Record};
 use weir_schemas::avro::Decoder;
 use weir_schemas::frame::{FRAME_BYTES, frame};
 use weir_schemas::registry::{Lookup, Registry};
 
-use super::write::{Masks, Written, write};
+use super::write::{Masks, Secret, Written, write};
 
 /// How long nothing may come before reading is given up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -87,7 +88,7 @@ impl Tapping<'_> {
     /// When the log or the registry can't be asked, or there is nothing to tap.
     pub fn take(&self, log: &dyn Log, name: &str) -> Result<Tapped, Error> {
         // Kept nowhere: who has the scenario can't try out which value has which pseudonym.
-        let salt = salt();
+        let secret = Secret::draw().map_err(|error| Error::Stopped(format!("no key for pseudonyms: {error}")))?;
         let mut taps = Vec::new();
         for (source, config) in &self.pipeline.sources {
             self.read(log, (source.as_str(), config), &mut taps)?;
@@ -101,7 +102,7 @@ impl Tapping<'_> {
         let _ = writeln!(tapped.text, "events = [");
         for tap in &taps {
             let value = decoding.decode(tap)?;
-            let masks = Masks { sensitive: &tap.source.1.sensitive, salt };
+            let masks = Masks { sensitive: &tap.source.1.sensitive, secret: &secret };
             let of = Written {
                 source: (self.pipeline.sources.len() > 1).then_some(tap.source.0),
                 config: tap.source.1,
@@ -195,7 +196,7 @@ impl Tapping<'_> {
                     if message.offset() < ends[index] && taken[index] < self.records {
                         (has_moved, taken[index], bytes) = (true, taken[index] + 1, bytes + message.size());
                         newest_ms[index] = newest_ms[index].max(message.timestamp_ms());
-                        let (topic, at_ms) = (of.topic.clone(), newest_ms[index]);
+                        let (topic, at_ms, message) = (of.topic.clone(), newest_ms[index], detached(&message));
                         taps.push(Tap { source, topic, partition: of.partition, message, at_ms });
                     }
                 }
@@ -293,9 +294,19 @@ impl<'a> Decoding<'a> {
     }
 }
 
-/// A number that nobody knows, from the system's randomness.
-fn salt() -> u64 {
-    std::collections::hash_map::RandomState::new().hash_one(0)
+/// The message in memory of its own: librdkafka's consumer doesn't end while anybody holds one of its messages.
+fn detached(message: &Message) -> Message {
+    let mut headers = Vec::new();
+    message.headers(|name, value| {
+        headers.push((Bytes::copy_from_slice(name), value.map(Bytes::copy_from_slice)));
+    });
+    Message::of(Arc::new(Record {
+        offset: message.offset(),
+        timestamp_ms: message.timestamp_ms(),
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.value().map(Bytes::copy_from_slice),
+        headers,
+    }))
 }
 
 /// The name of a scenario file without its ending.

@@ -1,8 +1,9 @@
 //! Rewriting the expectations of a scenario file by what came, in place.
 //!
-//! A row that came as it was expected stays byte for byte, with its comments. A row of the same key gets the values
-//! that came in the columns that it names; rows that didn't come are taken out, and those that nobody expected are
-//! added, in the columns that are compared. Nothing else of the file is touched.
+//! A row that came as it was expected stays byte for byte, with its comments. One that didn't come gets the values of a row
+//! that nobody expected, in the columns that it names: of the same key, as far as it names columns of the key, and the most
+//! alike of those. Where there is none, it is taken out. What is left is added in the columns that are compared, unless
+//! only some rows are expected. Nothing else of the file is touched.
 
 use std::collections::BTreeMap;
 
@@ -117,17 +118,23 @@ fn rewrite_array(array: &mut Array, taken: &Taken, plan: &Plan) {
     }
 }
 
-/// Sets the columns that an expected row names to what came.
+/// Sets the columns that an expected row names to what came; a value that means the same stays as it is written.
 fn set_cells(table: &mut dyn TableLike, taken: &Taken, row: usize) {
-    for (name, value) in cells_of(taken, row) {
-        if let Some(item) = table.get_mut(&name) {
-            let is_same =
-                item.as_value().is_some_and(|old| old.clone().decorated("", "").to_string() == value.to_string());
-            if !is_same {
-                replace(item, value);
-            }
+    let Some(cells) = taken.rows.rows.get(row) else { return };
+    for at in &taken.written {
+        let (Some((name, of)), Some(cell)) = (taken.rows.columns.get(*at), cells.get(*at)) else { continue };
+        if let Some(item) = table.get_mut(name).filter(|item| !means(item, of, cell)) {
+            replace(item, cells::toml_of(of, cell));
         }
     }
+}
+
+/// Whether a value of the file means this cell.
+fn means(item: &Item, of: &ColumnType, cell: &Cell) -> bool {
+    let Some(value) = item.as_value() else { return false };
+    let written = format!("v = {}", value.clone().decorated("", ""));
+    let parsed = toml::from_str::<toml::Table>(&written).ok();
+    parsed.and_then(|table| cells::expected(of, table.get("v")?).ok()).is_some_and(|meant| meant == *cell)
 }
 
 /// The written columns of a row that came.
@@ -158,13 +165,39 @@ impl Plan {
     fn of(taken: &Taken) -> Plan {
         let mut free: Vec<usize> =
             (0..taken.rows.rows.len()).filter(|row| !taken.takes.contains(&Some(*row))).collect();
-        let existing = taken.takes.iter().map(|takes| match takes {
-            Some(_) => Step::Keep,
-            // The next one that came: rows and expectations are in the order of their keys, as a rule.
-            None if !free.is_empty() => Step::Take(free.remove(0)),
-            None => Step::Remove,
-        });
-        let existing = existing.collect();
+        let mut existing: Vec<Step> =
+            taken.takes.iter().map(|takes| if takes.is_some() { Step::Keep } else { Step::Remove }).collect();
+        // Who says most about its row chooses first, as where rows are compared.
+        let mut order: Vec<usize> = (0..existing.len()).filter(|at| taken.takes[*at].is_none()).collect();
+        order.sort_by_key(|&at| std::cmp::Reverse(taken.meant.get(at).map_or(0, Vec::len)));
+        for at in order {
+            let meant = taken.meant.get(at).map_or(&[][..], Vec::as_slice);
+            if let Some(chosen) = most_alike(taken, meant, &free) {
+                existing[at] = Step::Take(free.remove(chosen));
+            }
+        }
         Plan { existing, added: if taken.is_subset { Vec::new() } else { free } }
     }
+}
+
+/// The place in `free` of the row that an expected one can have meant; `None` where it meant none of them.
+fn most_alike(taken: &Taken, meant: &[(usize, Cell)], free: &[usize]) -> Option<usize> {
+    let is_key = |column: usize| column < taken.rows.key_columns;
+    let names_key = meant.iter().any(|(column, _)| is_key(*column));
+    let mut best: Option<(usize, usize)> = None;
+    for (at, row) in free.iter().enumerate() {
+        let Some(cells) = taken.rows.rows.get(*row) else { continue };
+        let is_met = |column: usize, cell: &Cell| {
+            let of = taken.rows.columns.get(column).map(|(_, of)| of);
+            of.zip(cells.get(column)).is_some_and(|(of, found)| cells::are_equal(of, found, cell, 0.0))
+        };
+        let alike = meant.iter().filter(|(column, cell)| is_met(*column, cell)).count();
+        let has_key = meant.iter().all(|(column, cell)| !is_key(*column) || is_met(*column, cell));
+        // One of some rows, which names nothing by which it could be found, can have meant any row.
+        let is_anything = taken.is_subset && !names_key && alike == 0;
+        if has_key && !is_anything && best.is_none_or(|(_, most)| alike > most) {
+            best = Some((at, alike));
+        }
+    }
+    best.map(|(at, _)| at)
 }

@@ -3,11 +3,14 @@
 use apache_avro::Schema;
 use apache_avro::types::Value;
 use chrono::{DateTime, Days, NaiveDate};
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::pkey::{PKey, Private};
+use openssl::sign::Signer;
 use toml_edit::{Array, InlineTable, Value as Toml};
 use weir_pipeline::config::Source;
 use weir_pipeline::rules::is_sensitive;
 use weir_pipeline::source::message::Message;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::scenario::EVENT_WORDS;
 use crate::produce::convert::{Kind, kind_of};
@@ -15,7 +18,29 @@ use crate::produce::convert::{Kind, kind_of};
 /// Which values are masked, and by what.
 pub(super) struct Masks<'a> {
     pub(super) sensitive: &'a [String],
-    pub(super) salt: u64,
+    pub(super) secret: &'a Secret,
+}
+
+/// What makes pseudonyms, of which nobody can try out whose they are: HMAC-SHA-256 with a key that is drawn anew and kept
+/// nowhere.
+pub(super) struct Secret(PKey<Private>);
+
+impl Secret {
+    /// A key of 32 random bytes.
+    ///
+    /// # Errors
+    /// When OpenSSL has no randomness.
+    pub(super) fn draw() -> Result<Secret, ErrorStack> {
+        let mut key = [0; 32];
+        openssl::rand::rand_bytes(&mut key)?;
+        Ok(Secret(PKey::hmac(&key)?))
+    }
+
+    /// The first 64 bits of the value's code.
+    fn number(&self, value: &[u8]) -> Option<u64> {
+        let code = Signer::new(MessageDigest::sha256(), &self.0).ok()?.sign_oneshot_to_vec(value).ok()?;
+        code.first_chunk().map(|first| u64::from_be_bytes(*first))
+    }
 }
 
 /// A record, and where it stands.
@@ -110,8 +135,10 @@ fn headers(of: &Written<'_>, table: &mut InlineTable, masks: &Masks<'_>) {
         table.insert("headers", headers.into());
     }
     if let Some(key) = of.message.key().and_then(|key| std::str::from_utf8(key).ok()) {
-        let key = if masks.sensitive.is_empty() { key.to_owned() } else { masks.pseudonym(key.as_bytes()) };
-        table.insert("key", key.into());
+        let key = if masks.sensitive.is_empty() { Some(key.to_owned()) } else { masks.pseudonym(key.as_bytes()) };
+        if let Some(key) = key {
+            table.insert("key", key.into());
+        }
     }
 }
 
@@ -120,41 +147,42 @@ impl Masks<'_> {
         is_sensitive(self.sensitive, path)
     }
 
-    fn number(&self, bytes: &[u8]) -> u64 {
-        xxh3_64_with_seed(bytes, self.salt)
-    }
-
-    fn pseudonym(&self, bytes: &[u8]) -> String {
-        format!("masked-{:010x}", self.number(bytes) >> 24)
+    fn pseudonym(&self, bytes: &[u8]) -> Option<String> {
+        self.secret.number(bytes).map(|number| format!("masked-{number:016x}"))
     }
 }
 
 /// A value as TOML; `None` where TOML or a scenario has no words for it.
 fn field(value: &Value, kind: &Kind, path: &str, masks: &Masks<'_>) -> Option<Toml> {
     let hides = masks.hides(path);
-    let masked = |bytes: &[u8]| i64::try_from(masks.number(bytes) % 1_000_000).unwrap_or(0);
+    // So many bits of a pseudonym as a number has, so that few values fall together.
+    let masked = |bytes: &[u8], bits: u32| masks.secret.number(bytes).map(|number| number >> (u64::BITS - bits));
     Some(match (value, kind) {
         (Value::Union(_, value), Kind::Nullable { kind, .. }) => field(value, kind, path, masks)?,
         (Value::Null, _) => NULL_MARK.into(),
         (Value::Boolean(value), _) => (*value && !hides).into(),
-        (Value::Int(number), _) if hides => (masked(&number.to_le_bytes()) % 1_000).into(),
+        (Value::Int(number), _) if hides => {
+            let number = u32::try_from(masked(&number.to_le_bytes(), 32)?).ok()?;
+            i64::from(number.cast_signed()).into()
+        }
         (Value::Int(number), _) => i64::from(*number).into(),
-        (Value::Long(number), _) if hides => masked(&number.to_le_bytes()).into(),
+        (Value::Long(number), _) if hides => masked(&number.to_le_bytes(), 64)?.cast_signed().into(),
         (Value::Long(number), _) => (*number).into(),
-        (Value::Float(number), _) if hides => (masked(&number.to_le_bytes()) as f64).into(),
-        (Value::Double(number), _) if hides => (masked(&number.to_le_bytes()) as f64).into(),
+        (Value::Float(number), _) if hides => (masked(&number.to_le_bytes(), 24)? as f64).into(),
+        (Value::Double(number), _) if hides => (masked(&number.to_le_bytes(), 53)? as f64).into(),
         (Value::Float(number), _) => {
             f64::from(*number).is_finite().then(|| number.to_string().parse::<f64>().ok())??.into()
         }
         (Value::Double(number), _) => number.is_finite().then_some(*number)?.into(),
-        (Value::String(text), _) if hides => masks.pseudonym(text.as_bytes()).into(),
+        (Value::String(text), _) if hides => masks.pseudonym(text.as_bytes())?.into(),
         (Value::Enum(_, text), Kind::Enum(symbols)) if hides => symbols.first().unwrap_or(text).clone().into(),
         (Value::String(text) | Value::Enum(_, text), _) => text.as_str().into(),
-        (Value::Bytes(bytes), _) if hides => masks.pseudonym(bytes).into(),
+        (Value::Bytes(bytes), _) if hides => masks.pseudonym(bytes)?.into(),
         (Value::Bytes(bytes), _) => std::str::from_utf8(bytes).ok()?.into(),
-        (Value::Decimal(value), Kind::Decimal { scale, .. }) => {
+        (Value::Decimal(value), Kind::Decimal { precision, scale }) => {
             let bytes = Vec::<u8>::try_from(value).ok()?;
-            let unscaled = if hides { i128::from(masked(&bytes) % 1_000) } else { signed(&bytes)? };
+            let limit = 10u64.saturating_pow(u32::try_from(*precision).unwrap_or(u32::MAX));
+            let unscaled = if hides { i128::from(masked(&bytes, 64)? % limit) } else { signed(&bytes)? };
             decimal_text(unscaled, *scale).into()
         }
         (Value::Date(days), _) => date(if hides { 0 } else { *days })?.into(),
@@ -169,7 +197,7 @@ fn field(value: &Value, kind: &Kind, path: &str, masks: &Masks<'_>) -> Option<To
             sorted.sort_by_key(|(name, _)| *name);
             let mut table = InlineTable::new();
             for (name, value) in sorted {
-                let shown = if hides { masks.pseudonym(name.as_bytes()) } else { name.clone() };
+                let shown = if hides { masks.pseudonym(name.as_bytes())? } else { name.clone() };
                 let inner = if hides { path.to_owned() } else { format!("{path}['{name}']") };
                 table.insert(&shown, field(value, kind, &inner, masks).filter(|value| !is_null(value))?);
             }
@@ -238,10 +266,35 @@ mod tests {
     }
 
     #[test]
-    fn a_pseudonym_is_the_same_for_the_same_value_and_salt_alone() {
-        let masks = |salt| Masks { sensitive: &[], salt };
-        assert_eq!(masks(1).pseudonym(b"ada"), masks(1).pseudonym(b"ada"));
-        assert_ne!(masks(1).pseudonym(b"ada"), masks(1).pseudonym(b"bo"));
-        assert_ne!(masks(1).pseudonym(b"ada"), masks(2).pseudonym(b"ada"));
+    fn a_pseudonym_is_the_same_for_the_same_value_and_secret_alone() {
+        let (one, other) = (Secret::draw().unwrap(), Secret::draw().unwrap());
+        let masks = |secret| Masks { sensitive: &[], secret };
+        assert!(masks(&one).pseudonym(b"ada").is_some_and(|name| name.len() == "masked-".len() + 16));
+        assert_eq!(masks(&one).pseudonym(b"ada"), masks(&one).pseudonym(b"ada"));
+        assert_ne!(masks(&one).pseudonym(b"ada"), masks(&one).pseudonym(b"bo"));
+        assert_ne!(masks(&one).pseudonym(b"ada"), masks(&other).pseudonym(b"ada"));
+    }
+
+    #[test]
+    fn a_code_is_hmac_sha_256() {
+        // The second case of RFC 4231.
+        let secret = Secret(PKey::hmac(b"Jefe").unwrap());
+        assert_eq!(secret.number(b"what do ya want for nothing?"), Some(0x5bdc_c146_bf60_754e));
+    }
+
+    #[test]
+    fn masked_numbers_stay_apart() {
+        let secret = Secret::draw().unwrap();
+        let (sensitive, count) = (["age".to_owned()], 2_000);
+        let masks = Masks { sensitive: &sensitive, secret: &secret };
+        let masked = |value: &Value, kind: &Kind| field(value, kind, "age", &masks).map(|shown| shown.to_string());
+        let apart = |of: &dyn Fn(i32) -> Option<String>| {
+            (0..count).filter_map(of).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        // That more than one pair of so few falls together happens once in millions of runs, or where the range is short.
+        assert!(apart(&|n| masked(&Value::Int(n), &Kind::Int)) >= 1_999);
+        assert!(apart(&|n| masked(&Value::Long(n.into()), &Kind::Long)) == 2_000);
+        assert!(apart(&|n| masked(&Value::Double(n.into()), &Kind::Double)) == 2_000);
+        assert_ne!(masked(&Value::Long(7), &Kind::Long), Some("7".to_owned()));
     }
 }

@@ -53,7 +53,7 @@ pub struct BaseTable {
 }
 
 /// A column's name in the base table.
-pub(crate) fn physical(name: &str) -> String {
+pub fn physical(name: &str) -> String {
     name.replace('.', ":")
 }
 

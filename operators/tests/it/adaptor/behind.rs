@@ -48,8 +48,7 @@ fn what_is_left_for_later_holds_the_watermark_of_those_behind() {
     const EPOCHS: u64 = 60;
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
-    let sink =
-        Arc::new(Sink { parts: Mutex::default(), open_at: vec![AtomicU64::new(0)], broken: Arc::default() });
+    let sink = Arc::new(Sink { parts: Mutex::default(), open_at: vec![AtomicU64::new(0)], broken: Arc::default() });
     let told: Arc<Mutex<BTreeMap<Epoch, i64>>> = Arc::default();
     let seen: Arc<Mutex<BTreeMap<Epoch, EventTime>>> = Arc::default();
     let (failure, results) = (Failure::default(), (told.clone(), seen.clone()));

@@ -113,8 +113,8 @@ fn open_address(pipeline: &Pipeline) -> Option<String> {
     let address = pipeline.http.as_deref().filter(|address| !is_loopback(address))?;
     pipeline.http_token.as_deref().is_none_or(str::is_empty).then(|| {
         format!(
-            "http = \"{address}\" is reached from beyond this machine and has no `http_token`, so the console isn't served \
-             there; write http_token = \"${{CONSOLE_TOKEN}}\" beside it, or http = \"127.0.0.1:9464\""
+            "http = \"{address}\" is reached from beyond this machine and has no `http_token`, so neither the console nor \
+             /status is served there; write http_token = \"${{CONSOLE_TOKEN}}\" beside it, or http = \"127.0.0.1:9464\""
         )
     })
 }

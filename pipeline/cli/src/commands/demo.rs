@@ -221,7 +221,7 @@ fn is_caught_up(picture: &Picture) -> bool {
 
 async fn read_status(pipeline: &Pipeline, picture: &mut Picture) {
     let Some(address) = &pipeline.http else { return };
-    if let Ok(text) = status::fetch(&format!("http://{address}/status")).await
+    if let Ok(text) = status::fetch(address, pipeline.http_token.as_deref()).await
         && let Ok(status) = serde_json::from_str(&text)
     {
         picture.status = status;

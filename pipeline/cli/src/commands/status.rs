@@ -30,7 +30,7 @@ pub(crate) fn run(file: &Path, json: bool) -> Outcome {
         Ok(runtime) => runtime,
         Err(outcome) => return outcome,
     };
-    let text = match runtime.block_on(fetch(&format!("http://{address}/status"))) {
+    let text = match runtime.block_on(fetch(address, pipeline.http_token.as_deref())) {
         Ok(text) => text,
         Err(detail) => {
             return Outcome::unreachable(
@@ -55,11 +55,18 @@ pub(crate) fn run(file: &Path, json: bool) -> Outcome {
     Outcome::done()
 }
 
-/// What the page at `url` says.
-pub(crate) async fn fetch(url: &str) -> Result<String, String> {
+/// What `/status` at `address` says to whoever has `token`.
+pub(crate) async fn fetch(address: &str, token: Option<&str>) -> Result<String, String> {
     let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build().map_err(|error| error.to_string())?;
-    let answer = client.get(url).send().await.map_err(|error| error.to_string())?;
-    answer.text().await.map_err(|error| error.to_string())
+    let request = client.get(format!("http://{address}/status"));
+    let request = match token.filter(|token| !token.is_empty()) {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    };
+    let answer = request.send().await.map_err(|error| error.to_string())?;
+    let status = answer.status();
+    let text = answer.text().await.map_err(|error| error.to_string())?;
+    if status.is_success() { Ok(text) } else { Err(text.trim_end().to_owned()) }
 }
 
 fn print(status: &Status) {

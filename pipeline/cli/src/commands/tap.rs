@@ -1,5 +1,7 @@
 //! `weir tap`: a masked sample of live topics as a scenario.
 
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use weir_pipeline::{connect, readers};
 use weir_replay::simulate::tap::{Tapped, Tapping, name_of};
 use weir_replay::simulate::{Options, Simulation};
 
+use super::test::replace;
 use crate::out::{complain, say};
 use crate::{Outcome, counted, paint, runtime};
 
@@ -56,11 +59,13 @@ fn try_run(tap: &Tap, operators: &OperatorRegistry) -> Result<Outcome, Outcome> 
         let remedy = "produce some first, or name another topic with --topic";
         return Err(Outcome::refused("nothing came that a scenario could hold", remedy));
     }
-    write(&tap.out, &tapped).map_err(|error| unwritable(&tap.out, &error))?;
+    let mut made = Made::default();
+    made.write(&tap.out, &tapped)?;
     let file = tap.file.display().to_string();
     let simulation = Simulation { file: &file, pipeline: &pipeline, operators, options: Options::default() };
     let played = simulation.play(&tap.out, &tapped.text).map_err(|error| Outcome::of_error(&error))?;
-    std::fs::write(&tap.out, &played.updated).map_err(|error| unwritable(&tap.out, &error))?;
+    replace(&tap.out, &played.updated).map_err(|error| unwritable(&tap.out, &error))?;
+    made.keep();
     if tapped.left_out > 0 {
         complain!(
             "{} left out: they don't decode, and their bytes may hold what the source calls sensitive",
@@ -69,7 +74,11 @@ fn try_run(tap: &Tap, operators: &OperatorRegistry) -> Result<Outcome, Outcome> 
     }
     say!("{} {} with {}", paint::good("wrote"), tap.out.display(), counted(tapped.records, "record"));
     say!("\nNext: shorten it to what matters, then\n  weir test {file} --scenario {}", tap.out.display());
-    Ok(Outcome::done())
+    if played.imbalances.is_empty() {
+        return Ok(Outcome::done());
+    }
+    complain!("the ledger doesn't balance, which is a bug of Weir: `weir test` shows where");
+    Ok(Outcome::different())
 }
 
 fn take(tap: &Tap, pipeline: &Pipeline) -> Result<Tapped, Outcome> {
@@ -90,15 +99,80 @@ fn take(tap: &Tap, pipeline: &Pipeline) -> Result<Tapped, Outcome> {
     taken.map_err(|error| Outcome::of_error(&error))
 }
 
-fn write(out: &Path, tapped: &Tapped) -> std::io::Result<()> {
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    for (name, text) in &tapped.files {
-        std::fs::write(folder.join(name), text)?;
+/// Files that were made, which go again unless they are kept: so the next try finds none of a failed one.
+#[derive(Default)]
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// Writes the scenario and the files that it needs, none of which may be there with other words.
+    fn write(&mut self, out: &Path, tapped: &Tapped) -> Result<(), Outcome> {
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+        for (name, text) in &tapped.files {
+            self.create(&folder.join(name), text)?;
+        }
+        self.create(out, &tapped.text)
     }
-    std::fs::write(out, &tapped.text)
+
+    fn create(&mut self, path: &Path, text: &str) -> Result<(), Outcome> {
+        match File::create_new(path) {
+            Ok(mut file) => {
+                self.0.push(path.to_owned());
+                file.write_all(text.as_bytes()).map_err(|error| unwritable(path, &error))
+            }
+            Err(_) if std::fs::read_to_string(path).is_ok_and(|there| there == text) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let what = format!("{} is there already and says something else", path.display());
+                Err(Outcome::refused(what, "move it away, or give the scenario another name"))
+            }
+            Err(error) => Err(unwritable(path, &error)),
+        }
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 fn unwritable(out: &Path, error: &std::io::Error) -> Outcome {
     Outcome::refused(format!("{}: {error}", out.display()), "name a file that can be written")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_failed_tap_go_and_files_of_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, beside) = (folder.path().join("new/s.toml"), folder.path().join("new/s.events.avsc"));
+        let tapped = |schema: &str| Tapped {
+            text: "events = []".to_owned(),
+            files: vec![("s.events.avsc".to_owned(), schema.to_owned())],
+            ..Tapped::default()
+        };
+        let mut failed = Made::default();
+        assert!(failed.write(&out, &tapped("one")).is_ok() && out.exists() && beside.exists());
+        drop(failed);
+        assert!(!out.exists() && !beside.exists());
+
+        std::fs::write(&beside, "one").unwrap();
+        let mut refused = Made::default();
+        assert!(refused.write(&out, &tapped("two")).is_err(), "another schema of this name");
+        drop(refused);
+        assert_eq!(std::fs::read_to_string(&beside).unwrap(), "one");
+
+        let mut kept = Made::default();
+        assert!(kept.write(&out, &tapped("one")).is_ok(), "the very same schema");
+        kept.keep();
+        assert!(out.exists() && beside.exists());
+    }
 }

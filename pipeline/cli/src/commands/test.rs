@@ -1,5 +1,6 @@
 //! `weir test`: a pipeline's scenarios, on invented time and without any part around Weir.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(crate) struct Test {
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
     /// Rewrite the expectations that weren't met, in place; comments and the rest of each file stay.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["seed", "workers"])]
     update: bool,
     /// Draw what is drawn from this seed, instead of each scenario's.
     #[arg(long, value_name = "N")]
@@ -144,13 +145,14 @@ fn play(test: &Test, simulation: &Simulation<'_>, path: &Path, width: usize, sum
         span(played.invented),
         played.took.as_millis()
     );
-    if played.differences.is_empty() {
+    let verdict = verdict(&played, test.update);
+    if verdict == Verdict::Well {
         let nothing = if played.expects { "" } else { "  (nothing is expected)" };
         say!("{}     {name}  {}{nothing}", paint::good("ok"), paint::dim(&facts));
         return Went::Well;
     }
-    if test.update {
-        return match std::fs::write(path, &played.updated) {
+    if verdict == Verdict::Update {
+        return match replace(path, &played.updated) {
             Ok(()) => {
                 say!("{}  {name}  {}", paint::good("wrote"), paint::dim(&facts));
                 show(&played);
@@ -163,9 +165,56 @@ fn play(test: &Test, simulation: &Simulation<'_>, path: &Path, width: usize, sum
     }
     say!("{}   {name}  {}", paint::bad("fail"), paint::dim(&facts));
     show(&played);
-    let again = format!("weir test {} --filter {} --seed {}", test.file.display(), name_of(path), played.seed);
-    say!("       seed {}: {again}\n", played.seed);
+    say!("       seed {}: {}\n", played.seed, again(test, path, played.seed));
     Went::Differently
+}
+
+/// What follows from how a scenario went.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Well,
+    /// Its expectations are to be rewritten.
+    Update,
+    Differently,
+}
+
+/// A ledger that doesn't balance fails, whatever is asked: of numbers that don't add up nothing is made an expectation.
+fn verdict(played: &Played, is_update: bool) -> Verdict {
+    match (played.imbalances.is_empty(), played.differences.is_empty()) {
+        (true, true) => Verdict::Well,
+        (true, false) if is_update => Verdict::Update,
+        _ => Verdict::Differently,
+    }
+}
+
+/// The command that plays one scenario in the same way.
+fn again(test: &Test, path: &Path, seed: u64) -> String {
+    let which = match test.scenario.is_empty() {
+        true => format!("--filter {}", quoted(&name_of(path))),
+        false => format!("--scenario {}", quoted(&path.display().to_string())),
+    };
+    let workers = test.workers.map(|workers| format!(" --workers {workers}")).unwrap_or_default();
+    format!("weir test {} {which} --seed {seed}{workers}", quoted(&test.file.display().to_string()))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+/// Puts `text` in the place of what the file holds, in one step; its rights stay, and a link stays one.
+pub(crate) fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let path = path.canonicalize()?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut next = tempfile::NamedTempFile::new_in(folder)?;
+    next.write_all(text.as_bytes())?;
+    next.as_file().set_permissions(path.metadata()?.permissions())?;
+    next.as_file().sync_all()?;
+    next.persist(&path).map(drop).map_err(|error| error.error)
 }
 
 /// Prints what differs: what was expected behind a minus, what was found behind a plus.
@@ -173,7 +222,7 @@ fn show(played: &Played) {
     if !played.about.is_empty() {
         say!("       {}", played.about);
     }
-    for (when, difference) in &played.differences {
+    for (when, difference) in played.differences.iter().chain(&played.imbalances) {
         let text = difference.text();
         let mut lines = text.lines();
         say!("       {}, {when}", paint::bold(lines.next().unwrap_or_default()));
@@ -214,5 +263,76 @@ fn span(of: Duration) -> String {
         (0, 0, seconds) => format!("{seconds} s"),
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_replay::simulate::Difference;
+
+    use super::*;
+
+    #[test]
+    fn a_command_to_repeat_names_the_scenario_as_it_was_chosen() {
+        let test = |scenario: &[&str], workers| Test {
+            file: "a shop/pipeline.toml".into(),
+            scenario: scenario.iter().map(PathBuf::from).collect(),
+            filter: None,
+            update: false,
+            seed: None,
+            workers,
+        };
+        let path = Path::new("kept/it's.toml");
+        assert_eq!(
+            again(&test(&["x.toml", "kept/it's.toml"], Some(4)), path, 7),
+            r"weir test 'a shop/pipeline.toml' --scenario 'kept/it'\''s.toml' --seed 7 --workers 4"
+        );
+        assert_eq!(
+            again(&test(&[], None), Path::new("a/b.toml"), 1),
+            "weir test 'a shop/pipeline.toml' --filter b --seed 1"
+        );
+    }
+
+    #[test]
+    fn no_update_hides_a_ledger_that_does_not_balance() {
+        let of = |differs: bool, balances: bool| {
+            let difference =
+                Difference { what: "ledger".to_owned(), columns: Vec::new(), lines: Vec::new(), untold: 0 };
+            let one =
+                |is_there: bool| is_there.then(|| ("at the end".to_owned(), difference.clone())).into_iter().collect();
+            Played {
+                about: String::new(),
+                seed: 1,
+                records: 0,
+                invented: Duration::ZERO,
+                took: Duration::ZERO,
+                differences: one(differs),
+                imbalances: one(!balances),
+                expects: true,
+                updated: String::new(),
+            }
+        };
+        assert_eq!(verdict(&of(false, true), false), Verdict::Well);
+        assert_eq!(verdict(&of(true, true), false), Verdict::Differently);
+        assert_eq!(verdict(&of(true, true), true), Verdict::Update);
+        for (differs, is_update) in [(false, false), (false, true), (true, true)] {
+            assert_eq!(verdict(&of(differs, false), is_update), Verdict::Differently);
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_with_its_rights_and_through_a_link() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("a.toml"), folder.path().join("link.toml"));
+        std::fs::write(&path, "before").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        replace(&link, "after").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "after");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+        assert!(replace(&folder.path().join("absent"), "x").is_err());
     }
 }

@@ -223,7 +223,10 @@ fn injected_differences_are_found_exactly() {
     };
     // Of the changed rows each has one cell that differs.
     inject("_version + 1 AS _version, events + 1 AS events", &some(0, changed / 2));
-    inject("_version + 1 AS _version, revenue + 0.01 AS revenue", &some(changed / 2, changed - changed / 2));
+    inject(
+        "_version + 1 AS _version, revenue + toDecimal64('0.01', 2) AS revenue",
+        &some(changed / 2, changed - changed / 2),
+    );
     inject("_version + 1 AS _version, 1 AS _is_deleted", &some(changed, missing));
     inject("concat('nobody-', tenant) AS tenant", &some(0, extra));
     let said = bench.weir(&["diff", "pipeline.toml", "spoiled"]);
@@ -282,7 +285,7 @@ fn a_part_of_the_events_is_replayed_and_held_against_their_rows_alone() {
 
     let refused = |more: &[&str], words: &[&str]| bench.weir(&[&arguments[..], more].concat()).refused(2, words);
     refused(&["--where", "tenent = 'x'"], &["--where", "tenent", "tenant"]);
-    refused(&["--where", "toInt64(tenant) > 3"], &["--where", "OrZero"]);
+    refused(&["--where", "toInt64(tenant) > 3"], &["--where", "OrNull"]);
     refused(&["--only", "events@3"], &["topic/partition"]);
 }
 

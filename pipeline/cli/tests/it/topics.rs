@@ -108,7 +108,7 @@ fn a_topic_made_anew_under_a_running_pipeline_stops_it() {
 }
 
 #[test]
-fn new_partitions_are_noticed_and_a_restart_reads_them_from_their_beginning() {
+fn new_partitions_are_read_while_it_runs_and_a_kill_loses_nothing_of_them() {
     let bench = shop("topics_grow");
     serve_status(&bench);
     sell(&bench, 2_000, 1, &[]);
@@ -117,15 +117,19 @@ fn new_partitions_are_noticed_and_a_restart_reads_them_from_their_beginning() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let more = NewPartitions::new(&bench.topic, 6);
     runtime.block_on(admin().create_partitions(&[more], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
-    wait_until("status says so", || {
-        let said = bench.weir(&["status", "pipeline.toml"]);
-        said.code == 0 && said.out.contains("2 new partition(s)") && said.out.contains("restart")
-    });
     sell(&bench, 6_000, 2, &[]);
-    terminate(&mut running);
-    let ends = ends(&bench, 6);
-    assert!(ends[4] > 0 && ends[5] > 0, "something came into the new partitions: {ends:?}");
+    let before = ends(&bench, 6);
+    assert!(before[4] > 0 && before[5] > 0, "something came into the new partitions: {before:?}");
+    wait_until("the new partitions are read", || bench.consumed() == 8_000);
+    let said = bench.weir(&["status", "pipeline.toml"]).fine().out;
+    assert!(said.contains(&format!("{}/5", bench.topic)) && !said.contains("restart"), "{said}");
+
+    running.kill().unwrap();
+    running.wait().unwrap();
+    sell(&bench, 3_000, 3, &[]);
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
-    assert_eq!(bench.consumed(), 8_000);
-    assert_eq!(told(&bench, 6), ends);
+    assert_eq!(bench.consumed(), 11_000);
+    assert_eq!(told(&bench, 6), ends(&bench, 6));
+    let events = bench.ask("SELECT count() FROM events");
+    assert_eq!(bench.ask("SELECT sum(accepted) FROM weir_ledger"), events);
 }

@@ -41,7 +41,20 @@ fn events_are_counted_in_views_with_every_kind_of_measure() {
         ]
         [expect.ledger]
         accepted = 4"#,
-        expect![[""]],
+        expect![[r#"
+            at the end: view by_minute
+                window_start         tenant  events  revenue
+              - 2026-01-05 12:00:00  alpine  3       15.01
+              + 2026-01-05 12:00:00  alpine  3       15.00
+              - 2026-01-05 12:00:00  dune    1       0.00
+              + 2026-01-05 12:00:00  dune    1       NULL
+              + 2026-01-05 12:01:00  alpine  1       1.00
+              - 2026-01-05 12:07:00  dune    1       0.00
+            at the end: ledger
+                fate      records
+              - accepted  4
+              + accepted  5
+        "#]],
     );
 }
 
@@ -54,7 +67,12 @@ fn copies_are_duplicates_and_tombstones_are_told() {
         ]"#,
         "[expect.ledger]\nconsumed = 4\naccepted = 1\nduplicate = 2\ntombstone = 1",
         "[expect.ledger]\nduplicate = 0",
-        expect![[""]],
+        expect![[r#"
+            at the end: ledger
+                fate       records
+              - duplicate  0
+              + duplicate  2
+        "#]],
     );
 }
 
@@ -91,7 +109,17 @@ fn late_events_correct_and_those_that_are_too_late_are_kept_aside() {
         quarantine = []
         [expect.views]
         by_minute = [{ window_start = "2026-01-05 12:00:00", revenue = 3, revision = 0 }]"#,
-        expect![[""]],
+        expect![[r#"
+            at the end: view by_minute
+                window_start         revenue  revision
+              - 2026-01-05 12:00:00  3.00     0
+              + 2026-01-05 12:00:00  3.00     1
+              + 2026-01-05 12:01:00  1.00     0
+              + 2026-01-05 12:05:00  1.00     0
+            at the end: quarantine
+                reason    rule  field  count
+              + too_late               1
+        "#]],
     );
 }
 
@@ -115,7 +143,14 @@ fn broken_bytes_and_broken_rules_wait_with_their_reasons() {
         ]"#,
         r#"[expect]
         quarantine = [{ reason = "rule", owner = "mobile", count = 3 }, { reason = "not_framed", owner = "", count = 1 }]"#,
-        expect![[""]],
+        expect![[r#"
+            at the end: quarantine
+                reason             owner     count
+              + future_event_time            1
+              - rule               mobile    3
+              + rule               payments  3
+              + truncated                    2
+        "#]],
     );
 }
 
@@ -139,7 +174,11 @@ fn a_registry_that_is_down_holds_records_up_and_an_unknown_schema_is_refused_aft
         registry = "up""#,
         "[expect]\nquarantine = [{ reason = 'unknown_schema', schema_id = 77 }]\n[expect.ledger]\naccepted = 2",
         "[expect]\nquarantine = []",
-        expect![[""]],
+        expect![[r#"
+            at the end: quarantine
+                reason          rule  field  count
+              + unknown_schema               1
+        "#]],
     );
 }
 
@@ -160,7 +199,13 @@ fn alerts_are_told_by_step_and_silence_resolves_them() {
         r#"[expect]
         subset = ["alerts"]
         alerts = [{ status = "open", sdk_version = "4.1" }]"#,
-        expect![[""]],
+        expect![[r#"
+            at the end: alerts
+                status    sdk_version
+              - open      4.1
+              + open      4.2
+              + resolved  4.2
+        "#]],
     );
 }
 
@@ -177,28 +222,24 @@ fn a_generator_sends_what_its_seed_says_and_the_end_may_leave_windows_open() {
     assert_eq!((one.seed, other.seed), (1, 2));
 }
 
-/// One scenario with everything in it, through kills and with any number of workers.
+/// One scenario with everything in it, through kills and with any number of workers: what one worker gave is expected of all.
 #[test]
 fn workers_and_kills_change_no_row() {
     let shop = Shop::new();
     let events = "partitions = 3\n[[generate]]\ncount = 2000\nper_second = 20\nusers = 50\nduplicates = 0.05\nbad = 0.02\n\
                   disorder = '4s'\nstragglers = 0.02\nstraggler = '20s'\nwrong = 'negative_amount'\nwrong_from = 600\n";
-    let expected = "[expect]\nquarantine = []\nalerts = []\n[expect.views]\nby_minute = []\n[expect.ledger]\n[expect.tables]\nevents = []\n";
+    let expected = "[expect]\nquarantine = []\nalerts = []\n[expect.views]\nby_minute = []\n[expect.ledger]\n\
+                    [expect.tables]\nevents = []\n";
     let kills = "[[steps]]\nat = '21500ms'\nkill = true\n[[steps]]\nat = '45s'\nkill = true\nworkers = 3\n\
                  [[steps]]\nat = '46200ms'\nkill = true\n[[steps]]\nat = '70s'\nworkers = 1\n";
-    let updated = |steps: &str, workers: u16| {
-        let options = Options { workers: Some(workers), ..Options::default() };
-        let played = shop.play_with(&format!("{events}{steps}{expected}"), options).unwrap();
-        // The steps stand before the expectations, which are what is compared.
-        played.updated.split_once("[expect]").unwrap().1.to_owned()
-    };
-    let one = updated("", 1);
-    assert!(one.matches("window_start").count() > 4 && one.contains("status = \"open\""), "{one}");
+    let of = |workers| Options { workers: Some(workers), ..Options::default() };
+    let filled = shop.play_with(&format!("{events}{expected}"), of(1)).unwrap().updated;
+    assert!(filled.matches("window_start").count() > 4 && filled.contains("status = \"open\""), "{filled}");
     for (steps, workers) in [("", 2), ("", 4), (kills, 1), (kills, 2), (kills, 4)] {
-        let other = updated(steps, workers);
-        let differing = one.lines().zip(other.lines()).find(|(one, other)| one != other);
-        assert_eq!(differing, None, "{workers} workers, kills: {}", !steps.is_empty());
-        assert_eq!(one, other, "{workers} workers");
+        let text = filled.replacen("[expect]", &format!("{steps}[expect]"), 1);
+        let played = shop.play_with(&text, of(workers)).unwrap();
+        let told: String = played.differences.iter().map(|(_, difference)| difference.text()).collect();
+        assert_eq!(told, "", "{workers} workers, kills: {}", !steps.is_empty());
     }
 }
 
@@ -211,6 +252,9 @@ fn what_cant_be_is_told_at_its_place() {
         ("events = [{ at = 'noon' }]", "no time of a scenario"),
         ("events = [{ at = '1s', partition = 1 }]", "counted from 0"),
         ("events = [{ at = '1s', raw = 'zz' }]", "these are no bytes"),
+        ("events = [{ at = '1s', copies = 4000000000 }]", "case.toml:1:11: a scenario sends at most 2 000 000 records"),
+        ("events = [{ at = '1s', copies = 0, times = 4000000000 }]", "sends at most 2 000 000 records"),
+        ("[[generate]]\ncount = 1999999\n[[generate]]\ncount = 2", "sends at most 2 000 000 records"),
         ("events = [{ at = '1s', source = 'evnts' }]", "did you mean `events`?"),
         ("[expect.views]\nby_minut = []", "did you mean `by_minute`?"),
         ("[expect.views]\nby_minute = [{ evnts = 1 }]", "case.toml:2:16: there is no column `evnts`"),

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use weir_pipeline::bind::BoundView;
 use weir_pipeline::clock::Clock;
 use weir_pipeline::config::Pipeline;
+use weir_pipeline::console::guard::Access;
 use weir_pipeline::engine::Reporter;
 use weir_pipeline::source::kafka::KafkaLog;
 use weir_pipeline::source::log::Log;
@@ -307,7 +308,13 @@ fn carry_out(
                 "add an address such as http = \"127.0.0.1:9464\" and start the live pipeline again",
             ));
         };
-        runtime.spawn(keep_pace(format!("http://{address}/status"), lag, pace.clone()));
+        if Access::of(&address, live.http_token.as_deref()) == Access::Closed {
+            return Err(Outcome::refused(
+                format!("http = \"{address}\" tells nobody its lag beyond this machine without `http_token`"),
+                "write http_token = \"${CONSOLE_TOKEN}\" beside it and start the live pipeline again",
+            ));
+        }
+        runtime.spawn(keep_pace(address, live.http_token.clone(), lag, pace.clone()));
     }
     let bar = Arc::new(Bar::of(record));
     let drawn = bar.clone();
@@ -348,9 +355,12 @@ fn carry_out(
 }
 
 /// Holds the replay while the live pipeline is `most` records behind or more, or doesn't say.
-async fn keep_pace(url: String, most: u64, pace: Arc<Pace>) {
+async fn keep_pace(address: String, token: Option<String>, most: u64, pace: Arc<Pace>) {
     loop {
-        let answer = fetch(&url).await.ok().and_then(|text| serde_json::from_str::<PipelineStatus>(&text).ok());
+        let answer = fetch(&address, token.as_deref())
+            .await
+            .ok()
+            .and_then(|text| serde_json::from_str::<PipelineStatus>(&text).ok());
         let lag = |status: PipelineStatus| -> u64 {
             let partitions = status.sources.iter().flat_map(|source| &source.partitions);
             let behind = partitions.map(|of| u64::try_from(of.status.end_offset - of.status.next_offset).unwrap_or(0));
