@@ -171,8 +171,6 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use weir_archive::{Pending, Record, Settings, Stretch};
 
     use super::*;

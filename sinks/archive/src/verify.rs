@@ -78,7 +78,7 @@ impl Archive {
             let is_missing = |of: &Entry| matches!(seen.get(&of.object), Some(Err((MISSING, _))));
             let number = catalog.number;
             if looks < LOOKS && catalog.entries.values().any(is_missing) {
-                self.refresh(&mut catalog)?;
+                catalog = self.catalog()?;
             }
             if catalog.number == number {
                 break listed;

@@ -212,7 +212,7 @@ fn a_truncated_a_missing_an_altered_and_a_foreign_file_are_named() {
     let mut sorted = found.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, expected);
-    assert_eq!(verified.left_over, [left.clone()]);
+    assert_eq!(verified.left_over, std::slice::from_ref(&left));
 
     // Whoever reads is told the object, and what is foreign stays out.
     let mut order = archive.in_order(&catalog, "events", 0, Selection::ALL);
