@@ -13,7 +13,7 @@ FROM
     UNION ALL
     SELECT toStartOfHour(ifNull(event_time, kafka_time), 'UTC'), sdk, sdk_version, app_version, 1
     FROM weir_quarantine
-    WHERE kafka_time >= {from:DateTime('UTC')} AND kafka_time < {to:DateTime('UTC')}
+    WHERE ifNull(event_time, kafka_time) >= {from:DateTime('UTC')} AND ifNull(event_time, kafka_time) < {to:DateTime('UTC')}
       AND NOT startsWith(reason, 'too_late')
 )
 GROUP BY hour, sdk, sdk_version, app_version

@@ -165,7 +165,7 @@ const analyst = board('Weir: analyst', 'weir-analyst', 'What came in, how much o
       'Complete to',
       'Up to when are these numbers complete?',
       'dateTimeAsLocal',
-      "SELECT complete_through FROM weir_progress WHERE view = 'revenue_by_minute'",
+      "SELECT toUnixTimestamp64Milli(complete_through) AS complete_to FROM weir_progress WHERE view = 'revenue_by_minute'",
     ),
   )
   .withPanel(

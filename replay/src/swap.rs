@@ -113,8 +113,8 @@ impl Swap<'_> {
         let reader = reader::of_view(database, live, &active).map_err(|error| {
             refused(&of.view, error.to_string(), "start the pipeline once, which says what is wrong")
         })?;
-        for statement in reader.statements(database) {
-            self.client.execute(&statement).await?;
+        for statement in &reader.making(database).statements {
+            self.client.execute(statement).await?;
         }
         Ok(())
     }

@@ -9,13 +9,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use weir_sinks::DeliveryError;
-use weir_sinks::clickhouse::{Client, Limits, Lines};
+use weir_sinks::clickhouse::{self, AnswerLines as Lines, Client, Limits, Refusal};
 
 use super::fault::Fault;
 use super::question::Question;
@@ -40,10 +40,10 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// What one answer may take of the server.
 const LIMITS: Limits = Limits {
     seconds: 20,
-    result_rows: CSV_ROWS as u64 + 1,
-    result_bytes: 256 << 20,
+    result_rows: Some(CSV_ROWS as u64 + 1),
+    result_bytes: Some(256 << 20),
     memory_bytes: 2 << 30,
-    threads: 4,
+    threads: Some(4),
 };
 
 /// Numbers as numbers, times as seconds since 1970: for drawing.
@@ -116,7 +116,7 @@ impl Desk {
     /// Asks through `client`.
     pub(super) fn of(client: &Client) -> Desk {
         let of = |places| Arc::new(Semaphore::new(places));
-        Desk { client: client.reader(&LIMITS), turns: of(AT_ONCE), files: of(FILES_AT_ONCE) }
+        Desk { client: client.clone(), turns: of(AT_ONCE), files: of(FILES_AT_ONCE) }
     }
 
     /// Asks, and reads the whole answer.
@@ -187,9 +187,25 @@ impl Desk {
         Ok((headers, Body::from_stream(stream)).into_response())
     }
 
-    fn lines(&self, question: &Question, style: Style) -> Result<Lines, DeliveryError> {
-        let parameters = question.parameters.iter().map(|of| (of.name.as_str(), of.value.as_str()));
-        self.client.query_with(&question.sql, parameters, style.settings(), "JSONCompactEachRowWithNamesAndTypes")
+    fn lines(&self, question: &Question, style: Style) -> Result<Lines, Refusal> {
+        let settings = style.settings().iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let asked = clickhouse::Question {
+            sql: question.sql.clone(),
+            parameters: question.parameters.iter().map(|of| (of.name.clone(), of.value.clone())).collect(),
+            settings: settings.collect(),
+            format: "JSONCompactEachRowWithNamesAndTypes".to_owned(),
+        };
+        Ok(self.client.ask(&asked, &LIMITS)?.lines())
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Fault {
+        let remedy = match refusal {
+            Refusal::Said(_) => "narrow the range, or see that the tables are those of this pipeline",
+            Refusal::Away(_) => "see that ClickHouse is up, or narrow the range",
+        };
+        Fault { status: StatusCode::BAD_GATEWAY, what: refusal.to_string(), remedy: remedy.to_owned() }
     }
 }
 

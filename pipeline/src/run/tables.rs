@@ -93,7 +93,8 @@ fn table_of(view: &BoundView, bound: &Bound) -> ViewTable {
         window: 0,
         zone: plan.window.zone.clone(),
         source: plan.source.clone(),
-        rollups: rollups_of(&plan.window),
+        // Of the groups that HAVING leaves out nothing is stored, so their part of a coarser one is nowhere.
+        rollups: if plan.having.is_some() { Vec::new() } else { rollups_of(&plan.window) },
     }
 }
 
@@ -130,7 +131,8 @@ fn describe(table: &mut Table, view: &BoundView, bound: &Bound) {
     let each = if dimensions.is_empty() { String::new() } else { format!(", {}", dimensions.join(", ")) };
     let rows = format!("One row per {}{each}, from the source {}", plan.window.name, plan.source);
     let filter = plan.filter.as_ref().map(|filter| format!(" where {filter}")).unwrap_or_default();
-    table.comment = format!("{}{rows}{filter}", opening(&view.text));
+    let having = plan.having.as_ref().map(|having| format!(" having {having}")).unwrap_or_default();
+    table.comment = format!("{}{rows}{filter}{having}", opening(&view.text));
 }
 
 /// The comment that a view's file begins with, as a sentence before others; empty where there is none.

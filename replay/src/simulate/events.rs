@@ -81,7 +81,7 @@ impl Making<'_> {
                 let at_ms = self.start_ms.saturating_add(at.0).saturating_add(every);
                 let copies = event.copies.unwrap_or(1);
                 // Before they are made: the file may ask for more than memory holds.
-                if u64::from(copies) > (RECORDS_MAX - sent.len()) as u64 || number > RECORDS_MAX as u64 {
+                if u64::from(copies.max(event.times.unwrap_or(1) - n)) > (RECORDS_MAX - sent.len()) as u64 {
                     problems.push(self.too_many(&["events", &index.to_string()]));
                     return Err(problems);
                 }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use native_tls::{Certificate, TlsConnector};
 use serde::de::DeserializeOwned;
 
-use super::{classify::classify, identifier, literal};
+use super::{classify::classify, identifier, lines::Splitter, literal};
 use crate::error::{DeliveryError, Error};
 
 /// How long a connection may take to be made.
@@ -40,21 +40,6 @@ pub struct Settings {
     pub password: Option<String>,
     /// Certificates in PEM of authorities to trust beside the system's.
     pub authorities_pem: Option<Vec<u8>>,
-}
-
-/// What one answer may take of the server, at most.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Seconds.
-    pub seconds: u64,
-    /// Rows of the answer.
-    pub result_rows: u64,
-    /// Bytes of the answer.
-    pub result_bytes: u64,
-    /// Bytes of memory.
-    pub memory_bytes: u64,
-    /// Threads.
-    pub threads: u64,
 }
 
 /// A connection pool to one database.
@@ -176,47 +161,12 @@ impl Client {
     /// What ClickHouse says at once; what it says later comes with the lines.
     pub fn lines(&self, sql: &str, format: &str) -> Result<Lines, DeliveryError> {
         let cursor = self.reading().query_raw(sql).fetch_bytes(format).map_err(|error| classify(&error))?;
-        Ok(Lines { cursor, read: Vec::new(), at: 0 })
+        Ok(Lines { cursor, lines: Splitter::default() })
     }
 
     /// The official client, which looks names up in this database.
     pub(super) fn reading(&self) -> clickhouse::Client {
         self.server.clone().with_database(&self.database)
-    }
-
-    /// A client of the same database that can only read, and takes no more than `limits` for an answer.
-    pub fn reader(&self, limits: &Limits) -> Client {
-        let settings = [
-            // 1 would forbid the settings that readers' views have in them, too.
-            ("readonly", 2),
-            ("max_execution_time", limits.seconds),
-            ("max_result_rows", limits.result_rows),
-            ("max_result_bytes", limits.result_bytes),
-            ("max_memory_usage", limits.memory_bytes),
-            ("max_threads", limits.threads),
-        ];
-        let server = self.server.clone().with_database(&self.database).with_setting("result_overflow_mode", "throw");
-        let server =
-            settings.iter().fold(server, |server, (name, value)| server.with_setting(*name, value.to_string()));
-        Client { server, database: self.database.clone() }
-    }
-
-    /// Runs a query with `parameters`, each a name and its value, which stand in the text as `{name:Type}`, and further
-    /// `settings`; the rows are read line by line as they come, in a format of one line per row.
-    ///
-    /// # Errors
-    /// What ClickHouse says at once; what it says later comes with the lines.
-    pub fn query_with<'p>(
-        &self,
-        sql: &str,
-        parameters: impl Iterator<Item = (&'p str, &'p str)>,
-        settings: &[(&str, &str)],
-        format: &str,
-    ) -> Result<Lines, DeliveryError> {
-        let query = parameters.fold(self.server.query_raw(sql), |query, (name, value)| query.param(name, value));
-        let query = settings.iter().fold(query, |query, (name, value)| query.with_setting(*name, *value));
-        let cursor = query.fetch_bytes(format).map_err(|error| classify(&error))?;
-        Ok(Lines { cursor, read: Vec::new(), at: 0 })
     }
 
     /// Begins `INSERT ... FORMAT ...`; what is sent is compressed with LZ4.
@@ -232,8 +182,7 @@ impl Client {
 /// The lines of an answer, read as they come.
 pub struct Lines {
     cursor: clickhouse::query::BytesCursor,
-    read: Vec<u8>,
-    at: usize,
+    lines: Splitter,
 }
 
 impl Lines {
@@ -243,18 +192,12 @@ impl Lines {
     /// What ClickHouse says, even in the middle of the answer, or that it takes too long.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, DeliveryError> {
         loop {
-            let rest = self.read.get(self.at..).unwrap_or_default();
-            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let line = rest[..end].to_vec();
-                self.at += end + 1;
+            if let Some(line) = self.lines.next() {
                 return Ok(Some(line));
             }
-            self.read.drain(..self.at);
-            self.at = 0;
             match within(self.cursor.next()).await? {
-                Some(bytes) => self.read.extend_from_slice(&bytes),
-                None if self.read.is_empty() => return Ok(None),
-                None => return Ok(Some(std::mem::take(&mut self.read))),
+                Some(bytes) => self.lines.push(&bytes),
+                None => return Ok(self.lines.rest()),
             }
         }
     }

@@ -119,10 +119,13 @@ impl BaseTable {
 
     /// The expression behind TTL.
     pub fn ttl(&self) -> Option<String> {
-        self.retention
-            .as_ref()
-            .map(|(column, days)| format!("toDateTime({}, 'UTC') + toIntervalDay({days})", identifier(column)))
+        self.retention.as_ref().map(|(column, days)| expires(&identifier(column), *days))
     }
+}
+
+/// When a row of this time goes, where rows are kept for so many days.
+pub(super) fn expires(time: &str, days: u32) -> String {
+    format!("toDateTime({time}, 'UTC') + toIntervalDay({days})")
 }
 
 /// `name type COMMENT '...'`, as CREATE and ADD COLUMN write it.
@@ -276,7 +279,7 @@ mod tests {
     #[test]
     fn a_kept_query_has_this_readers_view() {
         check_sql(
-            &of_view("weir", &revenue(), &[]).expect("a view").statements("weir").join("\n;\n"),
+            &of_view("weir", &revenue(), &[]).expect("a view").making("weir").statements.join("\n;\n"),
             expect![[r#"
                 CREATE OR REPLACE VIEW `weir`.`revenue_by_minute` AS
                 SELECT
@@ -298,14 +301,15 @@ mod tests {
                     COMMENT COLUMN `window_start` 'start of the window',
                     COMMENT COLUMN `users_state` 'the state of users, to be merged over any range',
                     COMMENT COLUMN `is_closed` 'whether every event of the window that isn\'t late is in',
-                    COMMENT COLUMN `is_final` 'whether the row can change no more by itself'"#]],
+                    COMMENT COLUMN `is_final` 'whether the row can change no more by itself',
+                    MODIFY COMMENT 'Weir: Revenue by minute [7c89b03444c3c47d]'"#]],
         );
     }
 
     #[test]
     fn its_days_are_merged_from_states() {
         check_sql(
-            &rollup::of_view("weir", &revenue(), Rollup::Day).statements("weir").join("\n;\n"),
+            &rollup::of_view("weir", &revenue(), Rollup::Day).making("weir").statements.join("\n;\n"),
             expect![[r#"
             CREATE OR REPLACE VIEW `weir`.`revenue_by_minute__by_day` AS
             SELECT
@@ -319,15 +323,17 @@ mod tests {
                 CAST(ifNull(toDateTime64(addDays(toDate(`fine`.`window_start`, 'UTC'), 1), 6, 'UTC') <= (SELECT argMax(`complete_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_closed`,
                 CAST(ifNull(toDateTime64(addDays(toDate(`fine`.`window_start`, 'UTC'), 1), 6, 'UTC') <= (SELECT argMax(`final_through`, `_version`) FROM `weir`.`weir_progress__rows` WHERE `view` = 'revenue_by_minute'), 0), 'Bool') AS `is_final`
             FROM `weir`.`revenue_by_minute` AS `fine`
+            WHERE toDateTime(toStartOfDay(`fine`.`window_start`, 'UTC'), 'UTC') + toIntervalDay(90) > now()
             GROUP BY `fine`.`tenant`, `fine`.`geo.country`, toDate(`fine`.`window_start`, 'UTC')
-            COMMENT 'Weir: revenue_by_minute by day, merged when it is asked. Revenue by minute'
+            COMMENT 'Weir: revenue_by_minute by day, merged when it is asked. Only days of which every row is kept: rows go after 90 days. Revenue by minute'
             ;
             ALTER TABLE `weir`.`revenue_by_minute__by_day`
                 COMMENT COLUMN `geo.country` 'it\'s a code',
                 COMMENT COLUMN `window_start` 'start of the day, UTC',
                 COMMENT COLUMN `users_state` 'the state of users, to be merged over any range',
                 COMMENT COLUMN `is_closed` 'whether every event of the window that isn\'t late is in',
-                COMMENT COLUMN `is_final` 'whether the row can change no more by itself'"#]],
+                COMMENT COLUMN `is_final` 'whether the row can change no more by itself',
+                MODIFY COMMENT 'Weir: revenue_by_minute by day, merged when it is asked. Only days of which every row is kept: rows go after 90 days. Revenue by minute [5ac698ba67941fe0]'"#]],
         );
     }
 
@@ -354,7 +360,7 @@ mod tests {
             COMMENT 'Weir: How far each view is complete; written after all rows of the epoch'"#]],
         );
         check_sql(
-            &progress("weir").statements("weir").join("\n;\n"),
+            &progress("weir").making("weir").statements.join("\n;\n"),
             expect![[r#"
                 CREATE OR REPLACE VIEW `weir`.`weir_progress` AS
                 SELECT
@@ -378,7 +384,8 @@ mod tests {
                     COMMENT COLUMN `held_back_by` 'the partition with the least watermark, as topic/partition',
                     COMMENT COLUMN `committed_at` 'when the epoch was committed, by Weir\'s clock',
                     COMMENT COLUMN `lag_ms` 'milliseconds from complete_through to now, 0 where everything is closed; null while nothing is known',
-                    COMMENT COLUMN `freshness_ms` 'milliseconds since the commit that this row speaks of'"#]],
+                    COMMENT COLUMN `freshness_ms` 'milliseconds since the commit that this row speaks of',
+                    MODIFY COMMENT 'Weir: How far each view is complete; written after all rows of the epoch [d14eb8bc86c3ad44]'"#]],
         );
     }
 

@@ -6,6 +6,10 @@
 //! itself (a column that a person added with a default, or materialized), and refused otherwise: inserts would fill it
 //! silently.
 //!
+//! A readers' view is made anew only where its comment doesn't say that it was made by the very statements of now. Views that
+//! Weir made and offers no more are dropped: the coarser ones of a query that it keeps, and those of a database for readers
+//! that read this one.
+//!
 //! Comments are brought up to what is said now, since people read them; those of columns that Weir says nothing of are left.
 //!
 //! Not here: codecs of existing columns, which may differ without harm.
@@ -17,9 +21,10 @@ use weir_schemas::tables;
 
 use super::client::Client;
 use super::ddl::{BaseTable, MARK, column_definition};
-use super::reader::{self, Reader, ViewTable, comment_column};
+use super::reader::{self, Making, Reader, ViewTable, comment_column};
 use super::releases::{self, KeptEvents};
 use super::rollup;
+use super::rollup::Rollup;
 use super::swaps::{self, Swapped};
 use super::{identifier, literal};
 use crate::error::Error;
@@ -52,9 +57,18 @@ pub struct Existing {
     pub partition_key: String,
     /// Its comment.
     pub comment: String,
+    /// The SELECT behind a view.
+    pub as_select: String,
     /// Its columns, in their order.
     #[serde(skip)]
     pub columns: Vec<ExistingColumn>,
+}
+
+impl Existing {
+    /// Whether it is a view that Weir made.
+    fn is_weirs_view(&self) -> bool {
+        self.engine == "View" && self.comment.starts_with(MARK)
+    }
 }
 
 /// A column as `system.columns` tells it.
@@ -85,12 +99,15 @@ impl Layout {
         }
         statements
             .extend(self.reader_database.iter().map(|to| format!("CREATE DATABASE IF NOT EXISTS {}", identifier(to))));
-        statements.extend(self.reader_statements(database, &[])?);
+        let readers = self.readers(database, &[])?;
+        let offered = self.reader_database.iter().flat_map(|to| readers.iter().map(|of| of.offered(database, to)));
+        let makings = readers.iter().map(|of| of.making(database)).chain(offered);
+        statements.extend(makings.flat_map(|making| making.statements));
         Ok(statements)
     }
 
-    /// Makes the database, brings its tables up to what is needed, and makes the readers' views anew. Returns the
-    /// statements that changed a table.
+    /// Makes the database, brings its tables up to what is needed, makes the readers' views that aren't so anew, and drops
+    /// those that are offered no more. Returns the statements that changed a table.
     ///
     /// # Errors
     /// [`Error::Refused`] before anything is changed, when one of the tables can't be brought up without harm.
@@ -100,13 +117,31 @@ impl Layout {
         for statement in &statements {
             client.execute(statement).await?;
         }
+        let database = client.database();
+        let readers = self.readers(database, &swaps::active(client).await?)?;
+        let there = existing(client).await?;
+        make(client, &there, readers.iter().map(|reader| reader.making(database))).await?;
         if let Some(to) = &self.reader_database {
             client.in_database(to).create_database().await?;
+            let offered = existing(&client.in_database(to)).await?;
+            make(client, &offered, readers.iter().map(|reader| reader.offered(database, to))).await?;
+            for name in no_longer_offered(database, &readers, &offered) {
+                client.execute(&drop_view(to, name)).await?;
+            }
         }
-        for reader in self.reader_statements(client.database(), &swaps::active(client).await?)? {
-            client.execute(&reader).await?;
+        for name in self.no_longer_coarser(&readers, &there) {
+            client.execute(&drop_view(database, name)).await?;
         }
         Ok(statements)
+    }
+
+    /// The coarser views of kept queries that aren't right any more.
+    fn no_longer_coarser<'a>(&self, readers: &[Reader], there: &'a [Existing]) -> Vec<&'a str> {
+        let of = |view: &ViewTable| [Rollup::Hour, Rollup::Day].map(|rollup| rollup.name_of(&view.table.name));
+        let all: Vec<String> = self.views.iter().flat_map(of).collect();
+        let is_wanted = |name: &str| readers.iter().any(|reader| reader.name == name);
+        let unwanted = there.iter().filter(|of| of.is_weirs_view() && all.contains(&of.name) && !is_wanted(&of.name));
+        unwanted.map(|of| of.name.as_str()).collect()
     }
 
     /// The statements that [`Layout::apply`] would run on tables that are there or missing. Nothing is changed.
@@ -138,16 +173,6 @@ impl Layout {
         self.tables.iter().chain(self.views.iter().map(|view| &view.table))
     }
 
-    /// Every statement that makes what readers query, in the order in which they run.
-    fn reader_statements(&self, database: &str, swaps: &[Swapped]) -> Result<Vec<String>, Error> {
-        let readers = self.readers(database, swaps)?;
-        let mut statements: Vec<String> = readers.iter().flat_map(|reader| reader.statements(database)).collect();
-        if let Some(to) = &self.reader_database {
-            statements.extend(readers.iter().flat_map(|reader| reader.offered(database, to)));
-        }
-        Ok(statements)
-    }
-
     /// What readers query, each behind what it reads.
     fn readers(&self, database: &str, swaps: &[Swapped]) -> Result<Vec<Reader>, Error> {
         let has = |name: &str| self.tables.iter().any(|table| *table.name == *name);
@@ -171,12 +196,35 @@ impl Layout {
     }
 }
 
+/// Makes the views that weren't made by the same statements, in their order: one may read those before it.
+async fn make(client: &Client, there: &[Existing], makings: impl Iterator<Item = Making>) -> Result<(), Error> {
+    let is_made = |of: &Making| there.iter().any(|there| there.name == of.name && there.comment == of.comment);
+    for making in makings.filter(|of| !is_made(of)) {
+        for statement in &making.statements {
+            client.execute(statement).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The views of a database for readers that Weir made over `database` and that aren't among `readers` any more.
+fn no_longer_offered<'a>(database: &str, readers: &[Reader], there: &'a [Existing]) -> Vec<&'a str> {
+    let is_over = |of: &Existing| normalized(&of.as_select).ends_with(&normalized(&reader::from(database, &of.name)));
+    let is_wanted = |name: &str| readers.iter().any(|reader| reader.name == name);
+    let unwanted = there.iter().filter(|of| of.is_weirs_view() && is_over(of) && !is_wanted(&of.name));
+    unwanted.map(|of| of.name.as_str()).collect()
+}
+
+fn drop_view(database: &str, name: &str) -> String {
+    format!("DROP VIEW IF EXISTS {}.{}", identifier(database), identifier(name))
+}
+
 /// What is in the database, asked in two queries.
 async fn existing(client: &Client) -> Result<Vec<Existing>, Error> {
     let database = literal(client.database());
     let mut tables: Vec<Existing> = client
         .select(&format!(
-            "SELECT name, engine, engine_full, sorting_key, partition_key, comment FROM system.tables WHERE database = {database}"
+            "SELECT name, engine, engine_full, sorting_key, partition_key, comment, as_select FROM system.tables WHERE database = {database}"
         ))
         .await?;
     let columns: Vec<ExistingColumn> = client
@@ -342,7 +390,7 @@ impl Compare<'_> {
 /// Refuses to replace what Weir did not make: CREATE OR REPLACE VIEW would drop a table without a word.
 fn check_reader(database: &str, name: &str, existing: Option<&Existing>) -> Result<(), Error> {
     match existing {
-        Some(there) if there.engine != "View" || !there.comment.starts_with(MARK) => Err(Error::Refused {
+        Some(there) if !there.is_weirs_view() => Err(Error::Refused {
             table: format!("{database}.{name}"),
             detail: format!("a {} of this name is there that Weir did not make", there.engine),
             remedy: "give Weir a database of its own, or the view another name".to_owned(),

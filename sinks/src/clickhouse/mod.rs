@@ -18,6 +18,7 @@ pub mod ddl;
 mod encode;
 pub mod evolve;
 mod insert;
+mod lines;
 pub mod partitions;
 pub mod progress;
 pub mod reader;
@@ -25,8 +26,8 @@ pub mod releases;
 pub mod rollup;
 pub mod swaps;
 
-pub use ask::{Answer, Question, Refusal};
-pub use client::{Client, Limits, Lines, Settings};
+pub use ask::{Answer, AnswerLines, Limits, Question, Refusal};
+pub use client::{Client, Lines, Settings};
 pub use encode::TableEncoder;
 pub use evolve::Layout;
 pub use insert::TableSink;

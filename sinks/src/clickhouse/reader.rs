@@ -15,11 +15,15 @@
 //! Both look at `weir_progress` when the query runs, hence a window that closes needs no new row.
 //!
 //! Every view and every column has a comment that says what it is; a view's columns can't get theirs when it is made
-//! without its types being repeated, so a second statement gives them.
+//! without its types being repeated, so a second statement gives them. It also ends the view's own comment with a fingerprint
+//! of both, by which the next start knows that nothing has to be made anew.
+//!
+//! A database for readers alone offers the same views, without the bytes of refused records: nobody knows what they hold.
 
 use weir_schemas::rows::Table;
 use weir_schemas::tables;
 use weir_schemas::types::{ColumnType, Zone};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::ddl::{IS_DELETED, MARK, VERSION, physical};
 use super::rollup::Rollup;
@@ -41,6 +45,20 @@ pub const PROGRESS_BY_PARTITION: &str = "weir_progress_by_partition";
 /// What stands behind a measure's name where the readers' view shows its state.
 pub const STATE_SUFFIX: &str = "_state";
 
+/// Columns that a database for readers doesn't offer: the table's name, and theirs.
+const KEPT_BACK: [(&str, &[&str]); 1] = [(tables::QUARANTINE, &["key", "value"])];
+
+/// How a view is made in a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Making {
+    /// Its name.
+    pub name: String,
+    /// The statements, in their order: the view itself, then what it and its columns are.
+    pub statements: Vec<String>,
+    /// The comment that it has behind all of them, and behind no others.
+    pub comment: String,
+}
+
 /// A view that readers query, ready to be made in a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reader {
@@ -55,34 +73,40 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The statements that make it in `database`, in their order: the view itself, then what its columns are.
-    pub fn statements(&self, database: &str) -> Vec<String> {
-        self.statements_with(database, "")
+    /// How it is made in `database`.
+    pub fn making(&self, database: &str) -> Making {
+        self.making_with(database, "")
     }
 
     /// The same view in another database, whose readers need no right on what lies behind it: it reads with the rights of
     /// whoever made it.
-    pub fn offered(&self, database: &str, to: &str) -> Vec<String> {
-        let columns: Vec<String> = self.columns.iter().map(|(name, _)| identifier(name)).collect();
-        let select = format!(
-            "SELECT\n    {}\nFROM {}.{}",
-            columns.join(",\n    "),
-            identifier(database),
-            identifier(&self.name)
-        );
-        let offered = Reader { select, ..self.clone() };
-        offered.statements_with(to, " DEFINER = CURRENT_USER SQL SECURITY DEFINER")
+    pub fn offered(&self, database: &str, to: &str) -> Making {
+        let kept_back = KEPT_BACK.iter().filter(|(table, _)| *table == self.name).flat_map(|(_, columns)| *columns);
+        let kept_back: Vec<&str> = kept_back.copied().collect();
+        let mut offered = self.clone();
+        offered.columns.retain(|(name, _)| !kept_back.contains(&name.as_str()));
+        let columns: Vec<String> = offered.columns.iter().map(|(name, _)| identifier(name)).collect();
+        offered.select = format!("SELECT\n    {}\n{}", columns.join(",\n    "), from(database, &self.name));
+        offered.making_with(to, " DEFINER = CURRENT_USER SQL SECURITY DEFINER")
     }
 
-    fn statements_with(&self, database: &str, security: &str) -> Vec<String> {
+    fn making_with(&self, database: &str, security: &str) -> Making {
         let name = format!("{}.{}", identifier(database), identifier(&self.name));
         let comment = literal(&format!("{MARK}{}", self.comment));
         let create = format!("CREATE OR REPLACE VIEW {name}{security} AS\n{}\nCOMMENT {comment}", self.select);
         let told = self.columns.iter().filter(|(_, comment)| !comment.is_empty());
-        let told: Vec<String> = told.map(|(column, comment)| comment_column(column, comment)).collect();
-        let comments = (!told.is_empty()).then(|| format!("ALTER TABLE {name}\n    {}", told.join(",\n    ")));
-        std::iter::once(create).chain(comments).collect()
+        let mut told: Vec<String> = told.map(|(column, comment)| comment_column(column, comment)).collect();
+        let fingerprint = xxh3_64([create.as_str(), &told.join("\n")].join("\n").as_bytes());
+        let comment = format!("{MARK}{} [{fingerprint:016x}]", self.comment);
+        told.push(format!("MODIFY COMMENT {}", literal(&comment)));
+        let comments = format!("ALTER TABLE {name}\n    {}", told.join(",\n    "));
+        Making { name: self.name.clone(), statements: vec![create, comments], comment }
     }
+}
+
+/// What a view of a readers' database reads `name` from.
+pub(super) fn from(database: &str, name: &str) -> String {
+    format!("FROM {}.{}", identifier(database), identifier(name))
 }
 
 /// `COMMENT COLUMN ...`, as ALTER TABLE takes it.

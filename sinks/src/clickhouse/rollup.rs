@@ -5,10 +5,14 @@
 //! `toDate` of the window's start on purpose: in UTC that is the front of the base table's sorting key, so that a
 //! range of days reads only its days.
 //!
+//! Rows go one by one when their time to be kept is over. An hour or day of which some may have gone is left out, since what is
+//! left would pass for all of it.
+//!
 //! Not here: which of them divide evenly into a view's windows (the planner knows the widths).
 
 use weir_schemas::types::ColumnType;
 
+use super::ddl::expires;
 use super::reader::{ENDS, Reader, Shown, ViewTable, ends_by, shown, state_of};
 use super::{identifier, literal};
 
@@ -39,6 +43,14 @@ impl Rollup {
         match self {
             Rollup::Hour => format!("toStartOfHour({time}, {zone})"),
             Rollup::Day => format!("toDate({time}, {zone})"),
+        }
+    }
+
+    /// The instant at which the hour or day that holds `time` starts.
+    fn starts_at(self, time: &str, zone: &str) -> String {
+        match self {
+            Rollup::Hour => self.start(time, zone),
+            Rollup::Day => format!("toStartOfDay({time}, {zone})"),
         }
     }
 
@@ -88,8 +100,14 @@ pub fn of_view(database: &str, view: &ViewTable, rollup: Rollup) -> Reader {
         let compared = format!("{} <=", rollup.end(&start, &zone));
         columns.push(Shown::new(name, ends_by(database, view, through, &compared), comment));
     }
+    let window = column(&table.columns[view.window].name);
+    let is_whole = table.retention_days.map(|days| expires(&rollup.starts_at(&window, &zone), days));
+    let is_whole = is_whole.map(|ends| format!("WHERE {ends} > now()\n")).unwrap_or_default();
+    let left_out = table.retention_days.map(|days| {
+        format!(" Only {}s of which every row is kept: rows go after {days} days.", rollup.noun()) //
+    });
     let select = format!(
-        "SELECT\n    {}\nFROM {}.{} AS `fine`\nGROUP BY {}",
+        "SELECT\n    {}\nFROM {}.{} AS `fine`\n{is_whole}GROUP BY {}",
         columns.iter().map(|of| shown(&of.name, &of.value)).collect::<Vec<_>>().join(",\n    "),
         identifier(database),
         identifier(&table.name),
@@ -97,7 +115,13 @@ pub fn of_view(database: &str, view: &ViewTable, rollup: Rollup) -> Reader {
     );
     Reader {
         name: rollup.name_of(&table.name),
-        comment: format!("{} by {}, merged when it is asked. {}", table.name, rollup.noun(), table.comment),
+        comment: format!(
+            "{} by {}, merged when it is asked.{} {}",
+            table.name,
+            rollup.noun(),
+            left_out.unwrap_or_default(),
+            table.comment
+        ),
         columns: columns.into_iter().map(|of| (of.name, of.comment)).collect(),
         select,
     }

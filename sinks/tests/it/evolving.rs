@@ -153,7 +153,8 @@ async fn what_columns_are_is_told_in_the_database_and_brought_up_to_date() {
         let of = |table: &str| format!("('{table}','{comment}')");
         assert_eq!(lines(&client, seen).await, [of("revenue"), of("revenue__by_day"), of("revenue__rows")]);
         let table = "SELECT comment FROM system.tables WHERE database = '{db}' AND name = 'revenue'";
-        assert_eq!(lines(&client, table).await, [format!("('Weir: Orders {}')", words.replace('\'', "\\'"))]);
+        let comment = format!("('Weir: Orders {} [", words.replace('\'', "\\'"));
+        assert!(lines(&client, table).await[0].starts_with(&comment), "{comment}");
         assert_eq!(told(words).apply(&client).await.expect("is there"), Vec::<String>::new());
     }
     let silent = "SELECT table, name FROM system.columns WHERE database = '{db}' AND name IN ('is_closed', 'is_final', \
@@ -186,4 +187,84 @@ async fn a_readers_database_shows_the_same_and_nothing_else() {
     client.execute(&replace).await.expect("dropped");
     client.execute(&keep).await.expect("created");
     refused(&client, &layout, &["revenue", "that Weir did not make"]).await;
+}
+
+/// A view is replaced when it would be made by other statements, and then alone.
+#[tokio::test]
+async fn what_is_as_it_should_be_is_not_made_again() {
+    let client = database().await;
+    let to = format!("{}_read", client.database());
+    let of = |view: ViewTable| Layout { reader_database: Some(to.clone()), ..layout(view) };
+    let made = async || {
+        let sql = format!(
+            "SELECT database = '{{db}}', name, toString(uuid) FROM system.tables \
+             WHERE database IN ('{{db}}', '{to}') AND engine = 'View' ORDER BY ALL"
+        );
+        lines(&client, &sql).await
+    };
+    of(revenue()).apply(&client).await.expect("created");
+    let first = made().await;
+    assert_eq!(first.len(), 8);
+    assert!(first.iter().all(|view| !view.contains("00000000-0000-0000-0000")), "{first:?}");
+    of(revenue()).apply(&client).await.expect("is there");
+    assert_eq!(made().await, first);
+
+    let mut told = revenue();
+    told.table.columns[2].comment = "how many".to_owned();
+    of(told.clone()).apply(&client).await.expect("told");
+    let second = made().await;
+    let is_same = |view: &String| first.contains(view);
+    assert!(second.iter().all(|view| is_same(view) == view.contains("weir_progress")), "{first:?} {second:?}");
+
+    // A view whose columns were never told of, since the connection broke, is made once more.
+    client.execute(&format!("ALTER TABLE {to}.revenue MODIFY COMMENT 'Weir: '")).await.expect("told");
+    of(told).apply(&client).await.expect("made");
+    let third = made().await;
+    assert_eq!(third.iter().filter(|view| !second.contains(view)).count(), 1, "{second:?} {third:?}");
+}
+
+#[tokio::test]
+async fn what_is_offered_no_more_is_dropped_and_nothing_else() {
+    let client = database().await;
+    let to = format!("{}_read", client.database());
+    let of = |view: ViewTable| Layout { reader_database: Some(to.clone()), ..layout(view) };
+    of(revenue()).apply(&client).await.expect("created");
+    for theirs in [
+        format!("CREATE VIEW {to}.mine AS SELECT 1 AS x"),
+        format!("CREATE VIEW {to}.other AS SELECT 1 AS x COMMENT 'Weir: of another database'"),
+    ] {
+        client.execute(&theirs).await.expect("created");
+    }
+    let mut renamed = revenue();
+    renamed.table.name = std::sync::Arc::from("sales");
+    renamed.rollups.clear();
+    of(renamed).apply(&client).await.expect("renamed");
+    let names = "SELECT name FROM system.tables WHERE database = '{db}' AND engine = 'View' ORDER BY name";
+    assert_eq!(
+        lines(&client.in_database(&to), names).await,
+        ["('mine')", "('other')", "('sales')", "('weir_progress')"]
+    );
+    // The rows are still there, so their view is, too: in the database itself.
+    let kept = ["('revenue')", "('revenue__by_day')", "('revenue__by_hour')", "('sales')", "('weir_progress')"];
+    assert_eq!(lines(&client, names).await, kept);
+
+    let mut flat = revenue();
+    flat.rollups.clear();
+    of(flat).apply(&client).await.expect("without coarser views");
+    assert_eq!(lines(&client, names).await, ["('revenue')", "('sales')", "('weir_progress')"]);
+}
+
+#[tokio::test]
+async fn the_bytes_of_refused_records_are_not_offered() {
+    let client = database().await;
+    let to = format!("{}_read", client.database());
+    let mut layout = Layout { reader_database: Some(to.clone()), ..layout(revenue()) };
+    layout.tables.push(weir_schemas::tables::quarantine(None));
+    layout.apply(&client).await.expect("created");
+    let columns = "SELECT name FROM system.columns WHERE database = '{db}' AND table = 'weir_quarantine' \
+                   AND name IN ('key', 'value', 'reason', 'offset') ORDER BY name";
+    let all = ["('key')", "('offset')", "('reason')", "('value')"];
+    assert_eq!(lines(&client, columns).await, all);
+    assert_eq!(lines(&client.in_database(&to), columns).await, ["('offset')", "('reason')"]);
+    lines(&client.in_database(&to), "SELECT * FROM {db}.weir_quarantine").await;
 }

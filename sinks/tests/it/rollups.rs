@@ -78,3 +78,27 @@ async fn a_range_of_days_reaches_the_index() {
     assert!(of > 100 && read.parse::<u32>().expect("a number") * 10 <= of, "{read} of {of}");
     assert_eq!(lines(&client, &format!("SELECT sum(orders) FROM ({sql})")).await, ["(28800)"]);
 }
+
+/// Rows go one by one when their time is over; what is left of an hour or day would pass for all of it.
+#[tokio::test]
+async fn a_day_of_which_rows_may_have_gone_is_left_out() {
+    let client = database().await;
+    let mut view = revenue();
+    let now = lines(&client, "SELECT toUnixTimestamp(now())").await;
+    let now: i64 = now[0].trim_matches(['(', ')']).parse().expect("a time");
+    let (hour, day) = (3_600, 86_400);
+    view.table.retention_days = Some(3);
+    layout(view).apply(&client).await.expect("created");
+    // The oldest day, of which half has gone at noon, then whole ones; the hours of the oldest day that are kept.
+    let today = now - now % day;
+    let oldest = [(today - 3 * day + day - 1, "eu", 1, 10), (today - 2 * day, "eu", 2, 20), (today, "eu", 4, 40)];
+    let kept: Vec<_> = oldest.into_iter().filter(|row| row.0 > now - 3 * day + hour).collect();
+    write(&client, &kept, 1).await;
+    let days = "SELECT toUnixTimestamp(toDateTime(window_start, 'UTC')), orders FROM {db}.revenue__by_day ORDER BY window_start";
+    let expected = [(today - 2 * day, 2), (today, 4)].map(|(start, orders)| format!("({start},{orders})"));
+    assert_eq!(lines(&client, days).await, expected);
+    let hours = "SELECT count() FROM {db}.revenue__by_hour";
+    assert_eq!(lines(&client, hours).await, [format!("({})", kept.len())]);
+    let told = "SELECT comment FROM system.tables WHERE database = '{db}' AND name = 'revenue__by_day'";
+    assert!(lines(&client, told).await[0].contains("Only days of which every row is kept: rows go after 3 days."));
+}

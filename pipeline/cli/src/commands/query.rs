@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use weir_pipeline::config::load::load;
 use weir_pipeline::connect;
 use weir_pipeline::problem::{Problem, nearest};
-use weir_sinks::clickhouse::{Answer, Client, Question, Refusal};
+use weir_sinks::clickhouse::{Answer, Client, Limits, Question, Refusal};
 
 use crate::cookbook::{self, Entry};
 use crate::out::{self, safe, say};
@@ -34,7 +34,7 @@ pub(crate) struct Query {
     /// A question of the cookbook; without a name, the list of them.
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     cookbook: Option<String>,
-    /// The value of a `{name:Type}` in the statement, as name=value.
+    /// The value of a `{name:Type}` in the statement, as name=value; a list as ['a','b'], null as \N.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
     param: Vec<(String, String)>,
     /// How to print the answer.
@@ -180,8 +180,7 @@ fn ask(query: &Query, statement: &Statement) -> Result<(), Outcome> {
         sql: statement.sql.clone(),
         format: query.format.name().to_owned(),
         parameters: statement.parameters.clone(),
-        seconds_at_most: query.seconds,
-        memory_at_most: MEMORY_AT_MOST,
+        settings: Vec::new(),
     };
     let answered = runtime()?.block_on(answer(query, &client, &question));
     answered.map_err(|refusal| match refusal {
@@ -194,9 +193,16 @@ fn ask(query: &Query, statement: &Statement) -> Result<(), Outcome> {
 }
 
 async fn answer(query: &Query, client: &Client, question: &Question) -> Result<(), Refusal> {
-    let mut answer = client.ask(question)?;
+    let limits = Limits {
+        seconds: query.seconds,
+        memory_bytes: MEMORY_AT_MOST,
+        result_rows: None,
+        result_bytes: None,
+        threads: None,
+    };
+    let mut answer = client.ask(question, &limits)?;
     if query.format == Format::Table {
-        return print_table(&mut answer, query.rows).await;
+        return print_table(answer, query.rows).await;
     }
     // To a terminal nothing may come that it would act upon; a file or program gets the bytes.
     let is_terminal = std::io::stdout().is_terminal();
@@ -213,13 +219,20 @@ async fn answer(query: &Query, client: &Client, question: &Question) -> Result<(
     Ok(())
 }
 
-async fn print_table(answer: &mut Answer, rows_at_most: usize) -> Result<(), Refusal> {
-    let mut lines = TableLines::default();
-    while lines.rows.len() <= rows_at_most {
-        let Some(bytes) = answer.next().await? else { break };
-        lines.take(&bytes)?;
+async fn print_table(answer: Answer, rows_at_most: usize) -> Result<(), Refusal> {
+    let mut lines = answer.lines();
+    let mut cells = async || -> Result<Option<Vec<String>>, Refusal> {
+        let Some(line) = lines.next().await? else { return Ok(None) };
+        serde_json::from_slice(&line).map(Some).map_err(|_| {
+            Refusal::Said("the statement has a FORMAT of its own: leave it out, or use --format".to_owned())
+        })
+    };
+    let (names, types) = (cells().await?.unwrap_or_default(), cells().await?.unwrap_or_default());
+    let mut rows = Vec::new();
+    while rows.len() <= rows_at_most {
+        let Some(row) = cells().await? else { break };
+        rows.push(row);
     }
-    let TableLines { names, types, mut rows, .. } = lines;
     let is_cut = rows.len() > rows_at_most;
     rows.truncate(rows_at_most);
     let count = rows.len();
@@ -239,38 +252,6 @@ async fn print_table(answer: &mut Answer, rows_at_most: usize) -> Result<(), Ref
         say!("{}", paint::dim(&told));
     }
     Ok(())
-}
-
-/// The lines of a table: names, types, then rows.
-#[derive(Default)]
-struct TableLines {
-    rest: Vec<u8>,
-    names: Vec<String>,
-    types: Vec<String>,
-    rows: Vec<Vec<String>>,
-    seen: usize,
-}
-
-impl TableLines {
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        self.rest.extend_from_slice(bytes);
-        let mut from = 0;
-        while let Some(length) = self.rest.get(from..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
-            let line = &self.rest[from..from + length];
-            let cells: Vec<String> = serde_json::from_slice(line).map_err(|_| {
-                Refusal::Said("the statement has a FORMAT of its own: leave it out, or use --format".to_owned())
-            })?;
-            match self.seen {
-                0 => self.names = cells,
-                1 => self.types = cells,
-                _ => self.rows.push(cells),
-            }
-            self.seen += 1;
-            from += length + 1;
-        }
-        self.rest.drain(..from);
-        Ok(())
-    }
 }
 
 fn is_number(column_type: &str) -> bool {
@@ -320,14 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_may_be_cut_anywhere() {
-        let text = b"[\"a\",\"b\"]\n[\"UInt8\",\"String\"]\n[\"1\",\"x\\ny\"]\n";
-        for cut in 0..text.len() {
-            let mut lines = TableLines::default();
-            lines.take(&text[..cut]).expect("JSON");
-            lines.take(&text[cut..]).expect("JSON");
-            assert_eq!(lines.rows, [["1", "x\ny"]]);
-        }
+    fn numbers_stand_on_the_right() {
         assert!(is_number("Nullable(Decimal(38, 2))") && !is_number("String") && !is_number("DateTime"));
     }
 

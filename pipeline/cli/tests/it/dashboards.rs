@@ -263,6 +263,20 @@ fn targets(kind: &str) -> Vec<(String, String)> {
     found
 }
 
+/// The SQL of panels that show one number.
+fn stats() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(dashboards().join("grafana/analyst.json")).unwrap();
+    let board: Value = serde_json::from_str(&text).unwrap();
+    let stats = board["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] == "stat");
+    let of = |panel: &Value| {
+        let sql = panel["targets"][0]["rawSql"].as_str().unwrap();
+        (panel["title"].as_str().unwrap().to_owned(), sql.to_owned())
+    };
+    let found: Vec<_> = stats.map(of).collect();
+    assert_eq!(found.len(), 4);
+    found
+}
+
 /// SQL as the data source sends it, for the whole range of the events: its macros as its documentation has them.
 fn expanded(sql: &str) -> String {
     let time = |text: &str| format!("toDateTime('{text}', 'UTC')");
@@ -293,11 +307,24 @@ fn panels(bench: &Bench) {
         let told = bench.ask(&expanded(&sql));
         assert!(!told.is_empty(), "{panel} shows nothing:\n{sql}");
     }
+    // One number is shown of numbers alone, and of these events none is nothing.
+    for (panel, sql) in stats() {
+        let sql = expanded(&sql);
+        for told in bench.ask(&format!("DESCRIBE TABLE ({sql})")).lines() {
+            let kind = told.split('\t').nth(1).unwrap_or_default().trim_start_matches("Nullable(");
+            let is_number = ["Int", "UInt", "Float", "Decimal"].iter().any(|number| kind.starts_with(number));
+            assert!(is_number, "{panel} shows no number: {told}");
+        }
+        let number: f64 = bench.ask(&sql).trim().parse().unwrap_or_else(|error| panic!("{panel}: {error}"));
+        assert!(number > 0.0, "{panel} shows {number}");
+    }
+    let complete_to = "SELECT toUnixTimestamp(argMax(complete_through, _version)) * 1000 FROM weir_progress__rows WHERE view = 'revenue_by_minute'";
     // What stands first on the analyst's board is what other SQL says.
     let of = |name: &str| {
         let (_, sql) = targets("rawSql").into_iter().find(|(panel, _)| panel == name).unwrap();
         bench.ask(&expanded(&sql))
     };
+    assert_eq!(of("analyst: Complete to"), bench.ask(complete_to));
     assert_eq!(
         of("analyst: Revenue").lines().next(),
         bench.ask("SELECT sum(amount) FROM events WHERE type = 'purchase'").lines().next()
@@ -341,6 +368,12 @@ fn queries(bench: &Bench) {
         table.lines().map(str::trim_end).collect::<Vec<_>>(),
         [" n  text", " 0  x\\ty", " 1  x\\ty", " 2  x\\ty", "3 rows"]
     );
+    let odd = "a\\b\tc\nd'e\"f`g";
+    let given = format!("a={odd}");
+    let answered = ask(&["SELECT {a:String} AS a", "--param", &given, "--format", "json"]).fine().out;
+    assert_eq!(serde_json::from_str::<Value>(&answered).unwrap()["a"], odd);
+    let list = ask(&["SELECT {a:Array(String)} AS a", "--param", r"a=['it\'s','\t\\']", "--format", "json"]).fine().out;
+    assert_eq!(serde_json::from_str::<Value>(&list).unwrap()["a"], serde_json::json!(["it's", "\t\\"]));
     let csv = ask(&["SELECT {a:String} AS a", "--param", "a=it's, so", "--format", "csv"]).fine().out;
     assert_eq!(csv, "\"a\"\n\"it's, so\"\n");
     let json = ask(&["SELECT toUInt64(18446744073709551615) AS n;", "--format", "json"]).fine().out;

@@ -35,6 +35,29 @@ fn rows_that_expire_before_their_corrections_are_refused() {
     bench.weir(&["check", "pipeline.toml", "--offline"]).refused(2, &["the readers' database is Weir's own"]);
 }
 
+/// A coarser view of what HAVING kept would pass for one of everything.
+#[test]
+fn a_view_that_leaves_groups_out_has_no_coarser_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let weir = |arguments: &[&str]| {
+        let output =
+            Command::new(WEIR).args(arguments).current_dir(folder.path()).env("NO_COLOR", "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    weir(&["init", "shop"]);
+    let check = || weir(&["check", "shop/pipeline.toml", "--offline"]);
+    assert!(check().contains("revenue_by_minute__by_hour"));
+    let view = folder.path().join("shop/views/revenue_by_minute.sql");
+    let text = std::fs::read_to_string(&view).unwrap();
+    std::fs::write(&view, format!("{}\nHAVING orders > 10\n", text.trim_end())).unwrap();
+    let told = check();
+    assert!(!told.contains("revenue_by_minute__by_hour") && told.contains("visitors_by_hour__by_day"), "{told}");
+    let comment =
+        told.lines().find(|line| line.starts_with("COMMENT") && line.contains("per window_start, tenant, country"));
+    assert!(comment.is_some_and(|comment| comment.contains(" having ")), "{told}");
+}
+
 #[test]
 fn a_reader_that_has_gone_away_ends_nothing_and_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
