@@ -152,7 +152,7 @@ impl Restore<'_> {
         connect::kafka(self.pipeline)
     }
 
-    fn unreachable(&self, error: KafkaError) -> Error {
+    fn unreachable(&self, error: impl ToString) -> Error {
         unreachable_broker(&self.pipeline.kafka.brokers, error)
     }
 
