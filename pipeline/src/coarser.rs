@@ -76,7 +76,7 @@ mod tests {
             // A week divides into seven hours, but a Monday doesn't begin with them.
             (fixed(7 * HOUR_S), None, 7 * DAY_S, false),
             (Width::Hours(5), Some("Europe/Berlin"), DAY_S, true),
-            (Width::Hours(5), Some("Europe/Berlin"), 10 * HOUR_S, false),
+            (Width::Hours(5), Some("Europe/Berlin"), 12 * HOUR_S, false),
             (Width::Hours(2), Some("Europe/Berlin"), 6 * HOUR_S, true),
             (Width::Hours(24), None, 7 * DAY_S, true),
             (Width::Days(1), None, DAY_S, false),
