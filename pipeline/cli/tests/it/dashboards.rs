@@ -307,7 +307,7 @@ fn panels(bench: &Bench) {
         let told = bench.ask(&expanded(&sql));
         assert!(!told.is_empty(), "{panel} shows nothing:\n{sql}");
     }
-    // One number is shown of numbers alone, and of these events none is nothing.
+    // One number is shown of numbers alone, and of these events hardly any is nothing.
     for (panel, sql) in stats() {
         let sql = expanded(&sql);
         for told in bench.ask(&format!("DESCRIBE TABLE ({sql})")).lines() {
@@ -316,7 +316,9 @@ fn panels(bench: &Bench) {
             assert!(is_number, "{panel} shows no number: {told}");
         }
         let number: f64 = bench.ask(&sql).trim().parse().unwrap_or_else(|error| panic!("{panel}: {error}"));
-        assert!(number > 0.0, "{panel} shows {number}");
+        // The run that ended has closed everything.
+        let is_nothing_due = panel == "Behind" && number == 0.0;
+        assert!(number > 0.0 || is_nothing_due, "{panel} shows {number}");
     }
     let complete_to = "SELECT toUnixTimestamp(argMax(complete_through, _version)) * 1000 FROM weir_progress__rows WHERE view = 'revenue_by_minute'";
     // What stands first on the analyst's board is what other SQL says.
