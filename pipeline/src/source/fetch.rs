@@ -257,7 +257,8 @@ impl Fetch for Fetcher {
     }
 
     fn serve(&mut self) -> Option<String> {
-        let joined = self.joined.iter().filter_map(Fetcher::serve).last();
-        Fetcher::serve(self).or(joined)
+        let own = Fetcher::serve(self);
+        // Each of them is served, whichever error is told.
+        self.joined.iter().fold(own, |newest, joined| Fetcher::serve(joined).or(newest))
     }
 }

@@ -402,7 +402,7 @@ fn numbers_drawn_are_those_of_sql_and_nothing_is_called_complete_before_it_lande
          "SELECT toUnixTimestamp(toStartOfDay(InvoiceDate)), avg(Quantity) FROM sales GROUP BY 1 ORDER BY 1".to_owned()),
         // A range that begins and ends within a point is drawn with whole ones.
         ("#/analyst/revenue_by_hour?measure=lines&step=21600&from=1304415000&to=1304501400".to_owned(), "lines of",
-         format!("SELECT toUnixTimestamp(toStartOfInterval(InvoiceDate, INTERVAL 6 HOUR)), count() FROM sales WHERE InvoiceDate >= '2011-05-03 06:00:00' AND InvoiceDate < '2011-05-04 12:00:00' GROUP BY 1 ORDER BY 1")),
+         "SELECT toUnixTimestamp(toStartOfInterval(InvoiceDate, INTERVAL 6 HOUR)), count() FROM sales WHERE InvoiceDate >= '2011-05-03 06:00:00' AND InvoiceDate < '2011-05-04 12:00:00' GROUP BY 1 ORDER BY 1".to_owned()),
         ("#/analyst/customers_by_day?measure=customers&step=604800&from=1304415000&to=1305624600".to_owned(), "customers of",
          format!("SELECT {monday}, uniqExact(CustomerID) FROM sales WHERE InvoiceDate >= '2011-05-02' AND InvoiceDate < '2011-05-23' GROUP BY 1 ORDER BY 1")),
         (page("customers_by_day", "dearest", 604_800, ""), "dearest of",
