@@ -127,7 +127,8 @@ function wanted(params, extent) {
 
 async function extentOf() {
   const held = extents.get(view.name);
-  if (held && Date.now() - held.at < EXTENT_MS) return held;
+  // A view that had no rows yet has some soon.
+  if (held?.to && Date.now() - held.at < EXTENT_MS) return held;
   const name = view.name;
   const of = await ask(`/api/views/${encodeURIComponent(name)}/extent`).catch(() => null);
   const told = { at: Date.now(), from: of?.from ?? null, to: of?.to ?? null };

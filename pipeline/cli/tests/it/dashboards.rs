@@ -320,7 +320,7 @@ fn panels(bench: &Bench) {
         let is_nothing_due = panel == "Behind" && number == 0.0;
         assert!(number > 0.0 || is_nothing_due, "{panel} shows {number}");
     }
-    let complete_to = "SELECT toUnixTimestamp(argMax(complete_through, _version)) * 1000 FROM weir_progress__rows WHERE view = 'revenue_by_minute'";
+    let complete_to = "SELECT toUnixTimestamp64Milli(argMax(complete_through, _version)) FROM weir_progress__rows WHERE view = 'revenue_by_minute'";
     // What stands first on the analyst's board is what other SQL says.
     let of = |name: &str| {
         let (_, sql) = targets("rawSql").into_iter().find(|(panel, _)| panel == name).unwrap();
