@@ -102,6 +102,7 @@ impl Tapping<'_> {
         let _ = writeln!(tapped.text, "events = [");
         for tap in &taps {
             let value = decoding.decode(tap)?;
+            let schema_id = decoding.schema_id(tap);
             let masks = Masks { sensitive: &tap.source.1.sensitive, secret: &secret };
             let of = Written {
                 source: (self.pipeline.sources.len() > 1).then_some(tap.source.0),
@@ -109,6 +110,7 @@ impl Tapping<'_> {
                 topic: &tap.topic,
                 partition: tap.partition,
                 message: &tap.message,
+                schema_id,
                 at_ms: tap.at_ms,
                 start_ms,
             };
@@ -272,6 +274,16 @@ impl<'a> Decoding<'a> {
             datum.read_value(&mut &*body).ok()
         });
         Ok(decoded)
+    }
+
+    /// The id that a record's schema has in the scenario, if it is its source's own: those count from 1. Another one keeps
+    /// its id.
+    fn schema_id(&self, tap: &Tap<'_>) -> Option<u32> {
+        let framed = frame(tap.message.value()?).ok()?;
+        let (_, writer) = self.writers.get(&(tap.source.0.to_owned(), framed.schema_id))?.as_ref()?;
+        let mut own = (1..).zip(self.tapping.readers.kept.keys());
+        let (id, _) = own.find(|(_, source)| source.as_str() == tap.source.0)?;
+        (self.readers.get(tap.source.0) == Some(writer)).then_some(id)
     }
 
     fn writer(&self, source: &str, id: u32) -> Result<Option<(Decoder, Schema)>, Error> {

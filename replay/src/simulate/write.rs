@@ -12,6 +12,8 @@ use weir_pipeline::config::Source;
 use weir_pipeline::rules::is_sensitive;
 use weir_pipeline::source::message::Message;
 
+use weir_schemas::frame::FRAME_BYTES;
+
 use super::scenario::EVENT_WORDS;
 use crate::produce::convert::{Kind, kind_of};
 
@@ -51,6 +53,8 @@ pub(super) struct Written<'a> {
     pub(super) topic: &'a str,
     pub(super) partition: i32,
     pub(super) message: &'a Message,
+    /// The id that its schema has in the scenario, where that is its source's own.
+    pub(super) schema_id: Option<u32>,
     /// When it was sent, as far as its partition shows: not before those that stand before it.
     pub(super) at_ms: i64,
     pub(super) start_ms: i64,
@@ -108,6 +112,10 @@ pub(super) fn write(
         (None, None) => drop(table.insert("tombstone", true.into())),
         (None, Some(_)) if !masks.sensitive.is_empty() => return None,
         (None, Some(bytes)) => {
+            let mut bytes = bytes.to_vec();
+            if let (Some(id), Some(place)) = (of.schema_id, bytes.get_mut(1..FRAME_BYTES)) {
+                place.copy_from_slice(&id.to_be_bytes());
+            }
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             table.insert("raw", format!("hex:{hex}").into());
         }
