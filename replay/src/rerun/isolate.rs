@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use weir_pipeline::config::{Pipeline, Source};
+use weir_pipeline::config::Pipeline;
 
-use super::part::narrow;
+use super::part::narrow_to;
 use super::record::Record;
 
 /// `pipeline` as the replay of `record` runs it, with its state in `state`.
@@ -37,7 +37,6 @@ pub fn isolated(pipeline: &Pipeline, record: &Record, state: &Path) -> Pipeline 
             source.schema_version = record.schema_versions.get(name).copied();
         }
     }
-    let is_read = |source: &Source| source.all_topics().iter().any(|topic| record.reads_topic(topic));
-    narrow(&mut isolated, record.condition.as_deref(), |_, source| is_read(source));
+    narrow_to(&mut isolated, record);
     isolated
 }

@@ -10,6 +10,7 @@ use weir_pipeline::config::{Pipeline, Source};
 use weir_pipeline::slice::Stretch;
 use weir_schemas::stage::system;
 
+use super::record::Record;
 use super::survey::Survey;
 
 /// A topic, one of its partitions, or some offsets of that, as a person names them.
@@ -87,6 +88,12 @@ pub fn narrow(pipeline: &mut Pipeline, condition: Option<&str>, is_read: impl Fn
     for (name, source) in &mut pipeline.sources {
         source.only = condition.filter(|_| is_read(name, source)).map(str::to_owned);
     }
+}
+
+/// Holds the sources of `pipeline` that the replay of `record` reads to the events that it is for.
+pub fn narrow_to(pipeline: &mut Pipeline, record: &Record) {
+    let is_read = |source: &Source| source.all_topics().iter().any(|topic| record.reads_topic(topic));
+    narrow(pipeline, record.condition.as_deref(), |_, source| is_read(source));
 }
 
 /// A column that the condition of `source` asks for and that is no dimension of `view` under the same name: rows of this view

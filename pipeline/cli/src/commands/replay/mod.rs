@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use clap::{Args, Subcommand, ValueEnum};
+use weir_pipeline::config::Pipeline;
 use weir_pipeline::config::load::load;
-use weir_pipeline::config::{self, Pipeline};
 use weir_pipeline::console::replays::{Replay as Replayed, Replays, Stretch};
-use weir_replay::rerun::part::{Chosen, narrow, parse_chosen};
+use weir_replay::rerun::part::{Chosen, narrow_to, parse_chosen};
 use weir_replay::rerun::range::{parse_length, parse_time};
 use weir_replay::rerun::record::{ReadFrom, Record, Status, Store, is_name};
 use weir_schemas::time::EventTime;
@@ -229,8 +229,7 @@ pub(crate) fn with(file: &Path, live: &Pipeline) -> Result<Pipeline, Outcome> {
 
 /// The same, held to the events that `record` is for.
 pub(crate) fn narrowed(mut other: Pipeline, record: &Record) -> Pipeline {
-    let is_read = |source: &config::Source| source.all_topics().iter().any(|topic| record.reads_topic(topic));
-    narrow(&mut other, record.condition.as_deref(), |_, source| is_read(source));
+    narrow_to(&mut other, record);
     other
 }
 
