@@ -117,10 +117,18 @@ impl Browser {
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, expression: &str) {
         let until = Instant::now() + Duration::from_secs(30);
-        while self.value(&format!("Boolean({expression})")) != json!(true) {
+        // What an expression reads may not be drawn yet: that is no error before the time is up, and is told then.
+        let seen = format!(
+            "(() => {{ try {{ return Boolean({expression}); }} catch (error) {{ return String(error); }} }})()"
+        );
+        loop {
+            let seen = self.value(&seen);
+            if seen == json!(true) {
+                return;
+            }
             if Instant::now() > until {
                 let page = self.text("document.body.innerText.slice(0, 3000)");
-                panic!("waited in vain: {what}\n{expression}\n{page}\n{:#?}", self.troubles(""));
+                panic!("waited in vain: {what}\n{expression}: {seen}\n{page}\n{:#?}", self.troubles(""));
             }
             self.wait(Duration::from_millis(50));
         }
