@@ -97,13 +97,12 @@ impl Operator for RecordEvents {
             Arc::new(TimestampMillisecondArray::new(kafka_times.values().clone(), None)),
             batch.column(system::SCHEMA_ID).clone(),
         ];
-        let own = batch.columns().iter().skip(system::COUNT);
-        match broken_rules(&batch) {
-            None => columns.extend(own.cloned()),
-            Some(broken) => {
-                columns.extend(own.take(batch.num_columns().saturating_sub(system::COUNT + 1)).cloned());
-                columns.push(self.tags(broken)?);
-            }
+        let broken = broken_rules(&batch);
+        // Behind the reader schema's columns stands what the table doesn't have: codes and marks.
+        let own = self.schema.fields().len().saturating_sub(columns.len() + usize::from(broken.is_some()));
+        columns.extend(batch.columns().iter().skip(system::COUNT).take(own).cloned());
+        if let Some(broken) = broken {
+            columns.push(self.tags(broken)?);
         }
         let rows = RecordBatch::try_new(self.schema.clone(), columns)?;
         cx.write(Changes { table: self.table.clone(), rows, deleted: None });

@@ -10,11 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow_schema::SchemaRef;
 use weir_operators::expr::Expr;
+use weir_operators::profile::Layout;
 use weir_operators::prove::Proof;
+use weir_operators::rule::{Basis, Rule};
 use weir_operators::view::ViewPlan;
-use weir_schemas::avro::ReaderSchema;
-use weir_schemas::stage::{Column, event_schema, marked_event_schema, system};
+use weir_schemas::avro::{Decoder, Incompatibility, ReaderSchema, Schema};
+use weir_schemas::stage::{Column, coded_event_schema, event_schema, marked_event_schema, system};
 use weir_schemas::time::Span;
 use weir_schemas::types::ColumnType;
 
@@ -49,6 +52,8 @@ pub struct BoundSource {
     pub wanted: Vec<bool>,
     /// Those columns, in the reader's order.
     pub columns: Vec<Column>,
+    /// What a judge counts of every column of the reader schema, if there is one.
+    pub judged: Option<Arc<Layout>>,
     /// What every record must be.
     pub contract: Contract,
     /// What an event must meet to count in a run for a slice of the log.
@@ -64,6 +69,17 @@ pub struct BoundView {
     pub plan: ViewPlan,
     /// Its part of the pipeline file.
     pub config: config::View,
+}
+
+impl BoundSource {
+    /// What decodes the records of a writer schema.
+    ///
+    /// # Errors
+    /// What keeps every record of this writer from being read.
+    pub fn decoder(&self, writer: &Schema) -> Result<Decoder, Vec<Incompatibility>> {
+        let codes = self.judged.as_ref().map(|layout| layout.codes());
+        Decoder::with_codes(writer, Arc::clone(&self.reader), &self.wanted, codes)
+    }
 }
 
 impl Bound {
@@ -181,11 +197,16 @@ fn bind_to_wanted(
         };
         let own = views.iter().filter(|view| view.plan.source == *name);
         let proofs = own.filter_map(|view| Proof::of_view(&view.plan)).collect();
+        let judged = judged_of(pipeline, source, reader, &of_source.rules).map(Arc::new);
+        let events = event_schema(&columns.columns);
+        let events =
+            judged.as_ref().map_or_else(|| events.clone(), |layout| coded_event_schema(&events, layout.codes()));
         sources.push(BoundSource {
             name: name.clone(),
             reader: Arc::clone(reader),
             wanted: flags,
-            contract: contract_of(name, source, &columns.columns, of_source, proofs),
+            judged,
+            contract: contract_of(name, source, &columns.columns, events, of_source, proofs),
             only: plan_only(source, columns, &mut problems),
             columns: columns.columns.clone(),
         });
@@ -258,6 +279,21 @@ fn columns_of(source: &config::Source, columns: Vec<Column>) -> SourceColumns {
     SourceColumns { columns, event_time: source.event_time.clone() }
 }
 
+/// What a judge counts of a source's events, if there is one.
+fn judged_of(pipeline: &Pipeline, source: &config::Source, reader: &ReaderSchema, rules: &[Rule]) -> Option<Layout> {
+    pipeline.alerts.judge.as_ref()?;
+    let mut identities: Vec<&str> = fields_of(source).into_iter().map(|(_, field)| field).collect();
+    identities.retain(|field| *field != source.event_time);
+    identities.extend(source.identities.iter().map(String::as_str));
+    // How a device's numbers and names are spread says nothing of a release.
+    identities.extend(rules.iter().flat_map(|rule| match &rule.basis {
+        Basis::Sequence(sequencing) => sequencing.columns.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    }));
+    let passing = rules.iter().filter(|rule| rule.mode.passes()).count();
+    Some(Layout::new(&reader.columns, passing, &identities))
+}
+
 /// Which of the reader's columns are read at all.
 fn wanted_columns(
     pipeline: &Pipeline,
@@ -266,10 +302,8 @@ fn wanted_columns(
     reader: &ReaderSchema,
     used: &BTreeSet<usize>,
 ) -> Vec<bool> {
-    // A judge looks at every field.
-    let everything = source.keep_events_days.is_some()
-        || pipeline.alerts.judge.is_some()
-        || pipeline.operators.values().any(|custom| custom.source == name);
+    let everything =
+        source.keep_events_days.is_some() || pipeline.operators.values().any(|custom| custom.source == name);
     let named: Vec<&str> = fields_of(source).into_iter().map(|(_, field)| field).collect();
     let wanted = |(at, column): (usize, &Column)| {
         everything || used.contains(&(at + system::COUNT)) || named.contains(&column.name.as_str())
@@ -334,6 +368,7 @@ fn contract_of(
     name: &str,
     source: &config::Source,
     columns: &[Column],
+    events: SchemaRef,
     of_source: OfSource,
     proofs: Vec<Proof>,
 ) -> Contract {
@@ -350,8 +385,8 @@ fn contract_of(
             future_limit: span(source.future_limit_ms),
             idle_after_ms: i64::try_from(source.idle_after_ms).unwrap_or(i64::MAX),
         },
-        events: event_schema(columns),
-        marked: rules.iter().any(|rule| rule.mode.passes()).then(|| marked_event_schema(columns)),
+        marked: rules.iter().any(|rule| rule.mode.passes()).then(|| marked_event_schema(&events)),
+        events,
         // `check_fields` found it; the first column stands in only for a schema that was refused.
         event_time: index_of(columns, &source.event_time).unwrap_or(0),
         tenant: index(&source.tenant),

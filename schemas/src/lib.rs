@@ -12,6 +12,7 @@ pub mod frame;
 pub mod headers;
 pub mod metric;
 pub mod place;
+pub mod profile;
 pub mod registry;
 pub mod retry;
 pub mod rows;

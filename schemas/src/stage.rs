@@ -2,8 +2,9 @@
 //!
 //! Every edge carries Arrow record batches, each wrapped in a type of its own, so that a signature tells
 //! the stage. A batch of events has the system columns below first, then the reader schema's columns in its
-//! order, nested records flattened to dotted names. Where the source has rules that events may break and still pass,
-//! [`BROKEN_RULES`] is the last column: which of them each row broke.
+//! order, nested records flattened to dotted names. Where events are judged, [`PROFILE_CODES`] stands behind them: what
+//! the judge looks at of every field. Where the source has rules that events may break and still pass, [`BROKEN_RULES`] is
+//! the last column: which of them each row broke.
 //!
 //! Invariants: the system columns are never null and stand at the indices given here; all other columns have
 //! the Arrow types of [`ColumnType::arrow`](crate::types::ColumnType::arrow).
@@ -11,9 +12,10 @@
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{ListArray, RecordBatch};
+use arrow_array::{FixedSizeBinaryArray, ListArray, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 
+use crate::profile::Codes;
 use crate::types::ColumnType;
 
 /// The system columns in front of every batch of events.
@@ -66,15 +68,39 @@ pub fn event_schema(columns: &[Column]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// The column of a batch of events that a judge looks at (`FixedSizeBinary`): the codes of all fields of the reader schema,
+/// read or not, as [`Codes`] places them.
+pub const PROFILE_CODES: &str = "_profile_codes";
+
+/// The field of [`PROFILE_CODES`].
+pub fn profile_codes_field(codes: &Codes) -> Field {
+    let width = i32::try_from(codes.bytes()).unwrap_or(i32::MAX);
+    Field::new(PROFILE_CODES, DataType::FixedSizeBinary(width), false)
+}
+
+/// [`PROFILE_CODES`] of a batch of events, if a judge looks at its source.
+pub fn profile_codes(batch: &RecordBatch) -> Option<&FixedSizeBinaryArray> {
+    batch.column_by_name(PROFILE_CODES)?.as_fixed_size_binary_opt()
+}
+
+/// The Arrow schema of `events` that a judge looks at.
+pub fn coded_event_schema(events: &SchemaRef, codes: &Codes) -> SchemaRef {
+    with_last(events, profile_codes_field(codes))
+}
+
 /// The last column of a batch of events whose source has passing rules, those of mode tag or observe (a list of
 /// `UInt16`): the numbers of the rules that the event broke, rising. A rule's number is its place among the passing rules of
 /// its source, in the order of their ids. A source without passing rules has no such column.
 pub const BROKEN_RULES: &str = "_broken_rules";
 
-/// The Arrow schema of the events of a source with passing rules: [`event_schema`], then [`BROKEN_RULES`].
-pub fn marked_event_schema(columns: &[Column]) -> SchemaRef {
-    let mut fields: Vec<_> = event_schema(columns).fields().iter().cloned().collect();
-    fields.push(Arc::new(Field::new(BROKEN_RULES, DataType::List(broken_rule_field()), false)));
+/// The Arrow schema of `events` of a source with passing rules: those columns, then [`BROKEN_RULES`].
+pub fn marked_event_schema(events: &SchemaRef) -> SchemaRef {
+    with_last(events, Field::new(BROKEN_RULES, DataType::List(broken_rule_field()), false))
+}
+
+fn with_last(events: &SchemaRef, field: Field) -> SchemaRef {
+    let mut fields: Vec<_> = events.fields().iter().cloned().collect();
+    fields.push(Arc::new(field));
     Arc::new(Schema::new(fields))
 }
 

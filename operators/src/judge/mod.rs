@@ -342,8 +342,8 @@ impl Operator for Judge {
                 return Ok(());
             }
             add_group(&mut self.windows, window, group);
-            self.cells.get_or_insert_with(group, &(window, key), Cell::default)?.merge(cell);
-            Ok(())
+            let mut sum = self.cells.get_or_insert_with(group, &(window, key), Cell::default)?;
+            cell.add_to(&mut sum)
         })
     }
 
@@ -379,7 +379,7 @@ mod tests {
         let release = [b"web".to_vec(), format!("{release}").into_bytes(), Vec::new()];
         let key = CellKey { tenant: b"shop".to_vec(), event_type: Vec::new(), release };
         let mut cell = Cell::default();
-        let mut counts = vec![0; Layout::EVENTS + 1];
+        let mut counts = vec![0_u32; Layout::EVENTS + 1];
         counts[Layout::EVENTS] = events;
         cell.counts = Sums::of(&counts);
         (key, cell)

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::sums::{Sums, read_sparse, write_sparse};
+use super::sums::{Sums, counted, read_sparse, write_sparse};
 use crate::state::{Codec, CodecError};
 
 /// Registers of the sketch of users: its standard error is 1.04 / √64 = 13 %.
@@ -204,12 +204,20 @@ impl Cell {
         other.refused.into_iter().for_each(|(key, refusals)| self.add_refusals(key, refusals));
         other.sequences.into_iter().for_each(|(key, numbers)| self.sequences.entry(key).or_default().merge(&numbers));
     }
-}
 
-/// Counts and sketch are sparse: a gap and a value for each that isn't zero, as variable-length integers.
-impl Codec for Cell {
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.counts.encode(out);
+    /// The bytes of the cell with `counts` by slot added, which are mostly all that there are.
+    pub(super) fn encode_with(&self, counts: &[u8], out: &mut Vec<u8>) {
+        if self.counts.is_empty() {
+            write_sparse(counted(counts), out);
+        } else {
+            let mut sums = self.counts.clone();
+            sums.merge(Sums::of(counts));
+            sums.encode(out);
+        }
+        self.encode_all_but_counts(out);
+    }
+
+    fn encode_all_but_counts(&self, out: &mut Vec<u8>) {
         let ranks = self.users.0.iter().map(|&rank| u64::from(rank));
         write_sparse(ranks.enumerate().filter(|(_, rank)| *rank > 0), out);
         varint(self.examples.len() as u64, out);
@@ -241,26 +249,33 @@ impl Codec for Cell {
         }
     }
 
-    fn decode(bytes: &mut &[u8]) -> Result<Self, CodecError> {
-        let mut cell = Cell { counts: Sums::decode(bytes)?, ..Cell::default() };
+    /// Adds what another cell's bytes hold, without making a cell of them: this is done for each cell of an epoch.
+    ///
+    /// # Errors
+    /// When these aren't a cell's bytes; some of them may have been added then.
+    pub(crate) fn add_encoded(&mut self, bytes: &mut &[u8]) -> Result<(), CodecError> {
+        self.counts.add_encoded(bytes)?;
+        let registers = &mut self.users.0;
         read_sparse(bytes, |at, value| {
-            *cell.users.0.get_mut(at).ok_or(WRONG)? = u8::try_from(value).map_err(|_| WRONG)?;
+            let register = registers.get_mut(at).ok_or(WRONG)?;
+            *register = (*register).max(u8::try_from(value).map_err(|_| WRONG)?);
             Ok(())
         })?;
         for _ in 0..read_varint(bytes)? {
             let slot = u32::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
             for _ in 0..read_varint(bytes)?.min(3) {
-                cell.example(slot, read_spot(bytes)?);
+                self.example(slot, read_spot(bytes)?);
             }
         }
         if take(bytes, 1)? == [1] {
-            cell.range = Some((read_spot(bytes)?, read_spot(bytes)?));
+            self.cover(read_spot(bytes)?);
+            self.cover(read_spot(bytes)?);
         }
         for _ in 0..read_varint(bytes)? {
             let &[reason, bucket] = take(bytes, 2)? else { return Err(WRONG) };
             let records = read_varint(bytes)?;
             let detail = read_text(bytes)?.to_vec();
-            cell.refused.insert((reason, bucket), Refusals { records, detail, spot: read_spot(bytes)? });
+            self.add_refusals((reason, bucket), Refusals { records, detail, spot: read_spot(bytes)? });
         }
         for _ in 0..read_varint(bytes)? {
             let key = (read_text(bytes)?.to_vec(), read_text(bytes)?.to_vec());
@@ -269,8 +284,22 @@ impl Codec for Cell {
             for _ in 0..read_varint(bytes)?.min(3) {
                 numbers.behind.offer(read_spot(bytes)?);
             }
-            cell.sequences.insert(key, numbers);
+            self.sequences.entry(key).or_default().merge(&numbers);
         }
+        Ok(())
+    }
+}
+
+/// Counts and sketch are sparse: a gap and a value for each that isn't zero, as variable-length integers.
+impl Codec for Cell {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.counts.encode(out);
+        self.encode_all_but_counts(out);
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Result<Self, CodecError> {
+        let mut cell = Cell::default();
+        cell.add_encoded(bytes)?;
         Ok(cell)
     }
 }
@@ -332,7 +361,7 @@ mod tests {
         let mut cell = Cell::default();
         for _ in 0..random.usize(0..20) {
             let slot = random.usize(0..60);
-            let mut counts = vec![0; slot + 1];
+            let mut counts = vec![0_u32; slot + 1];
             counts[slot] = random.u32(1..1_000_000);
             cell.counts.merge(Sums::of(&counts));
             let spot = Spot(random.u16(0..3), random.i32(0..9), random.i64(0..1 << 40));

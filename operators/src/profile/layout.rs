@@ -4,11 +4,10 @@
 //! to the same cell in any order. Categories and numbers are therefore told by fixed buckets, never by lists of the
 //! commonest values, whose content would depend on the order of arrival.
 
-use weir_schemas::stage::{Column, system};
-use weir_schemas::types::ColumnType;
+use weir_schemas::profile::{self, Codes, DEFAULT, NULL, NUMERIC};
+pub use weir_schemas::profile::{BUCKETS, Kind, magnitude};
+use weir_schemas::stage::Column;
 
-/// Buckets of a category, a number or a map's keys.
-pub const BUCKETS: u16 = 16;
 /// Buckets of an event's delay, see [`delay_bucket`].
 pub const DELAYS: u16 = 8;
 /// Buckets of a writer schema's id.
@@ -39,28 +38,15 @@ pub enum Indicator {
     Key(u8),
 }
 
-/// How a field is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Default only: identities, times, arrays.
-    Opaque,
-    /// Bytes of any number of values.
-    Text,
-    /// Integers, floats, decimals.
-    Number,
-    /// Keys of a map.
-    Map,
-}
-
 /// A field's slots: null, default, numeric text, then its buckets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldSlots {
     /// The name, dotted where the field was nested.
     pub name: String,
-    /// Its index in a batch of events.
-    pub column: usize,
     /// How it is looked at.
     pub kind: Kind,
+    /// The first byte of its code among an event's codes.
+    pub code: usize,
     /// The slot of its nulls.
     pub first: usize,
 }
@@ -68,6 +54,29 @@ pub struct FieldSlots {
 impl FieldSlots {
     /// Slots in front of a field's buckets.
     pub const HEAD: usize = 3;
+
+    /// Whether an event with these codes is counted under `indicator` of this field.
+    pub fn holds(&self, codes: &[u8], indicator: Indicator) -> bool {
+        let Some(&code) = codes.get(self.code) else { return false };
+        let has = |bits: u8| code & bits != 0;
+        match indicator {
+            Indicator::Null => has(NULL),
+            Indicator::Default => has(DEFAULT),
+            Indicator::NumericText => has(NUMERIC),
+            Indicator::Bucket(bucket) => {
+                matches!(self.kind, Kind::Text | Kind::Number) && !has(NULL) && code & profile::BUCKET == bucket
+            }
+            Indicator::Key(bucket) => {
+                self.kind == Kind::Map && self.keys(codes) & 1_u16.rotate_left(bucket.into()) != 0
+            }
+            _ => false,
+        }
+    }
+
+    /// The buckets of a map's keys.
+    pub(super) fn keys(&self, codes: &[u8]) -> u16 {
+        codes.get(self.code + 1..).and_then(<[u8]>::first_chunk).map_or(0, |keys| u16::from_le_bytes(*keys))
+    }
 
     fn slots(&self) -> usize {
         FieldSlots::HEAD + if self.kind == Kind::Opaque { 0 } else { usize::from(BUCKETS) }
@@ -78,6 +87,7 @@ impl FieldSlots {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     fields: Vec<FieldSlots>,
+    codes: Codes,
     rules: usize,
     slots: usize,
 }
@@ -94,19 +104,27 @@ impl Layout {
     /// The first slot of [`Indicator::Rule`].
     pub const RULE: usize = Layout::SCHEMA + SCHEMAS as usize;
 
-    /// The slots of a source's events with `columns` and `rules` rules that let events pass. Of the columns named in
-    /// `identities` (ids, the user, what a cell's key holds) only nulls and defaults are counted.
+    /// The slots of a source's events, whose reader schema has `columns`, with `rules` rules that let events pass. Of the
+    /// columns named in `identities` (ids, the user, what a cell's key holds) only nulls and defaults are counted.
     pub fn new(columns: &[Column], rules: usize, identities: &[&str]) -> Layout {
+        let kind = |column: &Column| {
+            if identities.contains(&column.name.as_str()) { Kind::Opaque } else { Kind::of(&column.column_type) }
+        };
+        let codes = Codes::new(columns.iter().map(kind));
         let mut slots = Layout::RULE + rules;
         let mut fields = Vec::with_capacity(columns.len());
         for (at, column) in columns.iter().enumerate() {
-            let is_identity = identities.contains(&column.name.as_str());
-            let kind = if is_identity { Kind::Opaque } else { kind_of(column.column_type.without_null()) };
-            let field = FieldSlots { name: column.name.clone(), column: at + system::COUNT, kind, first: slots };
+            let Some((kind, code)) = codes.place(at) else { continue };
+            let field = FieldSlots { name: column.name.clone(), kind, code, first: slots };
             slots += field.slots();
             fields.push(field);
         }
-        Layout { fields, rules, slots }
+        Layout { fields, codes, rules, slots }
+    }
+
+    /// Where the codes of the fields stand.
+    pub fn codes(&self) -> &Codes {
+        &self.codes
     }
 
     /// How many slots a cell has.
@@ -146,37 +164,6 @@ impl Layout {
     }
 }
 
-fn kind_of(column_type: &ColumnType) -> Kind {
-    match column_type {
-        ColumnType::String | ColumnType::LowCardinality => Kind::Text,
-        ColumnType::Int(_)
-        | ColumnType::UInt(_)
-        | ColumnType::Float32
-        | ColumnType::Float64
-        | ColumnType::Decimal(..)
-        | ColumnType::Bool => Kind::Number,
-        ColumnType::Map(..) => Kind::Map,
-        _ => Kind::Opaque,
-    }
-}
-
-/// The bucket of a number by its sign and magnitude: 0 zero, 1 negative, 2 to 14 steps of four from 2^-8 on, 15 not
-/// finite or 2^18 and more.
-pub fn magnitude(value: f64) -> u8 {
-    if value == 0.0 {
-        return 0;
-    }
-    if value < 0.0 {
-        return 1;
-    }
-    if !value.is_finite() {
-        return 15;
-    }
-    let exponent = i64::try_from(value.to_bits() >> 52).unwrap_or(0) - 1023;
-    let step = (exponent + 8).max(0) / 2;
-    u8::try_from(step.min(13)).unwrap_or(13) + 2
-}
-
 /// The bucket of a delay: how many milliseconds an event's record came after the event. 0 an hour or more *before* it,
 /// 1 a minute or more before, 2 within a minute of it, then up to 10 minutes, an hour, 6 hours, a day, and more.
 pub fn delay_bucket(delay_ms: i64) -> u8 {
@@ -196,7 +183,7 @@ pub fn delay_bucket(delay_ms: i64) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_schemas::types::Width;
+    use weir_schemas::types::{ColumnType, Width};
 
     #[test]
     fn every_slot_has_one_meaning_and_says_it() {
@@ -218,12 +205,6 @@ mod tests {
         assert_eq!(layout.indicator(amount.first + 3 + 15).1, Indicator::Bucket(15));
         assert_eq!(layout.indicator(layout.fields()[2].first + 3).1, Indicator::Key(0));
         assert_eq!(layout.fields()[0].kind, Kind::Opaque);
-    }
-
-    #[test]
-    fn a_number_falls_in_the_step_of_its_magnitude() {
-        assert_eq!([0.0, -3.0, 0.001, 1.0, 3.9, 4.0, 100.0, 10_000.0].map(magnitude), [0, 1, 2, 6, 6, 7, 9, 12]);
-        assert_eq!([f64::NAN, f64::INFINITY, 1e300, 262_144.0, 262_143.0].map(magnitude), [15, 15, 15, 15, 14]);
     }
 
     #[test]

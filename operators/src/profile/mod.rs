@@ -1,15 +1,15 @@
 //! Profiles accepted events and refused records, in front of the judges' exchange.
 //!
 //! What an epoch's events of a window, tenant, event type and release looked like becomes one [`Cell`]; a few cells travel
-//! instead of events. Fields are counted a column at a time. What devices' sequences show comes as cells, too, from
+//! instead of events. What of a field is counted stands in the events' codes already. What devices' sequences show comes as cells, too, from
 //! [`sequence`](crate::sequence).
 //!
 //! Output: the columns of [`cell_schema`]. Bound: one cell per window, tenant, event type and release of an epoch. Senders
 //! choose those, so with more than [`CELLS_MAX`] the cells leave before the epoch ends: they add up behind the exchange.
 
 mod cell;
+mod count;
 mod layout;
-mod observe;
 mod sums;
 
 use std::sync::Arc;
@@ -19,24 +19,22 @@ use arrow_array::types::{Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type
 use arrow_array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, UInt16Array};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use hashbrown::HashTable;
-use weir_schemas::stage::{broken_rules, system};
+use weir_schemas::stage::{PROFILE_CODES, broken_rules, profile_codes, system};
 use weir_schemas::time::Span;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_128;
 
 pub use cell::{Cell, CellKey, Numbers, Refusals, Spot, Spots, TEXT_BYTES, Users};
 pub(crate) use cell::{read_spot, read_text, read_varint, varint, write_spot, write_text};
 pub use layout::{BUCKETS, DELAYS, FieldSlots, Indicator, Kind, Layout, SCHEMAS, delay_bucket, magnitude};
-pub use observe::holds;
 pub use sums::Sums;
 
-use crate::content::mix;
 use crate::error::Error;
 use crate::operator::{Context, Operator};
 use crate::record::refused;
 use crate::route::key_group;
 use crate::state::{Codec, CodecError};
 use crate::tally::{binary, primitive, primitive_of};
-use observe::{Counts, Rows, observe};
+use count::{Counts, Marks, Places};
 
 /// Cells that are counted at once, and as many more as a batch brings.
 pub const CELLS_MAX: usize = 16_384;
@@ -73,21 +71,35 @@ pub fn cell_schema() -> SchemaRef {
     ]))
 }
 
+/// A cell's bytes, to be added to another one.
+pub struct EncodedCell<'a>(&'a [u8]);
+
+impl EncodedCell<'_> {
+    /// Adds what the bytes hold to `cell`.
+    ///
+    /// # Errors
+    /// When they aren't what a profile wrote.
+    pub fn add_to(self, cell: &mut Cell) -> Result<(), Error> {
+        let mut bytes = self.0;
+        cell.add_encoded(&mut bytes).map_err(foreign)?;
+        if bytes.is_empty() { Ok(()) } else { Err(foreign(CodecError("cell with bytes behind it"))) }
+    }
+}
+
 /// The rows of a batch with the columns of [`cell_schema`], as `each(group, window, key, cell)`.
 ///
 /// # Errors
 /// When the bytes aren't what a profile wrote.
 pub fn read_cells(
     batch: &RecordBatch,
-    mut each: impl FnMut(u16, i64, CellKey, Cell) -> Result<(), Error>,
+    mut each: impl FnMut(u16, i64, CellKey, EncodedCell<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let groups = primitive::<UInt16Type>(batch, GROUP)?;
     let windows = primitive::<Int64Type>(batch, WINDOW)?;
     let (keys, cells) = (binary(batch, KEY)?, binary(batch, CELL)?);
     for row in 0..batch.num_rows() {
         let key = CellKey::decode_all(keys.value(row)).map_err(foreign)?;
-        let cell = Cell::decode_all(cells.value(row)).map_err(foreign)?;
-        each(groups.value(row), windows.value(row), key, cell)?;
+        each(groups.value(row), windows.value(row), key, EncodedCell(cells.value(row)))?;
     }
     Ok(())
 }
@@ -110,15 +122,16 @@ pub struct ProfileEvents {
     counts: Counts,
 }
 
-/// The cells of the open epoch.
+/// The cells of the open epoch, found by a hash of 128 bits of what they are of: comparing five texts an event would cost
+/// more than counting it.
 #[derive(Default)]
 pub(crate) struct Open {
-    index: HashTable<u32>,
+    index: HashTable<(u128, u32)>,
     cells: Vec<OpenCell>,
+    scratch: Vec<u8>,
 }
 
 struct OpenCell {
-    hash: u64,
     window: i64,
     key: CellKey,
     cell: Cell,
@@ -127,25 +140,22 @@ struct OpenCell {
 impl Open {
     /// The number of a cell; a new one is made where there is none.
     pub(crate) fn number(&mut self, window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u32 {
-        let mut hash = mix(xxh3_64(tenant), window as u64);
-        hash = mix(hash, xxh3_64(event_type));
-        release.iter().for_each(|part| hash = mix(hash, xxh3_64(part)));
-        let is = |open: &OpenCell| {
-            let key = &open.key;
-            open.window == window
-                && *key.tenant == *tenant
-                && *key.event_type == *event_type
-                && key.release.iter().zip(release).all(|(mine, theirs)| **mine == *theirs)
-        };
-        let Open { index, cells } = self;
-        if let Some(&at) = index.find(hash, |&at| cells.get(at as usize).is_some_and(is)) {
-            return at;
+        let Open { index, cells, scratch } = self;
+        scratch.clear();
+        scratch.extend_from_slice(&window.to_le_bytes());
+        for part in [tenant, event_type].into_iter().chain(release) {
+            scratch.extend_from_slice(&(part.len() as u32).to_le_bytes());
+            scratch.extend_from_slice(part);
+        }
+        let identity = xxh3_128(scratch);
+        if let Some((_, at)) = index.find(identity as u64, |(known, _)| *known == identity) {
+            return *at;
         }
         let key =
             CellKey { tenant: tenant.to_vec(), event_type: event_type.to_vec(), release: release.map(<[u8]>::to_vec) };
         let at = cells.len() as u32;
-        cells.push(OpenCell { hash, window, key, cell: Cell::default() });
-        index.insert_unique(hash, at, |&at| cells.get(at as usize).map_or(0, |open| open.hash));
+        cells.push(OpenCell { window, key, cell: Cell::default() });
+        index.insert_unique(identity as u64, (identity, at), |(known, _)| *known as u64);
         at
     }
 
@@ -154,17 +164,17 @@ impl Open {
         self.cells.get_mut(at as usize).map(|open| &mut open.cell)
     }
 
-    /// The cells as a batch, in the order of their first event; none are left.
-    pub(crate) fn take(&mut self) -> Result<RecordBatch, Error> {
+    /// The cells as a batch, in the order of their first event; none are left. What stands in `counts` is added to them.
+    pub(crate) fn take(&mut self, counts: Option<&Counts>) -> Result<RecordBatch, Error> {
         self.index.clear();
         let open = std::mem::take(&mut self.cells);
         let (mut keys, mut cells, mut bytes) = (BinaryBuilder::new(), BinaryBuilder::new(), Vec::new());
-        for one in &open {
+        for (at, one) in (0..).zip(&open) {
             bytes.clear();
             one.key.encode(&mut bytes);
             keys.append_value(&bytes);
             bytes.clear();
-            one.cell.encode(&mut bytes);
+            one.cell.encode_with(counts.map_or(&[], |counts| counts.of(at)), &mut bytes);
             cells.append_value(&bytes);
         }
         let columns: Vec<ArrayRef> = vec![
@@ -213,57 +223,54 @@ impl ProfileEvents {
 
     /// Sends the cells on their way; none are left.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        for (at, open) in self.cells.cells.iter_mut().enumerate() {
-            open.cell.counts = Sums::of(self.counts.of(at));
-        }
+        cx.emit(self.cells.take(Some(&self.counts))?);
         self.counts.clear();
-        cx.emit(self.cells.take()?);
         Ok(())
     }
 
     /// Sends them, if there are too many to be kept until the epoch ends.
     fn send_if_many(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let most = (COUNT_BYTES / (self.layout.slots() * size_of::<u32>()).max(1)).min(CELLS_MAX);
+        let most = (COUNT_BYTES / self.layout.slots().max(1)).min(CELLS_MAX);
         if self.cells.cells.len() >= most { self.send(cx) } else { Ok(()) }
     }
 
-    /// Counts what is the same for every event: how many, delay, schema, places, users.
-    fn observe_events(&mut self, batch: &RecordBatch, rows: &Rows<'_>) -> Result<(), Error> {
+    /// The hashes of the rows' users; empty where there is no such column.
+    fn users_of(&self, batch: &RecordBatch) -> Result<Vec<u64>, Error> {
+        let Some(users) = self.columns.user.and_then(|at| batch.columns().get(at)) else { return Ok(Vec::new()) };
+        let mut hashes = vec![0_u64; batch.num_rows()];
+        crate::content::add_column(users, &mut hashes)?;
+        Ok(hashes)
+    }
+
+    /// Counts each row in its cell.
+    fn count(&mut self, batch: &RecordBatch, numbers: &[u32]) -> Result<(), Error> {
         let times = primitive::<Int64Type>(batch, system::EVENT_TIME)?.values();
         let kafka_times = primitive::<Int64Type>(batch, system::KAFKA_TIME_MS)?.values();
         let schemas = primitive::<UInt32Type>(batch, system::SCHEMA_ID)?.values();
-        let users = self.columns.user.and_then(|at| batch.columns().get(at));
-        let mut hashes = vec![0_u64; users.map_or(0, |_| batch.num_rows())];
-        if let Some(users) = users {
-            crate::content::add_column(users, &mut hashes)?;
-        }
-        for (row, &cell) in rows.cells.iter().enumerate() {
-            self.counts.add(cell, Layout::EVENTS);
-            let (Some(time), Some(&recorded)) = (times.get(row), kafka_times.get(row)) else { continue };
+        let (places, marks, users) = (places_of(batch)?, marks_of(batch)?, self.users_of(batch)?);
+        let codes = profile_codes(batch).ok_or_else(|| {
+            ArrowError::SchemaError(format!("a batch of events that are judged has no {PROFILE_CODES}"))
+        })?;
+        let ProfileEvents { layout, cells, counts, .. } = self;
+        let facts = times.iter().zip(kafka_times).zip(schemas);
+        for ((row, &number), ((&time, &recorded), &schema)) in numbers.iter().enumerate().zip(facts) {
+            let Some(cell) = cells.get_mut(number) else { continue };
+            let mut counts = counts.event(number, |full| cell.counts.merge(full));
+            counts.add(Layout::EVENTS);
             if recorded >= 0 {
                 let delay = delay_bucket(recorded.saturating_sub(time.div_euclid(1_000)));
-                self.counts.add(cell, Layout::DELAY + usize::from(delay));
+                counts.add(Layout::DELAY + usize::from(delay));
             }
-            let schema = schemas.get(row).map_or(0, |id| id % u32::from(SCHEMAS));
-            self.counts.add(cell, Layout::SCHEMA + schema as usize);
-            if let Some(cell) = self.cells.get_mut(cell) {
-                cell.cover(rows.spot(row));
-                if let Some(&hash) = hashes.get(row) {
-                    cell.users.add(hash);
-                }
+            counts.add(Layout::SCHEMA + (schema % u32::from(SCHEMAS)) as usize);
+            counts.add_fields(layout.fields(), codes.value(row));
+            let place = places.of(row);
+            for slot in marks.of(row).iter().map(|&rule| Layout::RULE + usize::from(rule)) {
+                counts.add(slot);
+                cell.example(slot as u32, place);
             }
-        }
-        if let Some(marks) = broken_rules(batch) {
-            let numbers = primitive_of::<UInt16Type>(marks.values())?;
-            for ((row, &cell), range) in rows.cells.iter().enumerate().zip(marks.value_offsets().windows(2)) {
-                let &[from, upto] = range else { continue };
-                let broken = numbers.values().get(from as usize..upto as usize).unwrap_or_default();
-                for slot in broken.iter().map(|&rule| Layout::RULE + usize::from(rule)) {
-                    self.counts.add(cell, slot);
-                    if let Some(cell) = self.cells.get_mut(cell) {
-                        cell.example(slot as u32, rows.spot(row));
-                    }
-                }
+            cell.cover(place);
+            if let Some(&hash) = users.get(row) {
+                cell.users.add(hash);
             }
         }
         Ok(())
@@ -274,13 +281,7 @@ impl Operator for ProfileEvents {
     fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
         let numbers = self.cells_of(&batch)?;
         self.counts.grow(self.cells.cells.len());
-        let rows = rows_of(&batch, &numbers)?;
-        self.observe_events(&batch, &rows)?;
-        let ProfileEvents { layout, counts, .. } = self;
-        for field in layout.fields() {
-            let Some(column) = batch.columns().get(field.column) else { continue };
-            observe(column, field, &rows, counts);
-        }
+        self.count(&batch, &numbers)?;
         self.send_if_many(cx)
     }
 
@@ -307,13 +308,12 @@ impl Operator for ProfileCopies {
     fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
         let numbers = self.0.cells_of(&batch)?;
         self.0.counts.grow(self.0.cells.cells.len());
-        let rows = rows_of(&batch, &numbers)?;
+        let places = places_of(&batch)?;
         for (row, &number) in numbers.iter().enumerate() {
-            self.0.counts.add(number, Layout::COPIES);
-            if let Some(cell) = self.0.cells.get_mut(number) {
-                cell.cover(rows.spot(row));
-                cell.example(Layout::COPIES as u32, rows.spot(row));
-            }
+            let Some(cell) = self.0.cells.get_mut(number) else { continue };
+            self.0.counts.event(number, |full| cell.counts.merge(full)).add(Layout::COPIES);
+            cell.cover(places.of(row));
+            cell.example(Layout::COPIES as u32, places.of(row));
         }
         self.0.send_if_many(cx)
     }
@@ -327,14 +327,20 @@ impl Operator for ProfileCopies {
     }
 }
 
-/// The rows of a batch of events whose cells are `cells`.
-fn rows_of<'a>(batch: &'a RecordBatch, cells: &'a [u32]) -> Result<Rows<'a>, Error> {
-    Ok(Rows {
-        cells,
+/// The places of a batch's rows.
+fn places_of(batch: &RecordBatch) -> Result<Places<'_>, Error> {
+    Ok(Places {
         topics: primitive::<UInt16Type>(batch, system::TOPIC)?.values(),
         partitions: primitive::<Int32Type>(batch, system::PARTITION)?.values(),
         offsets: primitive::<Int64Type>(batch, system::OFFSET)?.values(),
     })
+}
+
+/// The rules that a batch's events broke.
+fn marks_of(batch: &RecordBatch) -> Result<Marks<'_>, Error> {
+    let Some(marks) = broken_rules(batch) else { return Ok(Marks::default()) };
+    let rules = primitive_of::<UInt16Type>(marks.values())?.values();
+    Ok(Marks { rules, ends: marks.value_offsets() })
 }
 
 /// Profiles refused records: by tenant and release, and by event type '' since most of them never became an event.
@@ -372,13 +378,13 @@ impl Operator for ProfileRefused {
             }
         }
         if self.cells.cells.len() >= CELLS_MAX {
-            cx.emit(self.cells.take()?);
+            cx.emit(self.cells.take(None)?);
         }
         Ok(())
     }
 
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        cx.emit(self.cells.take()?);
+        cx.emit(self.cells.take(None)?);
         Ok(())
     }
 

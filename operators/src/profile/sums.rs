@@ -19,14 +19,13 @@ pub struct Sums(Vec<(u32, u32)>);
 
 impl Sums {
     /// What stands in `counts`, by slot.
-    pub fn of(counts: &[u32]) -> Sums {
-        let mut sums = Vec::new();
-        for (first, some) in (0_u32..).step_by(TOGETHER).zip(counts.chunks(TOGETHER)) {
-            if some.iter().fold(0, |any, count| any | count) != 0 {
-                sums.extend((first..).zip(some.iter().copied()).filter(|(_, count)| *count != 0));
-            }
-        }
-        Sums(sums)
+    pub fn of<Count: Copy + Into<u64>>(counts: &[Count]) -> Sums {
+        Sums(counted(counts).map(|(slot, count)| (slot as u32, u32::try_from(count).unwrap_or(u32::MAX))).collect())
+    }
+
+    /// Whether nothing was counted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The count of a slot.
@@ -37,31 +36,14 @@ impl Sums {
 
     /// Adds what `other` counted.
     pub fn merge(&mut self, other: Sums) {
-        if self.0.is_empty() {
-            *self = other;
-        } else if !self.add_known(&other) {
-            let mine = std::mem::take(&mut self.0);
-            self.0 = interleave(mine, other.0);
-        }
+        let mut adding = self.adding();
+        other.0.into_iter().for_each(|(slot, count)| adding.add(slot, count));
+        adding.end();
     }
 
-    /// Adds `other` if it has no slot that isn't here; otherwise nothing is added, and it says so.
-    fn add_known(&mut self, other: &Sums) -> bool {
-        let mut at = 0;
-        let mut find = |sums: &[(u32, u32)], slot: u32| {
-            at += sums.get(at..)?.iter().take_while(|(mine, _)| *mine < slot).count();
-            sums.get(at).filter(|(mine, _)| *mine == slot).map(|_| at)
-        };
-        if !other.0.iter().all(|(slot, _)| find(&self.0, *slot).is_some()) {
-            return false;
-        }
-        let mut mine = self.0.iter_mut();
-        for (slot, count) in &other.0 {
-            if let Some((_, sum)) = mine.find(|(at, _)| at == slot) {
-                *sum = sum.saturating_add(*count);
-            }
-        }
-        true
+    /// For adding counts in the order of their slots.
+    fn adding(&mut self) -> Adding<'_> {
+        Adding { sums: self, at: 0, new: Vec::new() }
     }
 
     /// A gap and a count for each, as variable-length integers.
@@ -69,18 +51,57 @@ impl Sums {
         write_sparse(self.0.iter().map(|(slot, count)| (*slot as usize, u64::from(*count))), out);
     }
 
-    pub(super) fn decode(bytes: &mut &[u8]) -> Result<Sums, CodecError> {
-        let mut sums = Vec::new();
+    /// Adds what was encoded.
+    pub(super) fn add_encoded(&mut self, bytes: &mut &[u8]) -> Result<(), CodecError> {
+        let mut adding = self.adding();
         read_sparse(bytes, |slot, count| {
             let count = u32::try_from(count).ok().filter(|count| *count != 0).ok_or(WRONG)?;
             if slot >= MOST_SLOTS {
                 return Err(WRONG);
             }
-            sums.push((slot as u32, count));
+            adding.add(slot as u32, count);
             Ok(())
         })?;
-        Ok(Sums(sums))
+        adding.end();
+        Ok(())
     }
+}
+
+/// What adds counts to sums: mostly to slots that are there, in one walk; the others are put in at the end.
+struct Adding<'a> {
+    sums: &'a mut Sums,
+    at: usize,
+    new: Vec<(u32, u32)>,
+}
+
+impl Adding<'_> {
+    #[inline]
+    fn add(&mut self, slot: u32, count: u32) {
+        let rest = self.sums.0.get(self.at..).unwrap_or_default();
+        self.at += rest.iter().take_while(|(mine, _)| *mine < slot).count();
+        match self.sums.0.get_mut(self.at) {
+            Some((mine, sum)) if *mine == slot => *sum = sum.saturating_add(count),
+            _ => self.new.push((slot, count)),
+        }
+    }
+
+    fn end(self) {
+        if self.sums.0.is_empty() {
+            self.sums.0 = self.new;
+        } else if !self.new.is_empty() {
+            let mine = std::mem::take(&mut self.sums.0);
+            self.sums.0 = interleave(mine, self.new);
+        }
+    }
+}
+
+/// The counts that aren't zero, with their slots.
+pub(super) fn counted<Count: Copy + Into<u64>>(counts: &[Count]) -> impl Iterator<Item = (usize, u64)> {
+    let is_counted = |some: &[Count]| some.iter().fold(0, |any, &count| any | count.into()) != 0;
+    let groups = (0..).step_by(TOGETHER).zip(counts.chunks(TOGETHER)).filter(move |(_, some)| is_counted(some));
+    groups
+        .flat_map(|(first, some)| (first..).zip(some.iter().map(|&count| count.into())))
+        .filter(|(_, count)| *count != 0)
 }
 
 fn interleave(mine: Vec<(u32, u32)>, theirs: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
@@ -152,7 +173,9 @@ mod tests {
             assert!((0..64).all(|slot| sums.get(slot) == dense[slot]));
             let mut bytes = Vec::new();
             sums.encode(&mut bytes);
-            assert_eq!(Sums::decode(&mut &bytes[..]), Ok(sums));
+            let mut read = Sums::default();
+            read.add_encoded(&mut &bytes[..]).unwrap();
+            assert_eq!(read, sums);
         }
     }
 }

@@ -83,7 +83,7 @@ impl Tell {
 
     /// Writes the rows of what was found, and sends the cells on their way: they add up behind the exchange.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        cx.emit(self.cells.take()?);
+        cx.emit(self.cells.take(None)?);
         let found = std::mem::take(&mut self.rows);
         if found.is_empty() {
             return Ok(());

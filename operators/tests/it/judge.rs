@@ -18,6 +18,8 @@ use weir_schemas::tables;
 use weir_schemas::time::{Epoch, EventTime, Span};
 use weir_schemas::types::{ColumnType, Width};
 
+use crate::codes::coded;
+
 const WINDOW: Span = Span::from_ms(60_000);
 /// Of 60 windows, the one in which the bad release begins to be bad.
 const BAD_FROM: i64 = 45;
@@ -68,7 +70,7 @@ fn events(window: i64, bad: &str, random: &mut fastrand::Rng) -> RecordBatch {
         Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.3))),
         Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.4))),
     ];
-    RecordBatch::try_new(event_schema(&self::columns()), columns).unwrap()
+    coded(&RecordBatch::try_new(event_schema(&self::columns()), columns).unwrap(), &layout())
 }
 
 fn layout() -> Arc<Layout> {

@@ -21,6 +21,7 @@ use weir_schemas::tables;
 use weir_schemas::time::{Epoch, EventTime, Span};
 use weir_schemas::types::{ColumnType, Width};
 
+use crate::codes::coded;
 use crate::detect::{Record, refused};
 use crate::judge::{hand, rows_of};
 use crate::sequence;
@@ -192,7 +193,7 @@ fn batch(events: &[&Event], first_offset: i64) -> RecordBatch {
         Arc::new(maps.finish()),
         Arc::new(broken.finish()),
     ];
-    RecordBatch::try_new(marked_event_schema(&self::columns()), columns).unwrap()
+    RecordBatch::try_new(marked_event_schema(&event_schema(&self::columns())), columns).unwrap()
 }
 
 /// Devices of each release; each numbers its events.
@@ -226,6 +227,10 @@ fn numbers(events: &[(&Event, i64)], first_offset: i64) -> RecordBatch {
     RecordBatch::try_new(event_schema(&[tenant, device, seq, sdk, sdk_version]), columns).unwrap()
 }
 
+fn layout() -> Layout {
+    Layout::new(&columns(), 1, &["tenant", "type", "user", "sdk", "sdk_version", "app_version"])
+}
+
 /// A judging worker.
 struct Bench {
     events: ProfileEvents,
@@ -247,8 +252,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
         let registry = |name: &str| StateRegistry::new(store.clone(), name, 0, 1, Epoch(1)).unwrap();
-        let identities = ["tenant", "type", "user", "sdk", "sdk_version", "app_version"];
-        let layout = Arc::new(Layout::new(&columns(), 1, &identities));
+        let layout = Arc::new(layout());
         let at = |column: usize| Some(system::COUNT + column);
         let senders = SenderColumns { tenant: at(0), event_type: at(1), user: at(2), release: [at(3), at(4), at(5)] };
         let settings = Settings { learn_windows: 20, ..Settings::default() };
@@ -317,7 +321,7 @@ impl Bench {
         let kept: Vec<&Event> = all.iter().filter(|event| wrong != Wrong::Refused || !is_bad(event)).collect();
         let mut effects = Effects::default();
         let mut cx = Context::new(Epoch(1), end, &mut effects);
-        self.events.on_batch(batch(&kept, window * 10_000), &mut cx).unwrap();
+        self.events.on_batch(coded(&batch(&kept, window * 10_000), &layout()), &mut cx).unwrap();
         self.events.end_of_epoch(&mut cx).unwrap();
         let copies: Vec<&Event> = all.iter().filter(|event| wrong == Wrong::Copies && is_bad(event)).collect();
         if !copies.is_empty() {

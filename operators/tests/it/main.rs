@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
 
 mod adaptor;
+mod codes;
 mod deduplicate;
 mod detect;
 mod events;

@@ -12,10 +12,12 @@ use weir_operators::profile::{
     CELLS_MAX, Cell, CellKey, Indicator, Kind, Layout, ProfileEvents, SenderColumns, delay_bucket, magnitude,
     read_cells, window_of,
 };
-use weir_schemas::stage::{Column, event_schema, system};
+use weir_schemas::stage::{Column, event_schema, profile_codes, system};
 use weir_schemas::time::{Epoch, EventTime, Span};
 use weir_schemas::types::ColumnType;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::codes::coded;
 
 const WINDOW: Span = Span::from_ms(60_000);
 
@@ -117,16 +119,13 @@ fn profiled(layout: &Arc<Layout>, parts: &[Vec<Vec<Event>>]) -> Profile {
         for (at, events) in batches.iter().enumerate() {
             let mut effects = Effects::default();
             let mut cx = Context::new(Epoch(1), EventTime::MIN, &mut effects);
-            operator.on_batch(batch(events), &mut cx).unwrap();
+            operator.on_batch(coded(&batch(events), layout), &mut cx).unwrap();
             if at % 2 == 1 || at + 1 == batches.len() {
                 operator.end_of_epoch(&mut cx).unwrap();
             }
             for (_, cells) in effects.emitted {
-                read_cells(&cells, |_, window, key, cell| {
-                    found.entry((window, key)).or_default().merge(cell);
-                    Ok(())
-                })
-                .unwrap();
+                read_cells(&cells, |_, window, key, cell| cell.add_to(found.entry((window, key)).or_default()))
+                    .unwrap();
             }
         }
     }
@@ -136,7 +135,8 @@ fn profiled(layout: &Arc<Layout>, parts: &[Vec<Vec<Event>>]) -> Profile {
 /// The same counts, one event at a time.
 fn recount(layout: &Layout, events: &[Event]) -> BTreeMap<(i64, CellKey), BTreeMap<usize, u32>> {
     let mut found: BTreeMap<_, BTreeMap<usize, u32>> = BTreeMap::new();
-    let batch = batch(events);
+    let batch = coded(&batch(events), layout);
+    let codes = profile_codes(&batch).unwrap();
     for (row, event) in events.iter().enumerate() {
         let part = |at: usize| event.texts[at].clone().unwrap_or_default().into_bytes();
         let key = CellKey { tenant: part(0), event_type: part(1), release: Default::default() };
@@ -174,7 +174,7 @@ fn recount(layout: &Layout, events: &[Event]) -> BTreeMap<(i64, CellKey), BTreeM
                 Indicator::Key(bucket) => keys.contains(&bucket),
             };
             if let Some(field) = field.filter(|field| indicator == Indicator::Null || field.kind != Kind::Opaque) {
-                let asked = weir_operators::profile::holds(batch.column(field.column), indicator, row);
+                let asked = field.holds(codes.value(row), indicator);
                 assert_eq!(asked, holds, "{} {indicator:?} of {:?}", field.name, event.texts);
             }
             if holds {
@@ -230,16 +230,12 @@ fn tenants_that_senders_make_up_take_no_more_memory_than_the_bound_and_still_add
         let mut effects = Effects::default();
         let mut cx = Context::new(Epoch(1), EventTime::MIN, &mut effects);
         match events {
-            Some(events) => operator.on_batch(batch(events), &mut cx).unwrap(),
+            Some(events) => operator.on_batch(coded(&batch(events), &layout), &mut cx).unwrap(),
             None => operator.end_of_epoch(&mut cx).unwrap(),
         }
         for (_, cells) in effects.emitted {
             most = most.max(cells.num_rows());
-            read_cells(&cells, |_, window, key, cell| {
-                found.entry((window, key)).or_default().merge(cell);
-                Ok(())
-            })
-            .unwrap();
+            read_cells(&cells, |_, window, key, cell| cell.add_to(found.entry((window, key)).or_default())).unwrap();
         }
     }
     assert!(most <= CELLS_MAX + 500, "{most} cells were kept at once");

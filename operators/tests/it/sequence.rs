@@ -11,7 +11,7 @@ use weir_operators::account::TopicNames;
 use weir_operators::detect::SenderColumns;
 use weir_operators::expr::{Comparison, Expr, Function, Scalar};
 use weir_operators::operator::{Context, Effects, Operator};
-use weir_operators::profile::read_cells;
+use weir_operators::profile::{Cell, read_cells};
 use weir_operators::rule::{Basis, Rule};
 use weir_operators::sequence::{KeySequence, REMEMBERED_DAYS, Sequence, Sequencing, Tell};
 use weir_schemas::rows::Changes;
@@ -122,7 +122,9 @@ impl Told {
             }
             let cells = read_cells(&batch, |_, window, key, cell| {
                 assert!(window + WINDOW > before.minus(Span(lateness)).0, "a cell comes too late for its window");
-                let numbers = &cell.sequences[&(b"numbered".to_vec(), b"seq".to_vec())];
+                let mut found = Cell::default();
+                cell.add_to(&mut found)?;
+                let numbers = &found.sequences[&(b"numbered".to_vec(), b"seq".to_vec())];
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
                 let count = self.counts.entry((window, text(&key.tenant), text(&key.release[0]))).or_default();
                 *count = (count.0 + numbers.received, count.1 + numbers.missing);

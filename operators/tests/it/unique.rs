@@ -10,7 +10,7 @@ use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use weir_operators::expr::{Comparison, Expr, Function, Scalar};
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_operators::unique::{KeyUnique, Unique, Uniqueness};
-use weir_schemas::stage::{BROKEN_RULES, broken_rule_field, marked_event_schema, system};
+use weir_schemas::stage::{BROKEN_RULES, broken_rule_field, event_schema, marked_event_schema, system};
 use weir_schemas::time::{Epoch, EventTime, Span};
 use weir_schemas::types::{ColumnType, Width};
 
@@ -56,7 +56,7 @@ fn marked(events: &[Event]) -> RecordBatch {
     let marks = ListArray::new(broken_rule_field(), offsets, Arc::new(UInt16Array::from(numbers)), None);
     let mut columns = batch.columns().to_vec();
     columns.push(Arc::new(marks));
-    RecordBatch::try_new(marked_event_schema(&events::columns()), columns).unwrap()
+    RecordBatch::try_new(marked_event_schema(&event_schema(&events::columns())), columns).unwrap()
 }
 
 fn keyed(events: &[Event], within: i64) -> RecordBatch {
@@ -76,7 +76,7 @@ fn read(emitted: Vec<(usize, RecordBatch)>) -> (Places, Places, u64) {
             counted += batch.column(0).as_primitive::<UInt64Type>().values().iter().sum::<u64>();
             continue;
         }
-        assert_eq!(batch.schema(), marked_event_schema(&events::columns()));
+        assert_eq!(batch.schema(), marked_event_schema(&event_schema(&events::columns())));
         let partitions = batch.column(system::PARTITION).as_primitive::<Int32Type>();
         let offsets = batch.column(system::OFFSET).as_primitive::<Int64Type>();
         let marks = batch.column_by_name(BROKEN_RULES).unwrap().as_list::<i32>();

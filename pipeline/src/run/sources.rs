@@ -10,7 +10,6 @@ use weir_operators::detect::{SenderColumns, Thresholds};
 use weir_operators::judge::{CELLS_AT_ONCE, Court, Names, Telling};
 use weir_operators::maintain::{CLOSING_BYTES, Keeping};
 use weir_operators::profile::{self, Layout};
-use weir_operators::rule::Basis;
 use weir_operators::within::Within;
 use weir_schemas::place::{Partition, TopicId};
 use weir_schemas::registry::Registry;
@@ -107,6 +106,7 @@ pub(super) fn opener(
         contract: source.contract.clone(),
         reader: source.reader.clone(),
         wanted: source.wanted.clone(),
+        codes: source.judged.as_ref().map(|layout| layout.codes().clone()),
         grace_ms: pipeline.registry.grace_ms,
         align_within: span(config.align_within_ms),
         greatest: AtomicI64::new(i64::MIN),
@@ -286,7 +286,12 @@ pub(super) fn graph_of(
             };
             (sender, thresholds)
         }),
-        judge: pipeline.alerts.judge.as_ref().map(|judge| judging(pipeline, judge, config, source)),
+        judge: pipeline
+            .alerts
+            .judge
+            .as_ref()
+            .zip(source.judged.clone())
+            .map(|(judge, layout)| judging(pipeline, judge, layout, config, source)),
         custom: custom
             .iter()
             .filter(|described| described.source == source.name)
@@ -309,6 +314,7 @@ pub(super) fn samples_of(pipeline: &Pipeline, bound: &Bound, inputs: Inputs, run
         let release = &config.release;
         let sampled = Sampled {
             reader: source.reader.clone(),
+            layout: Layout::new(&source.reader.columns, 0, &[]),
             sensitive: config.sensitive.clone(),
             event_time: config.event_time.clone(),
             tenant: config.tenant.clone(),
@@ -321,24 +327,14 @@ pub(super) fn samples_of(pipeline: &Pipeline, bound: &Bound, inputs: Inputs, run
 }
 
 /// What a source's judge works with.
-fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, source: &BoundSource) -> Judging {
+fn judging(
+    pipeline: &Pipeline,
+    judge: &JudgeConfig,
+    layout: Arc<Layout>,
+    config: &config::Source,
+    source: &BoundSource,
+) -> Judging {
     let index = |field: &Option<String>| field.as_deref().and_then(|field| column_of(&source.columns, field));
-    let identities = [
-        &config.event_id,
-        &config.user,
-        &config.tenant,
-        &config.event_type,
-        &config.release.sdk,
-        &config.release.sdk_version,
-        &config.release.app_version,
-    ];
-    // How a device's numbers and names are spread says nothing of a release.
-    let of_sequences = source.contract.rules.iter().filter_map(|rule| match &rule.basis {
-        Basis::Sequence(sequencing) => Some(&sequencing.columns),
-        _ => None,
-    });
-    let identities = identities.into_iter().flatten().chain(&config.identities).chain(of_sequences.flatten());
-    let identities: Vec<&str> = identities.map(String::as_str).collect();
     // Their numbers in a batch's marks: in the order of their ids, those that let events pass.
     let rules = source.contract.rules.iter().filter(|rule| rule.mode.passes()).map(|rule| rule.id.to_string());
     let rules: Vec<String> = rules.collect();
@@ -355,7 +351,7 @@ fn judging(pipeline: &Pipeline, judge: &JudgeConfig, config: &config::Source, so
             release: [&config.release.sdk, &config.release.sdk_version, &config.release.app_version].map(index),
             user: index(&config.user),
         },
-        telling: Telling { layout: Arc::new(Layout::new(&source.columns, rules.len(), &identities)), rules },
+        telling: Telling { layout, rules },
         court: Court {
             window: span(judge.window_ms),
             settle: span(config.allowed_lateness_ms),

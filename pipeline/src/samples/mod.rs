@@ -19,13 +19,13 @@ use arrow_array::builder::{BinaryBuilder, ListBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::Field;
-use weir_operators::profile::{Indicator, Kind, Layout, SCHEMAS, Spot, delay_bucket, holds};
+use weir_operators::profile::{Indicator, Layout, SCHEMAS, Spot, delay_bucket};
 use weir_operators::wanted::{Search, Wanted};
 use weir_schemas::avro::{Decoder, ReaderSchema};
 use weir_schemas::frame::{FRAME_BYTES, frame};
 use weir_schemas::registry::{Cached, SchemaCache};
 use weir_schemas::rows::Changes;
-use weir_schemas::stage::system;
+use weir_schemas::stage::profile_codes;
 use weir_schemas::tables;
 
 use crate::clock::Clock;
@@ -52,6 +52,8 @@ const REMEMBERED: usize = 256;
 pub struct Sampled {
     /// Its reader schema.
     pub reader: Arc<ReaderSchema>,
+    /// What a judge counts of its columns, each by its type.
+    pub layout: Layout,
     /// Fields whose values nobody may see.
     pub sensitive: Vec<String>,
     /// The field of the event time.
@@ -254,7 +256,8 @@ impl Samples {
         let decoded = match &framed {
             Some(Ok(framed)) => self.decoder(source, framed.schema_id).and_then(|decoder| {
                 let decoded = decoder.decode(&[body(record)?]).ok()?;
-                (decoded.batch.num_rows() == 1).then_some(decoded.batch)
+                let shown: Vec<usize> = (0..decoded.batch.num_columns().saturating_sub(1)).collect();
+                (decoded.batch.num_rows() == 1).then_some(decoded.batch.project(&shown).ok()?)
             }),
             _ => None,
         };
@@ -275,7 +278,8 @@ impl Samples {
         if let Some(known) = self.decoders.get(&key) {
             return known.clone();
         }
-        let reader = self.sources.get(source)?.reader.clone();
+        let Sampled { reader, layout, .. } = self.sources.get(source)?;
+        let (reader, codes) = (reader.clone(), layout.codes().clone());
         let schemas = self.schemas.clone()?;
         let writer = loop {
             let now_ms = u64::try_from(self.clock.now_ms()).unwrap_or(0);
@@ -289,7 +293,7 @@ impl Samples {
             }
         };
         let wanted = vec![true; reader.columns.len()];
-        let decoder = Decoder::new(&writer.schema, reader, &wanted).ok().map(Arc::new);
+        let decoder = Decoder::with_codes(&writer.schema, reader, &wanted, Some(&codes)).ok().map(Arc::new);
         self.decoders.insert(key, decoder.clone());
         decoder
     }
@@ -315,28 +319,18 @@ impl Sampled {
         if !(of_type && of_release && is(&search.tenant, &self.tenant)) {
             return false;
         }
-        let column = batch.column_by_name(&search.field);
-        let kind = column.and_then(|_| self.kind(&search.field));
-        let Some(indicator) = search.indicator(kind) else { return false };
-        let has = match (indicator, column) {
+        let field = self.layout.fields().iter().find(|field| field.name == search.field);
+        let Some(indicator) = search.indicator(field.map(|field| field.kind)) else { return false };
+        let has = match (indicator, field.zip(profile_codes(batch))) {
             (Indicator::Schema(bucket), _) => schema % u32::from(SCHEMAS) == u32::from(bucket),
             (Indicator::Delay(bucket), _) => {
                 let time_ms = batch.column_by_name(&self.event_time).and_then(|times| render::time_ms(times, row));
                 time_ms.is_some_and(|time_ms| delay_bucket(recorded_ms.saturating_sub(time_ms)) == bucket)
             }
-            (_, Some(column)) => holds(column, indicator, row),
+            (_, Some((field, codes))) => field.holds(codes.value(row), indicator),
             _ => false,
         };
         has == search.holds
-    }
-
-    fn kind(&self, field: &str) -> Option<Kind> {
-        let at = self.reader.columns.iter().position(|column| column.name == field)?;
-        let column = self.reader.columns.get(at..=at)?;
-        Layout::new(column, 0, &[]).fields().first().map(|slots| {
-            debug_assert_eq!(slots.column, system::COUNT);
-            slots.kind
-        })
     }
 }
 

@@ -102,7 +102,8 @@ impl Decoders {
             Some(known) => known.clone(),
             None => match schemas.get(id, now) {
                 Cached::Ready(writer) => {
-                    let made = Decoder::new(&writer.schema, Arc::clone(&plan.reader), &plan.wanted);
+                    let reader = Arc::clone(&plan.reader);
+                    let made = Decoder::with_codes(&writer.schema, reader, &plan.wanted, plan.codes.as_ref());
                     let made = made.map(Arc::new).map_err(|problems| {
                         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
                         format!("schema {id}: {}", told.join("; "))

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use weir_schemas::avro::ReaderSchema;
 use weir_schemas::frame::frame;
 use weir_schemas::place::{Partition, Place};
+use weir_schemas::profile::Codes;
 use weir_schemas::registry::SchemaCache;
 use weir_schemas::time::{Epoch, EventTime, Span};
 
@@ -40,6 +41,8 @@ pub struct Plan {
     pub reader: Arc<ReaderSchema>,
     /// Which of the reader's columns are read.
     pub wanted: Vec<bool>,
+    /// What a judge looks at of every column, if there is one.
+    pub codes: Option<Codes>,
     /// How long an id that the registry doesn't know may be too young.
     pub grace_ms: u64,
     /// How far a partition may run ahead of the watermark.

@@ -124,6 +124,7 @@ impl World {
         let plan = Plan {
             name: "events".to_owned(),
             wanted: vec![true; reader.columns.len()],
+            codes: None,
             contract,
             reader,
             grace_ms: GRACE_MS,

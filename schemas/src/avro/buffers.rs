@@ -15,7 +15,9 @@ use arrow_array::{
 use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer, i256};
 use arrow_schema::{ArrowError, DataType, TimeUnit};
 
-use super::reader::{Layout, ReaderSchema, Slot, SlotKind, SlotSpec};
+use super::codes::{CodeRows, Look, Looks};
+use super::reader::{Layout, ReaderSchema, Slot, SlotKind};
+use crate::types::ColumnType;
 
 /// The values of one buffer, in the form of its kind.
 pub(super) enum Values {
@@ -42,25 +44,53 @@ pub(super) enum Values {
 pub(super) struct Column {
     pub(super) values: Values,
     valid: Option<BooleanBufferBuilder>,
+    look: Option<Look>,
+    /// What a decimal's digits are divided by.
+    unit: f64,
 }
 
 /// All buffers of a reader schema.
 pub(super) struct Buffers {
     pub(super) columns: Vec<Column>,
+    codes: CodeRows,
 }
 
 impl Buffers {
-    /// Empty buffers with room for `rows` rows, for the columns that are wanted.
-    pub(super) fn new(slots: &[SlotSpec], wanted: &[bool], rows: usize) -> Buffers {
-        let columns = slots
+    /// Empty buffers with room for `rows` rows, for the columns that are wanted, and for codes where there are `looks`.
+    pub(super) fn new(reader: &ReaderSchema, wanted: &[bool], looks: Option<&Looks>, rows: usize) -> Buffers {
+        let columns = reader
+            .slots
             .iter()
-            .map(|slot| {
+            .enumerate()
+            .map(|(index, slot)| {
                 let wanted = wanted.get(slot.column).copied().unwrap_or(false);
                 let valid = (wanted && slot.nullable).then(|| BooleanBufferBuilder::new(rows));
-                Column { values: if wanted { Values::new(slot.kind, rows) } else { Values::Absent }, valid }
+                let values = if wanted { Values::new(slot.kind, rows) } else { Values::Absent };
+                let look = looks.and_then(|looks| looks.of.get(index).copied().flatten());
+                let unit = match reader.columns.get(slot.column).map(|column| column.column_type.without_null()) {
+                    Some(ColumnType::Decimal(_, scale)) => 10_f64.powi(i32::from(*scale)),
+                    _ => 1.0,
+                };
+                Column { values, valid, look, unit }
             })
             .collect();
-        Buffers { columns }
+        Buffers { columns, codes: CodeRows::new(looks.map_or(0, |looks| looks.bytes), rows) }
+    }
+
+    /// Makes room for the codes of the next record.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        self.codes.begin();
+    }
+
+    /// The codes as a column; none are left.
+    pub(super) fn codes(&mut self) -> Result<ArrayRef, ArrowError> {
+        std::mem::replace(&mut self.codes, CodeRows::new(0, 0)).finish()
+    }
+
+    /// Cuts the codes to those of the first `rows` records.
+    pub(super) fn cut_codes(&mut self, rows: usize) {
+        self.codes.cut(rows);
     }
 
     #[inline]
@@ -68,68 +98,72 @@ impl Buffers {
         &mut self.columns[slot.0 as usize]
     }
 
+    /// Ends a value: it is none of the nulls, and `say` says what the codes keep of it.
+    #[inline]
+    fn end(&mut self, slot: Slot, say: impl FnOnce(&mut CodeRows, Look, f64)) {
+        let Buffers { columns, codes } = self;
+        let column = &mut columns[slot.0 as usize];
+        column.mark_valid();
+        if let Some(look) = column.look {
+            say(codes, look, column.unit);
+        }
+    }
+
     #[inline]
     pub(super) fn boolean(&mut self, slot: Slot, value: bool) {
-        let column = self.at(slot);
-        if let Values::Bool(values) = &mut column.values {
+        if let Values::Bool(values) = &mut self.at(slot).values {
             values.append(value);
         }
-        column.mark_valid();
+        self.end(slot, |codes, look, _| codes.number(look, f64::from(u8::from(value))));
     }
 
     #[inline]
     pub(super) fn i32(&mut self, slot: Slot, value: i32) {
-        let column = self.at(slot);
-        if let Values::I32(values) = &mut column.values {
+        if let Values::I32(values) = &mut self.at(slot).values {
             values.push(value);
         }
-        column.mark_valid();
+        self.end(slot, |codes, look, _| codes.number(look, f64::from(value)));
     }
 
     #[inline]
     pub(super) fn i64(&mut self, slot: Slot, value: i64) {
-        let column = self.at(slot);
-        if let Values::I64(values) = &mut column.values {
+        if let Values::I64(values) = &mut self.at(slot).values {
             values.push(value);
         }
-        column.mark_valid();
+        self.end(slot, |codes, look, _| codes.number(look, value as f64));
     }
 
     #[inline]
     pub(super) fn f32(&mut self, slot: Slot, value: f32) {
-        let column = self.at(slot);
-        if let Values::F32(values) = &mut column.values {
+        if let Values::F32(values) = &mut self.at(slot).values {
             values.push(value);
         }
-        column.mark_valid();
+        self.end(slot, |codes, look, _| codes.number(look, f64::from(value)));
     }
 
     #[inline]
     pub(super) fn f64(&mut self, slot: Slot, value: f64) {
-        let column = self.at(slot);
-        if let Values::F64(values) = &mut column.values {
+        if let Values::F64(values) = &mut self.at(slot).values {
             values.push(value);
         }
-        column.mark_valid();
+        self.end(slot, |codes, look, _| codes.number(look, value));
     }
 
     /// A decimal within the bounds of the column.
     #[inline]
     pub(super) fn decimal(&mut self, slot: Slot, value: i256) {
-        let column = self.at(slot);
-        match &mut column.values {
+        match &mut self.at(slot).values {
             Values::I128(values) => values.push(value.to_i128().unwrap_or_default()),
             Values::I256(values) => values.push(value),
             _ => {}
         }
-        column.mark_valid();
+        self.end(slot, |codes, look, unit| codes.number(look, float_of(value) / unit));
     }
 
     /// Bytes of any length. The decoder's limits keep a buffer below 2 GiB.
     #[inline]
     pub(super) fn bytes(&mut self, slot: Slot, value: &[u8]) {
-        let column = self.at(slot);
-        match &mut column.values {
+        match &mut self.at(slot).values {
             Values::Bytes { ends, bytes } => {
                 bytes.extend_from_slice(value);
                 ends.push(bytes.len() as i32);
@@ -137,7 +171,7 @@ impl Buffers {
             Values::Fixed { bytes, .. } => bytes.extend_from_slice(value),
             _ => {}
         }
-        column.mark_valid();
+        self.end(slot, |codes, look, _| codes.bytes(look, value));
     }
 
     /// A list of `items` items, which stand in the buffers already.
@@ -147,11 +181,12 @@ impl Buffers {
             let last = ends.last().copied().unwrap_or_default();
             ends.push(last + items as i32);
         }
+        self.end(slot, |codes, look, _| codes.list(look, items));
     }
 
     /// A null, or an empty list.
     pub(super) fn null(&mut self, slot: Slot) {
-        let column = self.at(slot);
+        let column = &mut self.columns[slot.0 as usize];
         match &mut column.values {
             Values::Bool(values) => values.append(false),
             Values::I32(values) => values.push(0),
@@ -167,6 +202,9 @@ impl Buffers {
         }
         if let Some(valid) = &mut column.valid {
             valid.append(false);
+        }
+        if let Some(look) = column.look {
+            self.codes.null(look);
         }
     }
 
@@ -224,6 +262,12 @@ impl Buffers {
             _ => OffsetBuffer::new_empty(),
         }
     }
+}
+
+/// The float nearest to a decimal's digits, or the one beside it.
+fn float_of(value: i256) -> f64 {
+    let (low, high) = value.to_parts();
+    value.to_i128().map_or_else(|| high as f64 * 2_f64.powi(128) + low as f64, |value| value as f64)
 }
 
 fn misfit(arrow: &DataType) -> ArrowError {

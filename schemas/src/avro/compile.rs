@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use arrow_buffer::i256;
 
+use super::codes::Looks;
 use super::defaults::encode_default;
 use super::reader::{ReaderSchema, Shape, Slot, SlotKind, To};
 use super::resolve::{Incompatibility, MISSING_FIELD, factor, names_differ, scalar, writer_field};
@@ -19,7 +20,7 @@ use super::schema::{Kind, Logical, NodeId, Problem, Schema, step};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StepId(pub(super) u32);
 
-/// Where a value goes; `None` when its column isn't wanted, or the reader schema doesn't have it.
+/// Where a value goes; `None` when neither its column nor its code is wanted, or the reader schema doesn't have it.
 pub(super) type Target = Option<Slot>;
 
 /// What one step reads.
@@ -143,10 +144,12 @@ pub(super) fn compile(
     writer: &Schema,
     reader: &ReaderSchema,
     wanted: &[bool],
+    looks: Option<&Looks>,
 ) -> Result<Program, Vec<Incompatibility>> {
     let mut compiler = Compiler {
         reader,
         wanted,
+        looks,
         steps: Vec::new(),
         paths: Vec::new(),
         skips: HashMap::new(),
@@ -160,6 +163,7 @@ pub(super) fn compile(
 struct Compiler<'a> {
     reader: &'a ReaderSchema,
     wanted: &'a [bool],
+    looks: Option<&'a Looks>,
     steps: Vec<Step>,
     paths: Vec<Box<str>>,
     /// The steps that walk a writer's named type which the reader lacks; they are shared, and may be recursive.
@@ -176,9 +180,11 @@ impl Compiler<'_> {
         StepId(self.steps.len() as u32 - 1)
     }
 
-    /// The buffer when its column is wanted.
+    /// The buffer when its column or its code is wanted.
     fn target(&self, slot: Slot) -> Target {
-        self.wanted.get(self.reader.slots[slot.0 as usize].column).copied().unwrap_or(false).then_some(slot)
+        let is_wanted = self.wanted.get(self.reader.slots[slot.0 as usize].column).copied().unwrap_or(false);
+        let has_code = self.looks.is_some_and(|looks| looks.of[slot.0 as usize].is_some());
+        (is_wanted || has_code).then_some(slot)
     }
 
     fn targets(&self, slots: &[Slot]) -> Box<[Slot]> {

@@ -10,7 +10,7 @@
 //! - A record is decoded whole or leaves no trace: a fault cuts every buffer back to the rows before it.
 //! - Nothing is allocated by what a length or a count says; memory grows by bytes that were there to be read, by at
 //!   most [`RECORD_BYTES_MAX`] a record.
-//! - What is wanted changes which columns are made, never which records are refused.
+//! - What is wanted changes which columns are made, never which records are refused; so do codes for a judge.
 //!
 //! What is refused, beyond what any reader refuses: a block whose size in bytes isn't what its items took, a
 //! variable-length integer that overflows 64 bits, text that isn't UTF-8 even in fields that nobody reads, bytes left
@@ -26,6 +26,7 @@ use arrow_buffer::i256;
 use arrow_schema::{Schema as ArrowSchema, SchemaRef};
 
 use super::buffers::Buffers;
+use super::codes::Looks;
 use super::compile::{List, Program, Step, StepId, UuidFrom, What, Within, compile};
 use super::reader::{ReaderSchema, Slot};
 use super::resolve::Incompatibility;
@@ -33,6 +34,10 @@ use super::schema::Schema;
 use super::tell::{name, reason, words};
 use super::wire::{Cursor, Fault};
 use crate::fate::Reason;
+use crate::profile::Codes;
+#[cfg(doc)]
+use crate::stage::PROFILE_CODES;
+use crate::stage::profile_codes_field;
 
 /// Records, arrays, maps and unions within each other that one record may hold.
 pub const DEPTH_MAX: usize = 64;
@@ -49,13 +54,15 @@ pub struct Decoder {
     reader: Arc<ReaderSchema>,
     program: Program,
     wanted: Box<[bool]>,
+    looks: Option<Looks>,
     arrow: SchemaRef,
 }
 
 /// What became of a batch of records.
 #[derive(Clone, Debug)]
 pub struct Decoded {
-    /// One row for each record that could be decoded, in order; the wanted columns of the reader schema in its order.
+    /// One row for each record that could be decoded, in order; the wanted columns of the reader schema in its order, and
+    /// behind them the codes, where they are read.
     pub batch: RecordBatch,
     /// For each row, the index of its record among those given.
     pub records: Vec<u32>,
@@ -93,17 +100,33 @@ impl Decoder {
     /// # Errors
     /// What keeps every record of this writer from being read.
     pub fn new(writer: &Schema, reader: Arc<ReaderSchema>, wanted: &[bool]) -> Result<Decoder, Vec<Incompatibility>> {
-        let program = compile(writer, &reader, wanted)?;
+        Decoder::with_codes(writer, reader, wanted, None)
+    }
+
+    /// The same, which also reads what `codes` wants of each column, be it wanted otherwise or not:
+    /// [`PROFILE_CODES`] is the last column then.
+    ///
+    /// # Errors
+    /// As of [`Decoder::new`].
+    pub fn with_codes(
+        writer: &Schema,
+        reader: Arc<ReaderSchema>,
+        wanted: &[bool],
+        codes: Option<&Codes>,
+    ) -> Result<Decoder, Vec<Incompatibility>> {
+        let looks = codes.map(|codes| Looks::new(codes, &reader.layouts, &reader.slots));
+        let program = compile(writer, &reader, wanted, looks.as_ref())?;
         let wanted: Box<[bool]> =
             (0..reader.columns.len()).map(|index| wanted.get(index).copied().unwrap_or(false)).collect();
-        let fields: Vec<_> = reader
+        let fields = reader
             .columns
             .iter()
             .zip(&wanted)
             .filter(|(_, wanted)| **wanted)
             .map(|(column, _)| column.column_type.field(&column.name))
-            .collect();
-        Ok(Decoder { reader, program, wanted, arrow: Arc::new(ArrowSchema::new(fields)) })
+            .chain(codes.map(profile_codes_field))
+            .collect::<Vec<_>>();
+        Ok(Decoder { reader, program, wanted, looks, arrow: Arc::new(ArrowSchema::new(fields)) })
     }
 
     /// The Arrow schema of the batches: the wanted columns, in the reader schema's order.
@@ -142,7 +165,7 @@ impl Decoder {
     pub fn decode<R: AsRef<[u8]>>(&self, records: &[R]) -> Result<Decoded, BatchTooLarge> {
         let mut run = Run {
             steps: &self.program.steps,
-            buffers: Buffers::new(&self.reader.slots, &self.wanted, records.len()),
+            buffers: Buffers::new(&self.reader, &self.wanted, self.looks.as_ref(), records.len()),
             cursor: Cursor::new(&[]),
             depth: 0,
             empty_items: 0,
@@ -165,6 +188,7 @@ impl Decoder {
                     for (layout, _) in self.reader.layouts.iter().zip(&self.wanted).filter(|(_, wanted)| **wanted) {
                         run.buffers.cut(layout, rows.len());
                     }
+                    run.buffers.cut_codes(rows.len());
                     refused.push(self.tell(index as u32, fault, run.at, run.cursor.at));
                 }
             }
@@ -174,7 +198,13 @@ impl Decoder {
 
     fn batch(&self, mut buffers: Buffers, rows: usize) -> RecordBatch {
         let wanted = (0..self.reader.columns.len()).filter(|index| self.wanted[*index]);
-        let arrays = wanted.map(|index| buffers.array(&self.reader, index)).collect::<Result<Vec<_>, _>>();
+        let mut arrays = wanted.map(|index| buffers.array(&self.reader, index)).collect::<Result<Vec<_>, _>>();
+        if self.looks.is_some() {
+            arrays = arrays.and_then(|mut arrays| {
+                arrays.push(buffers.codes()?);
+                Ok(arrays)
+            });
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch =
             arrays.and_then(|arrays| RecordBatch::try_new_with_options(Arc::clone(&self.arrow), arrays, &options));
@@ -220,6 +250,7 @@ impl<'a> Run<'a> {
         self.depth = 0;
         self.empty_items = 0;
         self.filled = 0;
+        self.buffers.begin();
         self.step(root)?;
         match self.cursor.left() {
             0 => Ok(()),

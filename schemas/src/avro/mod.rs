@@ -9,6 +9,7 @@
 //! A generic value tree is used for encoding only, never on the way in.
 
 mod buffers;
+mod codes;
 mod compile;
 mod decode;
 mod defaults;

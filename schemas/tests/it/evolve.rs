@@ -8,8 +8,11 @@ use std::sync::Arc;
 use apache_avro::types::Value;
 use arrow_buffer::i256;
 use weir_schemas::avro::{Decoder, ReaderSchema, Schema, can_read};
+use weir_schemas::profile::{Codes, Kind};
+use weir_schemas::stage::{Column, profile_codes};
 
 use crate::cells::{Cell, row, sorted};
+use crate::codes::code_of;
 use crate::generate::{Gen, Ty, Within};
 use crate::write::{encode, schema};
 
@@ -246,6 +249,24 @@ fn random_schemas_and_evolutions_decode_as_the_oracle_says() {
         assert_eq!((&part.records, &part.refused), (&result.records, &result.refused), "{told}");
         let indices: Vec<usize> = (0..some.len()).filter(|index| some[*index]).collect();
         assert_eq!(part.batch, result.batch.project(&indices).expect("indices in bounds"), "{told}");
+
+        // Codes are those of the values, whichever columns are there.
+        let mut kind = |column: &Column| if rng.u8(0..4) == 0 { Kind::Opaque } else { Kind::of(&column.column_type) };
+        let kinds: Vec<Kind> = reader.columns.iter().map(&mut kind).collect();
+        let coded = Decoder::with_codes(&writer, Arc::clone(&reader), &some, Some(&Codes::new(kinds.iter().copied())))
+            .expect("it compiled before")
+            .decode(&records)
+            .expect("small");
+        assert_eq!((&coded.records, &coded.refused), (&result.records, &result.refused), "{told}");
+        let before: Vec<usize> = (0..indices.len()).collect();
+        assert_eq!(coded.batch.project(&before).expect("codes are the last"), part.batch, "{told}");
+        let codes = profile_codes(&coded.batch).expect("there are codes");
+        for at in 0..result.records.len() {
+            let cells = row(&result.batch, at).into_iter().zip(&reader.columns).zip(&kinds);
+            let expected: Vec<u8> =
+                cells.flat_map(|((cell, column), kind)| code_of(&cell, &column.column_type, *kind)).collect();
+            assert_eq!(codes.value(at), expected, "codes of {:?}\n{told}", row(&result.batch, at));
+        }
     }
     assert!(decoded > 15_000 && refused > 1_500 && with_differences > 100, "{decoded} {refused} {with_differences}");
 }

@@ -2,6 +2,7 @@
 
 mod cases;
 mod cells;
+mod codes;
 mod encode;
 mod evolve;
 mod files;

@@ -124,7 +124,11 @@ fn print_plan(pipeline: &Pipeline, bound: &Bound) {
         say!("{} {}", paint::bold("source"), source.name);
         let mut table = paint::table(&["  column", "type", "read"]);
         for (column, wanted) in source.reader.columns.iter().zip(&source.wanted) {
-            let read = if *wanted { "yes" } else { "no" };
+            let read = match (wanted, &source.judged) {
+                (true, _) => "yes",
+                (false, Some(_)) => "by the judge",
+                (false, None) => "no",
+            };
             table.add_row([&format!("  {}", column.name), &column.column_type.to_string(), read]);
         }
         say!("{table}\n");

@@ -380,8 +380,7 @@ impl<'a> Log<'a> {
         let decoder = loop {
             let why = match self.schemas.get(id, u64::try_from(Clock::System.now_ms()).unwrap_or(0)) {
                 Cached::Ready(writer) => {
-                    let decoder = Decoder::new(&writer.schema, Arc::clone(&self.source.reader), &self.source.wanted);
-                    break decoder.ok().map(Arc::new);
+                    break self.source.decoder(&writer.schema).ok().map(Arc::new);
                 }
                 Cached::Unusable(_) | Cached::Unknown { .. } => break None,
                 Cached::Pending => "it doesn't answer".to_owned(),

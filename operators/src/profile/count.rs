@@ -1,0 +1,150 @@
+//! Counting events into cells, an event at a time, by what its codes say.
+//!
+//! Counts of all open cells stand in one array, a byte for each slot, so that a cell fits into few cache lines: the events
+//! of a batch belong to thousands of cells in no order, and fetching their counts is what counting costs. A byte is full
+//! after 255 events, each of which adds at most one to a slot; the cell's counts are added to its sums before that. No
+//! loop allocates for a row.
+
+use weir_schemas::profile::{BUCKET, DEFAULT, Kind, NULL, NUMERIC};
+
+use super::cell::Spot;
+use super::layout::FieldSlots;
+use super::sums::Sums;
+
+/// Counts of many cells.
+#[derive(Default)]
+pub(crate) struct Counts {
+    slots: usize,
+    counts: Vec<u8>,
+    /// Events since a cell's counts were last taken.
+    events: Vec<u8>,
+}
+
+impl Counts {
+    pub(super) fn new(slots: usize) -> Counts {
+        Counts { slots, ..Counts::default() }
+    }
+
+    /// Makes room for `cells` cells.
+    pub(super) fn grow(&mut self, cells: usize) {
+        self.counts.resize(cells * self.slots, 0);
+        self.events.resize(cells, 0);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.counts.clear();
+        self.events.clear();
+    }
+
+    fn range(&self, cell: u32) -> std::ops::Range<usize> {
+        let from = cell as usize * self.slots;
+        from..from + self.slots
+    }
+
+    /// The counts of a cell.
+    pub(super) fn of(&self, cell: u32) -> &[u8] {
+        self.counts.get(self.range(cell)).unwrap_or_default()
+    }
+
+    /// What the counts of a cell are; they are zero afterwards.
+    fn take(&mut self, cell: u32) -> Sums {
+        let range = self.range(cell);
+        let Some(counts) = self.counts.get_mut(range) else { return Sums::default() };
+        let sums = Sums::of(counts);
+        counts.fill(0);
+        if let Some(events) = self.events.get_mut(cell as usize) {
+            *events = 0;
+        }
+        sums
+    }
+
+    /// Begins another event of a cell: the cell's counts, for adding at most one to each slot. `spill` gets what was
+    /// counted before, when it fills its bytes.
+    #[inline]
+    pub(super) fn event(&mut self, cell: u32, spill: impl FnOnce(Sums)) -> CellCounts<'_> {
+        if self.events.get(cell as usize).is_some_and(|events| *events == u8::MAX) {
+            spill(self.take(cell));
+        }
+        if let Some(events) = self.events.get_mut(cell as usize) {
+            *events += 1;
+        }
+        let range = self.range(cell);
+        CellCounts(self.counts.get_mut(range).unwrap_or_default())
+    }
+}
+
+/// The counts of one cell.
+pub(super) struct CellCounts<'a>(&'a mut [u8]);
+
+impl CellCounts<'_> {
+    /// Adds one to a slot.
+    #[inline]
+    pub(super) fn add(&mut self, slot: usize) {
+        if let Some(count) = self.0.get_mut(slot) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// Counts an event's fields by its codes.
+    #[inline]
+    pub(super) fn add_fields(&mut self, fields: &[FieldSlots], codes: &[u8]) {
+        for field in fields {
+            let Some(&code) = codes.get(field.code) else { continue };
+            let (null, buckets) = (field.first, field.first + FieldSlots::HEAD);
+            match field.kind {
+                Kind::Text | Kind::Number => {
+                    // One of the two always, without a branch that what is sent decides.
+                    self.add(if code & NULL != 0 { null } else { buckets + usize::from(code & BUCKET) });
+                }
+                Kind::Opaque if code & NULL != 0 => self.add(null),
+                Kind::Opaque => {}
+                Kind::Map => {
+                    let mut keys = field.keys(codes);
+                    while keys != 0 {
+                        self.add(buckets + keys.trailing_zeros() as usize);
+                        keys &= keys - 1;
+                    }
+                }
+            }
+            if code & (DEFAULT | NUMERIC) != 0 {
+                if code & DEFAULT != 0 {
+                    self.add(null + 1);
+                }
+                if code & NUMERIC != 0 {
+                    self.add(null + 2);
+                }
+            }
+        }
+    }
+}
+
+/// The places of a batch's rows.
+pub(super) struct Places<'a> {
+    pub(super) topics: &'a [u16],
+    pub(super) partitions: &'a [i32],
+    pub(super) offsets: &'a [i64],
+}
+
+impl Places<'_> {
+    #[inline]
+    pub(super) fn of(&self, row: usize) -> Spot {
+        let at = |row: usize| Some(Spot(*self.topics.get(row)?, *self.partitions.get(row)?, *self.offsets.get(row)?));
+        at(row).unwrap_or_default()
+    }
+}
+
+/// The rules that a batch's rows broke.
+#[derive(Default)]
+pub(super) struct Marks<'a> {
+    pub(super) rules: &'a [u16],
+    /// Where each row's begin, and the last one's end; empty where there are none.
+    pub(super) ends: &'a [i32],
+}
+
+impl Marks<'_> {
+    #[inline]
+    pub(super) fn of(&self, row: usize) -> &[u16] {
+        let range = |from: &i32, upto: &i32| self.rules.get(*from as usize..*upto as usize);
+        self.ends.get(row).zip(self.ends.get(row + 1)).and_then(|(from, upto)| range(from, upto)).unwrap_or_default()
+    }
+}
