@@ -27,6 +27,7 @@ pub mod plan;
 pub mod profile;
 pub mod prove;
 pub mod record;
+pub mod refuse;
 pub mod route;
 pub mod rule;
 pub mod script;

@@ -84,6 +84,11 @@ pub enum Value {
 }
 
 impl Rule {
+    /// Whether an operator behind the source may refuse events by it: then they carry their records so far.
+    pub fn refuses_behind_source(&self) -> bool {
+        matches!(self.basis, Basis::Unique(_)) && !self.mode.passes()
+    }
+
     /// Calls `visit` with the index of every column that it reads to judge by itself or to tell.
     pub fn visit_columns(&self, visit: &mut impl FnMut(usize)) {
         match &self.basis {

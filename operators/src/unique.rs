@@ -11,19 +11,21 @@
 //! Tenant and key are remembered as a hash of 128 bits, ids as one of 64: an event would be taken for another's copy only if
 //! their keys are equal and their ids collide.
 //!
-//! [`KeyUnique`] stands in front of the exchange. [`Unique`] drops its columns again: output 0 are the events with their marks,
-//! output 1 how many broke the rule. Not here: refusing. Other events judge behind the exchange, where a record's bytes are
-//! no longer at hand.
+//! [`KeyUnique`] stands in front of the exchange. [`Unique`] drops its columns again: output 0 are the events, output 1 how
+//! many broke the rule. Those that did are marked, or refused: then output 2 are the refused records, output 3 their tallies
+//! and output 4 the same as events, for who counts what has come.
 
 use std::sync::Arc;
 
-use arrow_array::builder::FixedSizeBinaryBuilder;
+use arrow_array::builder::{BooleanBufferBuilder, FixedSizeBinaryBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{UInt16Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, ListArray, RecordBatch, UInt16Array, UInt64Array};
+use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, RecordBatch, UInt16Array, UInt32Array, UInt64Array};
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field};
-use weir_schemas::stage::{BROKEN_RULES, broken_rule_field, system};
+use arrow_select::filter::filter_record_batch;
+use arrow_select::take::take_record_batch;
+use weir_schemas::stage::{BROKEN_RULES, RECORD_COLUMNS, broken_rule_field, system};
 use weir_schemas::time::{EventTime, Span};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -32,6 +34,7 @@ use crate::derived::Derived;
 use crate::error::Error;
 use crate::expr::{Evaluation, Expr};
 use crate::operator::{Context, Operator};
+use crate::refuse::Refusing;
 use crate::route::GROUPS;
 use crate::rule::held;
 use crate::state::StateRegistry;
@@ -140,23 +143,35 @@ impl Operator for KeyUnique {
     }
 }
 
-/// The operator that marks events whose key isn't unique.
+/// What becomes of an event that breaks the rule.
+pub enum Verdict {
+    /// It goes on with this number among its marks: the rule's among the passing ones of its source.
+    Mark(u16),
+    /// It is refused. Events come with their records, and go on without them behind the last operator that refuses.
+    Refuse {
+        /// How.
+        refusing: Box<Refusing>,
+        /// Whether no other operator behind this one refuses.
+        is_last: bool,
+    },
+}
+
+/// The operator that finds events whose key isn't unique.
 pub struct Unique {
     within: Span,
     allowed_lateness: Span,
-    /// The rule's number in the marks.
-    number: u16,
+    verdict: Verdict,
     remembered: Remembered,
     broken: u64,
     schema: Derived,
 }
 
 impl Unique {
-    /// Goes on with what `registry` remembers; `number` is the rule's among the passing ones of its source.
+    /// Goes on with what `registry` remembers.
     pub fn new(
         within: Span,
         allowed_lateness: Span,
-        number: u16,
+        verdict: Verdict,
         memory_bytes: usize,
         registry: &mut StateRegistry,
     ) -> Result<Unique, Error> {
@@ -164,7 +179,7 @@ impl Unique {
         let width = LEAST_BUCKET.max(within.0.saturating_mul(2));
         let width = kept_width(&mut registry.table(WIDTH_TABLE)?, registry.owned(), width)?;
         let remembered = Remembered::new(files, notes, registry.owned(), width, memory_bytes)?;
-        Ok(Unique { within, allowed_lateness, number, remembered, broken: 0, schema: Derived::default() })
+        Ok(Unique { within, allowed_lateness, verdict, remembered, broken: 0, schema: Derived::default() })
     }
 
     /// The rows that break the rule.
@@ -194,46 +209,67 @@ impl Unique {
         Ok(broken)
     }
 
-    /// The marks with this rule's number in the rows of `broken`, which rise.
-    fn mark(&self, marks: &ListArray, broken: &[u32]) -> Result<ListArray, Error> {
-        let wrong = || ArrowError::SchemaError("the marks aren't numbers".to_owned());
-        let numbers = marks.values().as_primitive_opt::<UInt16Type>().ok_or_else(wrong)?.values();
-        let mut all = Vec::with_capacity(numbers.len() + broken.len());
-        let mut offsets = Vec::with_capacity(marks.len() + 1);
-        offsets.push(0i32);
-        let mut broken = broken.iter().peekable();
-        for (row, ends) in marks.value_offsets().windows(2).enumerate() {
-            let own = numbers.get(ends[0] as usize..ends[1] as usize).unwrap_or_default();
-            if broken.next_if(|at| **at as usize == row).is_some() {
-                let before = own.iter().filter(|number| **number < self.number).count();
-                all.extend_from_slice(&own[..before]);
-                all.push(self.number);
-                all.extend_from_slice(&own[before..]);
-            } else {
-                all.extend_from_slice(own);
-            }
-            offsets.push(i32::try_from(all.len()).map_err(|_| ArrowError::OffsetOverflowError(all.len()))?);
+    /// Sends what broke the rule on its ways; the events that go on.
+    fn refuse(&mut self, events: RecordBatch, broken: &[u32], cx: &mut Context<'_>) -> Result<RecordBatch, Error> {
+        let Verdict::Refuse { refusing, is_last } = &mut self.verdict else { return Ok(events) };
+        let own: Vec<usize> = (0..events.num_columns().saturating_sub(RECORD_COLUMNS.len())).collect();
+        let mut kept = events;
+        if !broken.is_empty() {
+            let refused = take_record_batch(&kept, &UInt32Array::from(broken.to_vec()))?;
+            cx.emit_to(2, refusing.refuse(&refused)?);
+            cx.emit_to(4, refused.project(&own)?);
+            let mut goes_on = BooleanBufferBuilder::new(kept.num_rows());
+            goes_on.append_n(kept.num_rows(), true);
+            broken.iter().for_each(|row| goes_on.set_bit(*row as usize, false));
+            kept = filter_record_batch(&kept, &BooleanArray::new(goes_on.finish(), None))?;
         }
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        Ok(ListArray::try_new(broken_rule_field(), offsets, Arc::new(UInt16Array::from(all)), None)?)
+        Ok(if *is_last { kept.project(&own)? } else { kept })
     }
+}
+
+/// The events with the number of a rule among the marks of the rows of `broken`, which rise.
+fn mark(events: RecordBatch, number: u16, broken: &[u32]) -> Result<RecordBatch, Error> {
+    let wrong = || ArrowError::SchemaError("a batch of events has no marks".to_owned());
+    let (schema, mut columns) = (events.schema(), events.columns().to_vec());
+    let at = schema.index_of(BROKEN_RULES)?;
+    let marks = columns.get(at).and_then(|marks| marks.as_list_opt::<i32>()).ok_or_else(wrong)?;
+    let numbers = marks.values().as_primitive_opt::<UInt16Type>().ok_or_else(wrong)?.values();
+    let mut all = Vec::with_capacity(numbers.len() + broken.len());
+    let mut offsets = Vec::with_capacity(marks.len() + 1);
+    offsets.push(0i32);
+    let mut broken = broken.iter().peekable();
+    for (row, ends) in marks.value_offsets().windows(2).enumerate() {
+        let own = numbers.get(ends[0] as usize..ends[1] as usize).unwrap_or_default();
+        if broken.next_if(|at| **at as usize == row).is_some() {
+            let before = own.iter().filter(|own| **own < number).count();
+            all.extend_from_slice(&own[..before]);
+            all.push(number);
+            all.extend_from_slice(&own[before..]);
+        } else {
+            all.extend_from_slice(own);
+        }
+        offsets.push(i32::try_from(all.len()).map_err(|_| ArrowError::OffsetOverflowError(all.len()))?);
+    }
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+    columns[at] = Arc::new(ListArray::try_new(broken_rule_field(), offsets, Arc::new(UInt16Array::from(all)), None)?);
+    Ok(RecordBatch::try_new(schema, columns)?)
 }
 
 impl Operator for Unique {
     fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
-        let wrong = || ArrowError::SchemaError("a batch of events has no keys or no marks".to_owned());
+        let wrong = || ArrowError::SchemaError("a batch of events has no keys".to_owned());
         let events = batch.num_columns().checked_sub(COLUMNS).ok_or_else(wrong)?;
         let broken = self.judge(&batch, events)?;
+        self.broken += broken.len() as u64;
         let schema = self.schema.first(batch.schema(), events);
-        let mut columns: Vec<ArrayRef> = batch.columns().iter().take(events).cloned().collect();
-        if !broken.is_empty() {
-            self.broken += broken.len() as u64;
-            let at = schema.index_of(BROKEN_RULES)?;
-            let marks = columns.get(at).and_then(|marks| marks.as_list_opt::<i32>()).ok_or_else(wrong)?;
-            let marks = self.mark(marks, &broken)?;
-            columns[at] = Arc::new(marks);
-        }
-        cx.emit(RecordBatch::try_new(schema, columns)?);
+        let columns: Vec<ArrayRef> = batch.columns().iter().take(events).cloned().collect();
+        let events = RecordBatch::try_new(schema, columns)?;
+        let events = match self.verdict {
+            Verdict::Mark(_) if broken.is_empty() => events,
+            Verdict::Mark(number) => mark(events, number, &broken)?,
+            Verdict::Refuse { .. } => self.refuse(events, &broken, cx)?,
+        };
+        cx.emit(events);
         self.remembered.evict()
     }
 
@@ -241,6 +277,9 @@ impl Operator for Unique {
         if self.broken > 0 {
             let counts: ArrayRef = Arc::new(UInt64Array::from(vec![std::mem::take(&mut self.broken)]));
             cx.emit_to(1, RecordBatch::try_from_iter([("broken", counts)])?);
+        }
+        if let Verdict::Refuse { refusing, .. } = &mut self.verdict {
+            cx.emit_to(3, refusing.take_tallies()?);
         }
         self.remembered.note(cx.epoch())?;
         if cx.log_watermark() != EventTime::MIN {
@@ -252,6 +291,6 @@ impl Operator for Unique {
     }
 
     fn outputs(&self) -> usize {
-        2
+        if matches!(self.verdict, Verdict::Mark(_)) { 2 } else { 5 }
     }
 }

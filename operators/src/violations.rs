@@ -57,30 +57,7 @@ impl RecordViolations {
     }
 
     fn write(&self, rule: &Rule, events: &RecordBatch) -> Result<RecordBatch, Error> {
-        let rows = events.num_rows();
-        let found = Found::of(rule, events)?;
-        let same = |value: &str| -> ArrayRef {
-            let mut texts = BinaryBuilder::with_capacity(rows, rows * value.len());
-            (0..rows).for_each(|_| texts.append_value(value));
-            Arc::new(texts.finish())
-        };
-        let of_sender = |column: Option<usize>| match column.and_then(|at| events.columns().get(at)) {
-            Some(column) if column.null_count() == 0 => column.clone(),
-            Some(column) => {
-                let mut texts = BinaryBuilder::new();
-                let own = column.as_binary::<i32>();
-                own.iter().for_each(|text| texts.append_value(text.unwrap_or_default()));
-                Arc::new(texts.finish())
-            }
-            None => same(""),
-        };
-        let mut texts = BinaryBuilder::new();
-        let mut text = Vec::new();
-        for row in 0..rows {
-            text.clear();
-            found.write(row, &mut text);
-            texts.append_value(&text);
-        }
+        let same = |value: &str| same(value, events.num_rows());
         let times = primitive::<Int64Type>(events, system::EVENT_TIME)?.values().clone();
         let kafka_times = primitive::<Int64Type>(events, system::KAFKA_TIME_MS)?.values().clone();
         let columns: Vec<ArrayRef> = vec![
@@ -91,13 +68,13 @@ impl RecordViolations {
             same(&rule.id),
             events.column(system::SCHEMA_ID).clone(),
             Arc::new(TimestampMicrosecondArray::new(times, None)),
-            of_sender(self.sender.tenant),
-            of_sender(self.sender.sdk),
-            of_sender(self.sender.sdk_version),
-            of_sender(self.sender.app_version),
+            text_of(events, self.sender.tenant),
+            text_of(events, self.sender.sdk),
+            text_of(events, self.sender.sdk_version),
+            text_of(events, self.sender.app_version),
             same(&rule.field),
             same(&rule.expected),
-            Arc::new(texts.finish()),
+            found_of(rule, events)?,
             same(rule.severity.name()),
             same(&rule.owner),
             same(&rule.fingerprint),
@@ -124,4 +101,36 @@ impl Operator for RecordViolations {
     fn end_of_epoch(&mut self, _: &mut Context<'_>) -> Result<(), Error> {
         Ok(())
     }
+}
+
+/// A column with the same text in all its rows.
+pub(crate) fn same(value: &str, rows: usize) -> ArrayRef {
+    let mut texts = BinaryBuilder::with_capacity(rows, rows * value.len());
+    (0..rows).for_each(|_| texts.append_value(value));
+    Arc::new(texts.finish())
+}
+
+/// A column of texts in which null is ''; so are all where there is no such column.
+pub(crate) fn text_of(events: &RecordBatch, column: Option<usize>) -> ArrayRef {
+    match column.and_then(|at| events.columns().get(at)) {
+        Some(column) if column.null_count() == 0 => column.clone(),
+        Some(column) => {
+            let mut texts = BinaryBuilder::new();
+            let own = column.as_binary::<i32>();
+            own.iter().for_each(|text| texts.append_value(text.unwrap_or_default()));
+            Arc::new(texts.finish())
+        }
+        None => same("", events.num_rows()),
+    }
+}
+
+/// What a rule tells of each event.
+pub(crate) fn found_of(rule: &Rule, events: &RecordBatch) -> Result<ArrayRef, Error> {
+    let (found, mut texts, mut text) = (Found::of(rule, events)?, BinaryBuilder::new(), Vec::new());
+    for row in 0..events.num_rows() {
+        text.clear();
+        found.write(row, &mut text);
+        texts.append_value(&text);
+    }
+    Ok(Arc::new(texts.finish()))
 }

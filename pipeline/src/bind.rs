@@ -17,7 +17,9 @@ use weir_operators::prove::Proof;
 use weir_operators::rule::{Basis, Rule};
 use weir_operators::view::ViewPlan;
 use weir_schemas::avro::{Decoder, Incompatibility, ReaderSchema, Schema};
-use weir_schemas::stage::{Column, coded_event_schema, event_schema, marked_event_schema, system};
+use weir_schemas::stage::{
+    Column, coded_event_schema, event_schema, marked_event_schema, recorded_event_schema, system,
+};
 use weir_schemas::time::Span;
 use weir_schemas::types::ColumnType;
 
@@ -376,6 +378,7 @@ fn contract_of(
     let index = |field: &Option<String>| field.as_deref().and_then(|field| index_of(columns, field));
     let span = |ms: u64| Span::from_ms(i64::try_from(ms).unwrap_or(i64::MAX));
     let release = &source.release;
+    let marked = rules.iter().any(|rule| rule.mode.passes()).then(|| marked_event_schema(&events));
     Contract {
         source: name.to_owned(),
         sensitive: source.sensitive.clone(),
@@ -385,7 +388,11 @@ fn contract_of(
             future_limit: span(source.future_limit_ms),
             idle_after_ms: i64::try_from(source.idle_after_ms).unwrap_or(i64::MAX),
         },
-        marked: rules.iter().any(|rule| rule.mode.passes()).then(|| marked_event_schema(&events)),
+        recorded: rules
+            .iter()
+            .any(Rule::refuses_behind_source)
+            .then(|| recorded_event_schema(marked.as_ref().unwrap_or(&events))),
+        marked,
         events,
         // `check_fields` found it; the first column stands in only for a schema that was refused.
         event_time: index_of(columns, &source.event_time).unwrap_or(0),

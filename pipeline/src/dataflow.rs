@@ -19,7 +19,7 @@
 //!                     sequence ══╝
 //!
 //!  ─▶ stays on the worker   ═▶ goes to the worker of the key group
-//!  Each rule of uniqueness puts key unique ═▶ unique between the source's events and identify.
+//!  Each rule of uniqueness puts key unique ═▶ unique between the source's events and identify; what one refuses joins refused.
 //!  Each rule of sequences takes what was accepted, and the events that were refused, by key sequence ═▶ sequence.
 //!  Where a source has a retry topic, what came from it is left out before detect, profile, sequence and a team's own operators.
 //!  A source without an event id has `tally` in the place of identify and deduplicate.
@@ -56,16 +56,18 @@ use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::moment::Moment;
 use weir_operators::profile::{self, ProfileCopies, ProfileEvents, ProfileRefused};
 use weir_operators::record::{RecordEvents, RecordRefused};
+use weir_operators::refuse::Refusing;
 use weir_operators::route::{BatchStream, Route};
 use weir_operators::rule::{Basis, Rule};
 use weir_operators::sequence::{KeySequence, Sequence, Tell};
 use weir_operators::tally::{GatherTallies, TallyAccepted};
-use weir_operators::unique::{KeyUnique, Unique};
+use weir_operators::unique::{KeyUnique, Unique, Verdict};
 use weir_operators::view::ViewPlan;
 use weir_operators::violations::RecordViolations;
 use weir_operators::within::Within;
 use weir_schemas::rows::Table;
 use weir_schemas::rule::Mode;
+use weir_schemas::stage::RECORD_COLUMNS;
 use weir_schemas::time::Span;
 
 use crate::count::{Count, CountBroken};
@@ -172,13 +174,15 @@ pub fn build<'scope>(
 ) -> Result<Activator, Error> {
     let from = feed(scope, cx, source, wiring.host.resume, busy, fail);
 
-    let events = unique(graph, wiring, from.events)?;
+    let Unrepeated { events, refused, tallies: repeated, refused_events } = unique(graph, wiring, from.events)?;
     let Accepted { accepted, tallies, copies } = accept(graph, wiring, events)?;
-    keep_books(graph, wiring, from.tallies.concat(tallies))?;
+    keep_books(graph, wiring, repeated.into_iter().fold(from.tallies.concat(tallies), Concat::concat))?;
+    let refused = refused.into_iter().fold(from.refused, Concat::concat);
+    let refused_events = refused_events.into_iter().fold(from.refused_events, Concat::concat);
     let accepted = within(graph, wiring, "", accepted)?;
-    record(graph, wiring, accepted.clone(), from.refused.clone())?;
+    record(graph, wiring, accepted.clone(), refused.clone())?;
     let firsts = firsts(graph, wiring, "accepted", accepted.clone())?;
-    let first_refused = self::firsts(graph, wiring, "refused", from.refused)?;
+    let first_refused = self::firsts(graph, wiring, "refused", refused)?;
     let copies = copies.map(|copies| self::firsts(graph, wiring, "copies", copies)).transpose()?;
     for (plan, keeping) in &graph.views {
         view(plan, *keeping, wiring, accepted.clone())?;
@@ -186,7 +190,7 @@ pub fn build<'scope>(
     if let Some((columns, thresholds)) = &graph.detect {
         detect(graph, *columns, thresholds, wiring, firsts.clone(), first_refused.clone())?;
     }
-    let refused_events = within(graph, wiring, " refused events", from.refused_events)?;
+    let refused_events = within(graph, wiring, " refused events", refused_events)?;
     let numbered = self::firsts(graph, wiring, "refused events", refused_events)?.concat(firsts.clone());
     let sequences = sequences(graph, wiring, numbered)?;
     if let Some(judging) = &graph.judge {
@@ -199,30 +203,53 @@ pub fn build<'scope>(
     Ok(from.activator)
 }
 
-/// events ─▶ key unique ═▶ unique ─▶ count broken, for each rule of uniqueness. Gives the events with their marks.
+/// What rules of uniqueness let through and what they refuse.
+struct Unrepeated<'scope> {
+    events: BatchStream<'scope>,
+    /// Refused records, their tallies, and the same as events: one of each for a rule that refuses.
+    refused: Vec<BatchStream<'scope>>,
+    tallies: Vec<BatchStream<'scope>>,
+    refused_events: Vec<BatchStream<'scope>>,
+}
+
+/// events ─▶ key unique ═▶ unique ─▶ count broken, for each rule of uniqueness
 fn unique<'scope>(
     graph: &SourceGraph,
     wiring: &Wiring,
-    mut events: BatchStream<'scope>,
-) -> Result<BatchStream<'scope>, Error> {
+    events: BatchStream<'scope>,
+) -> Result<Unrepeated<'scope>, Error> {
     let (host, tenant, bytes) = (&wiring.host, graph.tenant, wiring.operator_bytes);
-    let passing = graph.rules.iter().filter(|rule| rule.mode.passes());
-    for (number, rule) in passing.enumerate() {
+    let mut all = Unrepeated { events, refused: Vec::new(), tallies: Vec::new(), refused_events: Vec::new() };
+    let mut refusing = graph.rules.iter().filter(|rule| rule.refuses_behind_source()).count();
+    for rule in &graph.rules {
         let Basis::Unique(unique) = &rule.basis else { continue };
         let (key, within, lateness) =
             (KeyUnique::new((**unique).clone(), tenant, graph.id), unique.within, graph.lateness);
         let name = format!("{}/key unique {}", graph.name, rule.id);
-        let keyed = operate(&name, events, Route::Pipeline, host, move |_| Ok(Box::new(key)))?;
-        let by_key = Route::ByGroup { column: KeyUnique::group_column(graph.schema.fields().len()) };
+        let keyed = operate(&name, all.events, Route::Pipeline, host, move |_| Ok(Box::new(key)))?;
+        let columns = graph.schema.fields().len() + if refusing > 0 { RECORD_COLUMNS.len() } else { 0 };
+        let by_key = Route::ByGroup { column: KeyUnique::group_column(columns) };
         let name = format!("{}/unique {}", graph.name, rule.id);
-        let number = u16::try_from(number).unwrap_or(u16::MAX);
-        let (marked, counts, _) = two_or_three(operate(&name, one(keyed)?, by_key, host, move |registry| {
-            Ok(Box::new(Unique::new(within, lateness, number, bytes, registry)?))
-        })?)?;
+        let verdict = if rule.refuses_behind_source() {
+            refusing -= 1;
+            let how = Refusing::new(rule.clone(), &graph.rules, graph.sender);
+            Verdict::Refuse { refusing: Box::new(how), is_last: refusing == 0 }
+        } else {
+            let before = graph.rules.iter().take_while(|other| other.id != rule.id).filter(|rule| rule.mode.passes());
+            Verdict::Mark(u16::try_from(before.count()).unwrap_or(u16::MAX))
+        };
+        let mut streams = operate(&name, one(keyed)?, by_key, host, move |registry| {
+            Ok(Box::new(Unique::new(within, lateness, verdict, bytes, registry)?))
+        })?
+        .into_iter();
+        let (events, counts) = (next(&mut streams)?, next(&mut streams)?);
+        all.events = events;
         count_broken(graph, rule, wiring, counts)?;
-        events = marked;
+        all.refused.extend(streams.next());
+        all.tallies.extend(streams.next());
+        all.refused_events.extend(streams.next());
     }
-    Ok(events)
+    Ok(all)
 }
 
 /// counts ─▶ count broken
@@ -476,8 +503,11 @@ fn custom(
 
 /// The one edge of an operator that has one.
 fn one<'scope>(streams: Vec<BatchStream<'scope>>) -> Result<BatchStream<'scope>, Error> {
-    let mut streams = streams.into_iter();
-    streams.next().ok_or_else(|| Error::Stopped("an operator has no output edge".to_owned()))
+    next(&mut streams.into_iter())
+}
+
+fn next<'scope>(streams: &mut impl Iterator<Item = BatchStream<'scope>>) -> Result<BatchStream<'scope>, Error> {
+    streams.next().ok_or_else(|| Error::Stopped("an operator has fewer output edges than it should".to_owned()))
 }
 
 /// The edges of an operator that has two, and a third where it has one.
@@ -485,10 +515,7 @@ fn two_or_three<'scope>(
     streams: Vec<BatchStream<'scope>>,
 ) -> Result<(BatchStream<'scope>, BatchStream<'scope>, Option<BatchStream<'scope>>), Error> {
     let mut streams = streams.into_iter();
-    match (streams.next(), streams.next()) {
-        (Some(first), Some(second)) => Ok((first, second, streams.next())),
-        _ => Err(Error::Stopped("an operator has fewer than two output edges".to_owned())),
-    }
+    Ok((next(&mut streams)?, next(&mut streams)?, streams.next()))
 }
 
 /// Lets the probe see streams that lead nowhere else.

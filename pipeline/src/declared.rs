@@ -152,9 +152,6 @@ impl Declared<'_> {
     fn check_refusals(&self, rules: &[Rule], problems: &mut Vec<Problem>) {
         for rule in rules {
             let (message, remedy) = match &rule.basis {
-                Basis::Unique(_) if !rule.mode.passes() => {
-                    ("can't refuse: events judge each other there", "write \"tag\" or \"observe\"")
-                }
                 Basis::Sequence(_) if rule.mode != Mode::Observe => {
                     ("can only observe: a gap is known when the event behind it is written", "write \"observe\"")
                 }

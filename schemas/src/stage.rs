@@ -88,6 +88,16 @@ pub fn coded_event_schema(events: &SchemaRef, codes: &Codes) -> SchemaRef {
     with_last(events, profile_codes_field(codes))
 }
 
+/// The columns behind all others of a batch of events that an operator behind the source may still refuse: key, value and
+/// headers of the record, as in [`refused_schema`]. The last of those operators takes them away.
+pub const RECORD_COLUMNS: [&str; 3] = ["_record_key", "_record_value", "_record_headers"];
+
+/// The Arrow schema of `events` with their records.
+pub fn recorded_event_schema(events: &SchemaRef) -> SchemaRef {
+    let fields = RECORD_COLUMNS.map(|name| Field::new(name, DataType::Binary, true));
+    fields.into_iter().fold(Arc::clone(events), |schema, field| with_last(&schema, field))
+}
+
 /// The last column of a batch of events whose source has passing rules, those of mode tag or observe (a list of
 /// `UInt16`): the numbers of the rules that the event broke, rising. A rule's number is its place among the passing rules of
 /// its source, in the order of their ids. A source without passing rules has no such column.

@@ -4,13 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type, UInt16Type, UInt64Type};
-use arrow_array::{ListArray, RecordBatch, UInt16Array};
+use arrow_array::types::{Int32Type, Int64Type, UInt8Type, UInt16Type, UInt64Type};
+use arrow_array::{Array, ArrayRef, BinaryArray, ListArray, RecordBatch, UInt16Array};
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
+use weir_operators::detect::SenderColumns;
 use weir_operators::expr::{Comparison, Expr, Function, Scalar};
 use weir_operators::operator::{Context, Effects, Operator};
-use weir_operators::unique::{KeyUnique, Unique, Uniqueness};
-use weir_schemas::stage::{BROKEN_RULES, broken_rule_field, event_schema, marked_event_schema, system};
+use weir_operators::refuse::Refusing;
+use weir_operators::rule::{Basis, Rule};
+use weir_operators::unique::{KeyUnique, Unique, Uniqueness, Verdict};
+use weir_schemas::fate::Reason;
+use weir_schemas::rule::{Mode, Severity};
+use weir_schemas::stage::{
+    BROKEN_RULES, RECORD_COLUMNS, broken_rule_field, event_schema, marked_event_schema, recorded_event_schema, system,
+};
 use weir_schemas::time::{Epoch, EventTime, Span};
 use weir_schemas::types::{ColumnType, Width};
 
@@ -35,10 +42,37 @@ fn rule(within: i64) -> Uniqueness {
     }
 }
 
-fn harness(within: i64, lateness: i64, memory_bytes: usize, peers: usize) -> Harness {
-    let route = KeyUnique::group_column(system::COUNT + events::columns().len() + 1);
+/// The rules of the source, of which the one in question refuses if `mode` says so. The others only have numbers.
+fn rules(within: i64, mode: Mode) -> Vec<Rule> {
+    let ids = ["r0", "r1", "r2", "unique", "v4", "v5", "v6", "v7"];
+    let unique = |id: &str| id == "unique";
+    let rule = |id: &str| Rule {
+        id: id.into(),
+        mode: if unique(id) { mode } else { Mode::Tag },
+        severity: Severity::Critical,
+        owner: "web".into(),
+        field: "user".into(),
+        when: "".into(),
+        expected: "one of each".into(),
+        basis: Basis::Unique(Box::new(self::rule(within))),
+        shown: Vec::new(),
+        fingerprint: "0123".into(),
+    };
+    ids.map(rule).into()
+}
+
+fn harness(mode: Mode, within: i64, lateness: i64, memory_bytes: usize, peers: usize) -> Harness {
+    let records = if mode.passes() { 0 } else { RECORD_COLUMNS.len() };
+    let route = KeyUnique::group_column(system::COUNT + events::columns().len() + 1 + records);
     Harness::new(peers, Some(route), move |registry| {
-        Box::new(Unique::new(Span(within), Span(lateness), NUMBER, memory_bytes, registry).unwrap())
+        let rules = rules(within, mode);
+        let sender = SenderColumns { tenant: Some(events::TENANT), ..SenderColumns::default() };
+        let refusing = || Box::new(Refusing::new(rules[usize::from(NUMBER)].clone(), &rules, sender));
+        let verdict = match mode {
+            Mode::Quarantine => Verdict::Refuse { refusing: refusing(), is_last: true },
+            _ => Verdict::Mark(NUMBER),
+        };
+        Box::new(Unique::new(Span(within), Span(lateness), verdict, memory_bytes, registry).unwrap())
     })
 }
 
@@ -59,14 +93,83 @@ fn marked(events: &[Event]) -> RecordBatch {
     RecordBatch::try_new(marked_event_schema(&event_schema(&events::columns())), columns).unwrap()
 }
 
-fn keyed(events: &[Event], within: i64) -> RecordBatch {
+/// The bytes of the record at an offset.
+fn record_of(offset: i64) -> Vec<u8> {
+    format!("record {offset}").into_bytes()
+}
+
+fn keyed(events: &[Event], within: i64, mode: Mode) -> RecordBatch {
     let mut effects = Effects::default();
     let mut key = KeyUnique::new(rule(within), Some(events::TENANT), Some(events::ID));
-    key.on_batch(marked(events), &mut Context::new(Epoch(1), EventTime::MIN, &mut effects)).unwrap();
+    let mut batch = marked(events);
+    if mode == Mode::Quarantine {
+        let texts = |of: &dyn Fn(&Event) -> Option<Vec<u8>>| -> ArrayRef {
+            Arc::new(events.iter().map(of).collect::<BinaryArray>())
+        };
+        let mut columns = batch.columns().to_vec();
+        columns.push(texts(&|event| (event.offset % 3 > 0).then(|| event.id.clone().into_bytes())));
+        columns.push(texts(&|event| Some(record_of(event.offset))));
+        columns.push(texts(&|event| Some(vec![event.partition as u8])));
+        batch = RecordBatch::try_new(recorded_event_schema(&batch.schema()), columns).unwrap();
+    }
+    key.on_batch(batch, &mut Context::new(Epoch(1), EventTime::MIN, &mut effects)).unwrap();
     effects.emitted.pop().unwrap().1
 }
 
 type Places = BTreeSet<(i32, i64)>;
+
+fn places_of(batch: &RecordBatch) -> Places {
+    let partitions = batch.column(system::PARTITION).as_primitive::<Int32Type>();
+    let offsets = batch.column(system::OFFSET).as_primitive::<Int64Type>();
+    partitions.values().iter().copied().zip(offsets.values().iter().copied()).collect()
+}
+
+/// All events that came out and went on, those refused, and how many were counted.
+fn read_refused(emitted: Vec<(usize, RecordBatch)>) -> (Places, Places, u64) {
+    let (mut all, mut refused, mut events, mut counted, mut tallied) =
+        (Places::new(), Places::new(), Places::new(), 0, 0);
+    for (output, batch) in emitted {
+        match output {
+            0 => {
+                assert_eq!(batch.schema(), marked_event_schema(&event_schema(&events::columns())));
+                all.extend(places_of(&batch));
+            }
+            1 => counted += batch.column(0).as_primitive::<UInt64Type>().values().iter().sum::<u64>(),
+            2 => {
+                let text =
+                    |name: &str, row: usize| batch.column_by_name(name).unwrap().as_binary::<i32>().value(row).to_vec();
+                let broken = batch.column_by_name("broken_rules").unwrap().as_list::<i32>();
+                for (row, place) in (0..).zip(rows_of(&batch)) {
+                    assert!(refused.insert(place), "{place:?} was refused twice");
+                    assert_eq!((text("rule", row), text("owner", row)), (b"unique".to_vec(), b"web".to_vec()));
+                    assert_eq!((text("value", row), text("headers", row)), (record_of(place.1), vec![place.0 as u8]));
+                    assert_eq!(batch.column_by_name("key").unwrap().is_null(row), place.1 % 3 == 0);
+                    let ids = broken.value(row);
+                    let ids: Vec<&[u8]> = ids.as_binary::<i32>().iter().flatten().collect();
+                    let expected: &[&[u8]] = if place.1 % 2 == 1 { &[b"r1", b"unique", b"v7"] } else { &[b"unique"] };
+                    assert_eq!(ids, expected);
+                }
+            }
+            3 => {
+                let fates = batch.column(4).as_primitive::<UInt8Type>();
+                assert!(fates.values().iter().all(|fate| *fate == Reason::Rule.fate() as u8));
+                tallied += batch.column(5).as_primitive::<UInt64Type>().values().iter().sum::<u64>();
+            }
+            _ => events.extend(places_of(&batch)),
+        }
+    }
+    assert_eq!((&events, tallied), (&refused, counted));
+    assert!(all.is_disjoint(&refused));
+    all.extend(&refused);
+    (all, refused, counted)
+}
+
+/// The places of a batch of refused records, in its order.
+fn rows_of(batch: &RecordBatch) -> Vec<(i32, i64)> {
+    let partitions = batch.column(1).as_primitive::<Int32Type>();
+    let offsets = batch.column(2).as_primitive::<Int64Type>();
+    partitions.values().iter().copied().zip(offsets.values().iter().copied()).collect()
+}
 
 /// All events that came out, those marked, and how many were counted.
 fn read(emitted: Vec<(usize, RecordBatch)>) -> (Places, Places, u64) {
@@ -120,7 +223,8 @@ fn every_event_is_judged_as_against_a_list_of_all_that_kept_the_rule() {
         let within = [30 * SECOND, 4 * MINUTE, 25 * MINUTE][seed as usize % 3];
         let lateness = [0, 2 * MINUTE][seed as usize % 2];
         let memory = [1, 1_500, 1 << 30][(seed as usize / 3) % 3];
-        let mut harness = harness(within, lateness, memory, 1 + seed as usize % 3);
+        let mode = [Mode::Tag, Mode::Quarantine][(seed as usize / 2) % 2];
+        let mut harness = harness(mode, within, lateness, memory, 1 + seed as usize % 3);
         let (mut kept, mut watermark, mut offset) = (Vec::new(), 1_000 * MINUTE, 0);
         for epoch in 0..60 {
             let (mut places, mut expected) = (Places::new(), Places::new());
@@ -149,14 +253,16 @@ fn every_event_is_judged_as_against_a_list_of_all_that_kept_the_rule() {
                     }
                 }
                 judged += batch.len();
-                harness.input(keyed(&batch, within));
+                harness.input(keyed(&batch, within, mode));
             }
             watermark += random.between(0, 3 * MINUTE);
             harness.raise(EventTime(watermark));
             harness.finish_epoch();
             found += expected.len();
             let counted = expected.len() as u64;
-            assert_eq!(read(harness.take_emitted()), (places, expected, counted), "epoch {epoch} of seed {seed}");
+            let emitted = harness.take_emitted();
+            let found = if mode.passes() { read(emitted) } else { read_refused(emitted) };
+            assert_eq!(found, (places, expected, counted), "epoch {epoch} of seed {seed}");
             if random.once_in(10) {
                 harness.start(1 + random.below(3) as usize);
             }
@@ -177,15 +283,15 @@ fn what_was_not_committed_is_not_remembered_after_a_restart() {
         user: 1,
         id: id.to_owned(),
     };
-    let mut harness = harness(MINUTE, 0, 1 << 20, 1);
-    harness.input(keyed(&[event(2, "x")], MINUTE));
+    let mut harness = harness(Mode::Tag, MINUTE, 0, 1 << 20, 1);
+    harness.input(keyed(&[event(2, "x")], MINUTE, Mode::Tag));
     harness.end_of_epoch();
     harness.start(2);
     harness.take_emitted();
-    harness.input(keyed(&[event(4, "y")], MINUTE));
+    harness.input(keyed(&[event(4, "y")], MINUTE, Mode::Tag));
     harness.finish_epoch();
     harness.start(1);
-    harness.input(keyed(&[event(6, "x"), event(8, "y")], MINUTE));
+    harness.input(keyed(&[event(6, "x"), event(8, "y")], MINUTE, Mode::Tag));
     harness.finish_epoch();
     let (all, broken, counted) = read(harness.take_emitted());
     assert_eq!((all.len(), broken, counted), (3, Places::from([(0, 6)]), 1));

@@ -202,14 +202,6 @@ fn unique_problems(rule: &Rule, add: &mut impl FnMut(&'static str, String, &str)
     if !(1..=WITHIN_MAX_MS).contains(&within) {
         add("unique_within_ms", format!("is about {within} ms"), "take 1 ms to a year");
     }
-    if rule.mode == Mode::Quarantine {
-        add(
-            "unique_within_ms",
-            "can't refuse: events judge each other behind the exchange, where a record's bytes are no longer at hand"
-                .to_owned(),
-            "write mode = \"tag\" or \"observe\"",
-        );
-    }
     match &rule.fields {
         Some(_) if rule.field.is_some() => {
             add("fields", "has `field` and `fields`".to_owned(), "leave one of them out")

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{BooleanArray, ListArray, RecordBatch, UInt16Array};
+use arrow_array::{BinaryArray, BooleanArray, ListArray, RecordBatch, UInt16Array};
 use arrow_buffer::{OffsetBuffer, ScalarBuffer};
 use arrow_schema::ArrowError;
 use arrow_select::filter::filter_record_batch;
@@ -11,7 +11,8 @@ use weir_schemas::fate::Reason;
 use weir_schemas::stage::broken_rule_field;
 
 use super::intake::{Judged, Run, Sheets};
-use super::refuse::Cause;
+use super::message::Message;
+use super::refuse::{Cause, header_bytes};
 use crate::error::Error;
 
 impl Run<'_> {
@@ -96,6 +97,16 @@ impl Run<'_> {
             sheets.refused_events.push(filter_record_batch(events, &BooleanArray::new(refused, None))?);
         }
         Ok(())
+    }
+
+    /// Puts their records behind the events, where operators behind the source may still refuse some.
+    pub(super) fn with_records(&self, events: RecordBatch, rows: &[&Message]) -> Result<RecordBatch, ArrowError> {
+        let Some(schema) = &self.contract.recorded else { return Ok(events) };
+        let mut columns = events.columns().to_vec();
+        columns.push(Arc::new(rows.iter().map(|message| message.key()).collect::<BinaryArray>()));
+        columns.push(Arc::new(rows.iter().map(|message| message.value()).collect::<BinaryArray>()));
+        columns.push(Arc::new(BinaryArray::from_iter_values(rows.iter().map(|message| header_bytes(message)))));
+        RecordBatch::try_new(Arc::clone(schema), columns)
     }
 
     /// Puts the marks behind the events, where the source has rules that may be broken.

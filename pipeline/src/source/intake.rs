@@ -45,6 +45,8 @@ pub struct Contract {
     pub events: SchemaRef,
     /// The same with the marks behind, where the source has rules that events may break and still pass.
     pub marked: Option<SchemaRef>,
+    /// The same with their records behind, where operators behind the source may still refuse events.
+    pub recorded: Option<SchemaRef>,
     /// Index of the event time among the wanted columns.
     pub event_time: usize,
     /// Index of the tenant among the wanted columns.
@@ -81,7 +83,7 @@ pub struct Sheets {
 }
 
 impl Contract {
-    /// The Arrow schema of the batches of events that leave the source.
+    /// The Arrow schema of the events that are neither refused nor may be any more.
     pub fn emitted(&self) -> &SchemaRef {
         self.marked.as_ref().unwrap_or(&self.events)
     }
@@ -191,6 +193,7 @@ impl Run<'_> {
         let kept = self.prove(&events, kept, &judged, sheets)?;
         let events = self.mark(events, &broken)?;
         self.keep_refused(&events, &in_time, &kept, sheets)?;
+        let events = self.with_records(events, &rows)?;
         let events = if kept.true_count() == kept.len() { events } else { filter_record_batch(&events, &kept)? };
         if events.num_rows() > 0 {
             sheets.events.push(events);

@@ -15,6 +15,13 @@ use weir_schemas::time::EventTime;
 use super::message::Message;
 use crate::cause;
 
+/// A record's headers, byte for byte.
+pub(super) fn header_bytes(message: &Message) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.headers(|name, value| headers::push(&mut bytes, name, value));
+    bytes
+}
+
 /// Who sent a record, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub struct Sender {
@@ -133,9 +140,7 @@ impl RefusedSheet {
         self.add_cause(refusal);
         self.key.append_option(message.key());
         self.value.append_option(message.value());
-        let mut bytes = Vec::new();
-        message.headers(|name, value| headers::push(&mut bytes, name, value));
-        self.headers.append_value(&bytes);
+        self.headers.append_value(header_bytes(message));
         self.counted_at.append_value(refusal.counted_at.0);
     }
 

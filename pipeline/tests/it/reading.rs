@@ -113,6 +113,7 @@ impl World {
             },
             events: event_schema(&reader.columns),
             marked: None,
+            recorded: None,
             event_time: 0,
             tenant: None,
             release: [None; 3],

@@ -48,10 +48,10 @@ fn lines() -> String {
     lines
 }
 
-fn bench() -> Bench {
+fn bench(rules: &str) -> Bench {
     let bench = Bench::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/rules"), "unique");
     let text = std::fs::read_to_string(bench.file()).unwrap();
-    std::fs::write(bench.file(), text + RULES).unwrap();
+    std::fs::write(bench.file(), text + rules).unwrap();
     let lines = lines();
     std::fs::write(bench.folder.path().join("events.json"), &lines).unwrap();
     clickhouse("default", &format!("CREATE DATABASE {}_raw", bench.database), &[]);
@@ -95,7 +95,7 @@ fn compare(bench: &Bench) {
 
 #[test]
 fn all_but_one_of_a_key_break_the_rule_that_it_is_unique() {
-    let bench = bench();
+    let bench = bench(RULES);
     let check = bench.weir(&["check", "pipeline.toml"]).fine().out;
     assert!(check.contains("no other event with the same code, type and tenant within 7200000 ms"), "{check}");
     let mut running = bench.start(&["run", "pipeline.toml"]);
@@ -117,7 +117,7 @@ fn all_but_one_of_a_key_break_the_rule_that_it_is_unique() {
 
 #[test]
 fn uniqueness_survives_a_kill_and_another_number_of_workers() {
-    let bench = bench();
+    let bench = bench(RULES);
     let mut running = bench.start(&["run", "pipeline.toml"]);
     wait_until("something is read", || bench.consumed() > 0);
     running.kill().unwrap();
@@ -127,17 +127,45 @@ fn uniqueness_survives_a_kill_and_another_number_of_workers() {
 }
 
 #[test]
-fn a_rule_of_uniqueness_that_shall_refuse_is_refused_itself() {
+fn what_isnt_unique_is_refused_whole_where_the_rule_says_so() {
+    let bench = bench(&RULES.replace("mode = \"tag\"\n", ""));
+    let mut running = bench.start(&["run", "pipeline.toml"]);
+    wait_until("something is read", || bench.consumed() > 0);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    bench.weir(&["run", "pipeline.toml", "--until-end", "--workers", "3"]).fine();
+    // One event of each key went on, in its copies too; each other one is in the quarantine, once for each of its records.
+    let keys = format!(
+        "SELECT uniqExact(tenant, code, type) FROM {}_raw.raw WHERE NOT ({REFUSED}) AND ifNull(amount > 0, 0)",
+        bench.database
+    );
+    let keys: u64 = bench.ask(&keys).parse().unwrap();
+    let kept = "SELECT count(), uniqExact(tenant, code, type) FROM events WHERE ifNull(amount > 0, 0)";
+    assert_eq!(bench.ask(kept), format!("{keys}\t{keys}"));
+    let others = expected(&bench, "code, type", "ifNull(amount > 0, 0)");
+    let refused = "SELECT uniqExact(topic, partition, offset), count() FROM \
+                   weir_quarantine WHERE rule = 'one_code_each' AND has(broken_rules, 'one_code_each') AND owner = 'shop'";
+    let refused = bench.ask(refused);
+    let (places, rows) = refused.split_once('\t').unwrap();
+    assert_eq!(places, rows, "each record once");
+    let rows: u64 = rows.parse().unwrap();
+    assert!(others > 50 && rows >= others && rows < others * 2, "{rows} of {others} and their copies");
+    let whole = "SELECT min(length(value) > 40 AND startsWith(value, unhex('00')) AND match(found, '^code=DE-[0-9]+, type=')) \
+                 FROM weir_quarantine WHERE rule = 'one_code_each'";
+    assert_eq!(bench.ask(whole), "1");
+    let ledger = "SELECT sum(consumed) - sum(accepted) - sum(quarantined) - sum(duplicate + duplicate_differing), \
+                  (SELECT count() FROM weir_quarantine) - sum(quarantined) FROM weir_ledger";
+    assert_eq!(bench.ask(ledger), "0\t0");
+    bench.weir(&["verify", "pipeline.toml"]).fine();
+}
+
+#[test]
+fn problems_of_a_rule_of_uniqueness_are_told() {
     let bench = Bench::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/rules"), "unique");
     let text = std::fs::read_to_string(bench.file()).unwrap();
-    let rules = RULES.replace("mode = \"tag\"\n", "").replace("field = \"email\"", "field = \"email\"\nfields = []");
+    let rules = RULES.replace("field = \"email\"", "field = \"email\"\nfields = []");
     std::fs::write(bench.file(), text + &rules).unwrap();
-    bench.weir(&["check", "pipeline.toml", "--offline"]).refused(
-        2,
-        &[
-            "rule `one_code_each` can't refuse: events judge each other behind the exchange",
-            "write mode = \"tag\" or \"observe\"",
-            "rule `one_email_each` has `field` and `fields`",
-        ],
-    );
+    bench
+        .weir(&["check", "pipeline.toml", "--offline"])
+        .refused(2, &["rule `one_email_each` has `field` and `fields`"]);
 }
