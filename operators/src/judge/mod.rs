@@ -7,7 +7,8 @@
 //! A window of many cells is judged in slices, an epoch at a time, each of whole key groups: so an epoch holds little more
 //! than [`CELLS_AT_ONCE`], and who waits behind sees the watermark pass a window when all of it was judged.
 //!
-//! Output: one row for each tenant and judged window, its findings encoded, all to one key group.
+//! Output: one row for each tenant and judged window, its findings encoded, and one that says which key groups are judged up
+//! to where, all to one key group.
 //! State: the cells of open windows, and the judges' series, both in keyed tables larger than memory.
 //! Bound: cells are named by senders, so of a window those with the most records are judged, at most [`CELLS_OF_TENANT`] of a
 //! tenant and [`CELLS_OF_GROUP`] of a key group; the rest is left out, and a log line says so.
@@ -84,6 +85,8 @@ pub struct Judge {
     judged_through: EventTime,
     /// The same, on disk, under every key group.
     judged: ByteTable,
+    /// Up to where whoever raises alerts was told that windows are judged, since this judge began.
+    told_through: EventTime,
     owned: Range<u16>,
 }
 
@@ -110,8 +113,18 @@ impl Judge {
         }
         let series = registry.keyed(SERIES_TABLE, memory_bytes / 2)?;
         let mut layouts = registry.table(LAYOUT_TABLE)?;
-        let mut judge =
-            Judge { court, telling, cells, series, windows, judged_through, judged, owned: registry.owned() };
+        let told_through = EventTime::MIN;
+        let mut judge = Judge {
+            court,
+            telling,
+            cells,
+            series,
+            windows,
+            judged_through,
+            judged,
+            told_through,
+            owned: registry.owned(),
+        };
         judge.leave_other_layouts(&mut layouts)?;
         Ok(judge)
     }
@@ -173,9 +186,9 @@ impl Judge {
         Ok(tenants.values().map(BTreeMap::len).sum())
     }
 
-    /// Judges the windows that end by `through`, the oldest first, as far as an epoch may; up to where windows are judged,
-    /// if some are left.
-    fn judge_due(&mut self, through: EventTime) -> Result<(Vec<(i64, WindowSignals)>, Option<EventTime>), Error> {
+    /// Judges the windows that end by `through`, the oldest first, as far as an epoch may; the start of the first that is
+    /// left.
+    fn judge_due(&mut self, through: EventTime) -> Result<(Vec<(i64, WindowSignals)>, Option<i64>), Error> {
         let (mut findings, mut cells) = (Vec::new(), 0);
         let width = self.court.window.0.max(1);
         while let Some(mut first) = self.windows.first_entry() {
@@ -185,8 +198,7 @@ impl Judge {
                 break;
             }
             if cells >= self.court.cells_at_once {
-                // The last moment at which this window wasn't due yet.
-                return Ok((findings, Some(EventTime(end.0.saturating_add(self.court.settle.0).saturating_sub(1)))));
+                return Ok((findings, Some(start)));
             }
             let group = first.get_mut().pop();
             if first.get().is_empty() {
@@ -277,22 +289,35 @@ fn signals_of(window: u32, tenant: String, judged: Judged) -> WindowSignals {
 }
 
 /// The columns of findings: the one key group of whoever raises alerts, the window's start in microseconds, and the
-/// encoded [`WindowSignals`] of one tenant.
+/// encoded [`WindowSignals`] of one tenant. Where there are none, every window of the key groups `from` to `upto` that ends by
+/// `window` is judged.
 fn finding_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("_group", DataType::UInt16, false),
         Field::new("window", DataType::Int64, false),
-        Field::new("signals", DataType::Binary, false),
+        Field::new("signals", DataType::Binary, true),
+        Field::new("from", DataType::UInt16, false),
+        Field::new("upto", DataType::UInt16, false),
     ]))
 }
 
-fn write_findings(findings: &[(i64, WindowSignals)]) -> Result<RecordBatch, Error> {
+/// Findings, and up to where which key groups are judged.
+fn write_findings(
+    findings: &[(i64, WindowSignals)],
+    through: Option<(EventTime, Range<u16>)>,
+) -> Result<RecordBatch, Error> {
+    let rows = findings.len() + usize::from(through.is_some());
+    let (through, of) = through.map_or((None, 0..0), |(through, of)| (Some(through.0), of));
     let mut signals = BinaryBuilder::new();
     findings.iter().for_each(|(_, of)| signals.append_value(of.to_bytes()));
+    through.iter().for_each(|_| signals.append_null());
+    let windows = findings.iter().map(|(window, _)| *window).chain(through);
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(UInt16Array::from_iter_values(findings.iter().map(|_| RAISING_GROUP))),
-        Arc::new(Int64Array::from_iter_values(findings.iter().map(|(window, _)| *window))),
+        Arc::new(UInt16Array::from_value(RAISING_GROUP, rows)),
+        Arc::new(Int64Array::from_iter_values(windows)),
         Arc::new(signals.finish()),
+        Arc::new(UInt16Array::from_value(of.start, rows)),
+        Arc::new(UInt16Array::from_value(of.end, rows)),
     ];
     Ok(RecordBatch::try_new(finding_schema(), columns)?)
 }
@@ -356,15 +381,19 @@ impl Operator for Judge {
         let boundary = EventTime(if cx.watermark() == EventTime::MAX { last_end } else { boundary });
         self.judge_nothing_before(boundary)?;
         let (findings, left) = self.judge_due(self.judged_through)?;
-        if let Some(done) = left {
-            cx.leave_for_later(done.min(cx.watermark()));
+        if let Some(start) = left {
+            // The last moment at which this window wasn't due yet.
+            let done = start.saturating_add(width).saturating_add(self.court.settle.0).saturating_sub(1);
+            cx.leave_for_later(EventTime(done).min(cx.watermark()));
         }
-        cx.emit(write_findings(&findings)?);
+        let through = left.map_or(self.judged_through, EventTime);
+        let told = (through > self.told_through).then(|| (through, self.owned.clone()));
+        self.told_through = through.max(self.told_through);
+        cx.emit(write_findings(&findings, told)?);
         Ok(())
     }
 
-    /// What is found at an epoch's end is of windows that the watermark passed within it: whoever raises alerts mustn't
-    /// see the watermark first, or it would close a window without the findings of another worker.
+    /// What is found at an epoch's end is of windows that the watermark passed within it.
     fn holds_watermark_within_epoch(&self) -> bool {
         true
     }

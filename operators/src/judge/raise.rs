@@ -1,15 +1,17 @@
 //! Raises alerts: what the judges of all tenants found in a window becomes one alert per problem.
 //!
 //! Everything comes together in one key group, since a fault of a release shows in many tenants and is one problem. A window
-//! is closed when the watermark has passed it as it had to for the judges: every judge has spoken then.
+//! is closed when the judges of all key groups have said that they are through with it. The watermark doesn't say so: judges
+//! leave work for later epochs, and whoever goes on after a kill in between knows the watermark at once.
 //!
-//! State: the findings of windows that aren't closed yet, and the book of alerts, written when it has changed.
+//! State: the findings of windows that aren't closed yet, up to where each key group is judged, and the book of alerts, the
+//! latter two written when they have changed.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use arrow_array::RecordBatch;
-use arrow_array::types::Int64Type;
+use arrow_array::types::{Int64Type, UInt16Type};
+use arrow_array::{Array, RecordBatch};
 use arrow_schema::ArrowError;
 use weir_judge::alert::{Alert as Judged, Change, Facts, Reason, Severity as Class, Symptom};
 use weir_judge::book::{Book, Manners, WindowSignals};
@@ -24,6 +26,7 @@ use crate::detect::policy::Policy;
 use crate::error::Error;
 use crate::operator::{Context, Operator};
 use crate::profile::Spot;
+use crate::route::GROUPS;
 use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
 use crate::tally::{binary, primitive};
 use crate::wanted::{Search, Wanted, shows};
@@ -31,6 +34,7 @@ use crate::wanted::{Search, Wanted, shows};
 /// Tables of the operator's state; the numbers are part of the keys on disk.
 const FINDINGS_TABLE: u16 = 0;
 const BOOK_TABLE: u16 = 1;
+const JUDGED_TABLE: u16 = 2;
 /// The detector's name in alerts.
 const DETECTOR: &str = "judge";
 
@@ -45,6 +49,10 @@ pub struct Raise {
     windows: BTreeMap<i64, ()>,
     shelf: ByteTable,
     book: Book,
+    /// Every window of a key group that ends here or before is judged, by group; on disk the same, in one value.
+    judged: Vec<i64>,
+    judged_table: ByteTable,
+    has_heard: bool,
     /// Whether this worker has the one key group.
     is_here: bool,
 }
@@ -69,9 +77,25 @@ impl Raise {
         let shelf = registry.table(BOOK_TABLE)?;
         let is_here = registry.owned().contains(&RAISING_GROUP);
         let book = if is_here { read_book(&shelf)? } else { Book::default() };
+        let judged_table = registry.table(JUDGED_TABLE)?;
+        let judged = if is_here { read_judged(&judged_table)? } else { Vec::new() };
         let manners = Manners { source: source.to_owned(), ..Manners::default() };
         let rows = AlertRows::new(source.to_owned(), topics, policy);
-        Ok(Raise { court, names, manners, rows, findings, windows, shelf, book, is_here })
+        let has_heard = false;
+        Ok(Raise {
+            court,
+            names,
+            manners,
+            rows,
+            findings,
+            windows,
+            shelf,
+            book,
+            judged,
+            judged_table,
+            has_heard,
+            is_here,
+        })
     }
 
     /// Closes a window: all findings of it, as one.
@@ -172,8 +196,17 @@ impl Raise {
 impl Operator for Raise {
     fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
         let (windows, signals) = (primitive::<Int64Type>(&batch, 1)?, binary(&batch, 2)?);
+        let (from, upto) = (primitive::<UInt16Type>(&batch, 3)?, primitive::<UInt16Type>(&batch, 4)?);
         for row in 0..batch.num_rows() {
-            let (window, bytes) = (windows.value(row), signals.value(row));
+            let window = windows.value(row);
+            if signals.is_null(row) {
+                let groups = usize::from(from.value(row))..usize::from(upto.value(row));
+                let judged = self.judged.get_mut(groups).unwrap_or_default();
+                judged.iter_mut().for_each(|through| *through = window.max(*through));
+                self.has_heard = true;
+                continue;
+            }
+            let bytes = signals.value(row);
             let of = WindowSignals::from_bytes(bytes).ok_or_else(|| foreign("findings"))?;
             let tenant = of.releases.into_keys().next().unwrap_or_default();
             self.windows.insert(window, ());
@@ -183,11 +216,11 @@ impl Operator for Raise {
     }
 
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let through = cx.watermark().minus(self.court.settle);
+        let through = self.judged.iter().copied().min().unwrap_or(i64::MIN);
         let mut told = Vec::new();
         let mut has_closed = false;
         while let Some(first) = self.windows.first_entry()
-            && first.key().saturating_add(self.court.window.0) <= through.0
+            && first.key().saturating_add(self.court.window.0) <= through
         {
             let (start, ()) = first.remove_entry();
             told.extend(self.close(start)?);
@@ -195,6 +228,10 @@ impl Operator for Raise {
         }
         if has_closed && self.is_here {
             self.shelf.put(RAISING_GROUP, &[], &self.book.to_bytes())?;
+        }
+        if std::mem::take(&mut self.has_heard) && self.is_here {
+            let bytes: Vec<u8> = self.judged.iter().flat_map(|through| through.to_le_bytes()).collect();
+            self.judged_table.put(RAISING_GROUP, &[], &bytes)?;
         }
         self.rows.write(&told, cx)
     }
@@ -221,6 +258,15 @@ fn read_book(shelf: &ByteTable) -> Result<Book, Error> {
     let stored = shelf.get(RAISING_GROUP, &[])?;
     let Some(bytes) = stored.as_ref().and_then(Stored::whole) else { return Ok(Book::default()) };
     Book::from_bytes(bytes).ok_or_else(|| foreign("a book of alerts"))
+}
+
+/// Up to where each key group is judged.
+fn read_judged(table: &ByteTable) -> Result<Vec<i64>, Error> {
+    let stored = table.get(RAISING_GROUP, &[])?;
+    let nothing = || vec![i64::MIN; usize::from(GROUPS)];
+    let Some(bytes) = stored.as_ref().and_then(Stored::whole) else { return Ok(nothing()) };
+    let judged: Vec<i64> = bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
+    if judged.len() == usize::from(GROUPS) { Ok(judged) } else { Err(foreign("up to where windows are judged")) }
 }
 
 fn foreign(what: &str) -> Error {
