@@ -1,7 +1,8 @@
 //! Time to decode one record: events of 9 fields and about 110 bytes, a map among them.
 //!
 //! `cargo bench -p weir-schemas --bench decode` prints nanoseconds per record and CPU-seconds per million, for the
-//! proof alone (no column wanted), all 9 columns, and 5 of them. One thread, by the CPU time that Linux counts for it; the
+//! proof alone (no column wanted), all 9 columns, and 5 of them; and of events of 50 fields for the proof alone, with a
+//! judge's codes, and all columns. One thread, by the CPU time that Linux counts for it; the
 //! best of several rounds, since other work on the machine takes caches away.
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use apache_avro::types::Value;
 use weir_schemas::avro::{Decoder, Encoder, ReaderSchema, Schema};
 use weir_schemas::frame::frame;
+use weir_schemas::profile::{Codes, Kind};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "Event", "fields": [
     {"name": "event_id", "type": "string"},
@@ -38,6 +40,47 @@ fn main() {
     run("all 9 columns", &records, &Decoder::new(&writer, Arc::clone(&reader), &[true; 9]).expect("compiles"));
     let five = wanted(&["tenant", "type", "occurred_at", "user_id", "amount"]);
     run("5 of 9 columns", &records, &Decoder::new(&writer, Arc::clone(&reader), &five).expect("compiles"));
+    wide();
+}
+
+/// Events as in the benchmark `wide`: texts of few values, texts that may be missing, integers, floats.
+fn wide() {
+    let kinds = [
+        ("text", "\"string\"", 22),
+        ("maybe", r#"["null", "string"]"#, 10),
+        ("long", "\"long\"", 9),
+        ("double", "\"double\"", 9),
+    ];
+    let named = |(name, of, count): (&str, &str, usize)| -> Vec<String> {
+        (0..count).map(|at| format!(r#"{{"name": "{name}{at}", "type": {of}}}"#)).collect()
+    };
+    let fields: Vec<String> = kinds.into_iter().flat_map(named).collect();
+    let schema = format!(r#"{{"type": "record", "name": "Wide", "fields": [{}]}}"#, fields.join(", "));
+    let encoder = Encoder::new(7, &schema, &[]).expect("writer schema");
+    let writer = encoder.writer().expect("writer");
+    let record = |index: usize| {
+        let mixed = |at: usize| (index * 2_654_435_761 + at * 40_503) >> 7;
+        let value = |at: usize| match at {
+            0..22 => Value::String(format!("value-{}", mixed(at) % 8)),
+            22..32 if mixed(at).is_multiple_of(3) => Value::Union(0, Box::new(Value::Null)),
+            22..32 => Value::Union(1, Box::new(Value::String(format!("some-{}", mixed(at) % 3)))),
+            32..41 => Value::Long((mixed(at) % 5_000) as i64),
+            _ => Value::Double(mixed(at) as f64 / 1e3),
+        };
+        let names = kinds.iter().flat_map(|(name, _, count)| (0..*count).map(move |at| format!("{name}{at}")));
+        let value = Value::Record(names.enumerate().map(|(at, name)| (name, value(at))).collect());
+        let mut bytes = Vec::new();
+        writer.write(&value, &mut bytes).expect("encodes");
+        bytes
+    };
+    let records: Vec<Vec<u8>> = (0..RECORDS).map(record).collect();
+    println!("\nevents of 50 fields, {} bytes on average", records.iter().map(Vec::len).sum::<usize>() / RECORDS);
+    let reader = Arc::new(ReaderSchema::parse(&schema).expect("reader schema"));
+    let writer = Schema::parse(&schema).expect("writer schema");
+    let codes = Codes::new(reader.columns.iter().map(|column| Kind::of(&column.column_type)));
+    run("proof alone", &records, &Decoder::new(&writer, Arc::clone(&reader), &[]).expect("compiles"));
+    run("codes", &records, &Decoder::with_codes(&writer, Arc::clone(&reader), &[], Some(&codes)).expect("compiles"));
+    run("all 50 columns", &records, &Decoder::new(&writer, Arc::clone(&reader), &[true; 50]).expect("compiles"));
 }
 
 fn run(what: &str, records: &[Vec<u8>], decoder: &Decoder) {
