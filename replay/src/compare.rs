@@ -47,6 +47,8 @@ pub struct Row {
     pub key: String,
     /// The cells of the columns that were asked for.
     pub cells: Vec<Value>,
+    /// The same as ClickHouse wrote them, as a JSON array.
+    pub(crate) text: String,
 }
 
 impl Row {
@@ -80,8 +82,13 @@ pub struct Question {
     pub columns: Vec<String>,
     /// The first and the last start of a window, in seconds since 1970.
     pub starts: (i64, i64),
-    /// A condition over the columns of the key; absent, all rows.
+    /// A condition over the columns of the view; absent, all rows.
     pub condition: Option<String>,
+}
+
+/// The expression of a row's key as text, by which the rows of two sides meet.
+pub(crate) fn key_text(key: &[String]) -> String {
+    format!("toJSONString(tuple({}))", key.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", "))
 }
 
 impl Question {
@@ -99,18 +106,22 @@ impl Question {
     }
 
     fn sql(&self, from: &str) -> String {
-        let all = |names: &[String]| names.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ");
-        let (first, last) = self.starts;
-        let condition = self.condition.as_ref().map(|condition| format!(" AND ({condition})")).unwrap_or_default();
+        let columns: String = self.columns.iter().map(|name| format!(", {}", identifier(name))).collect();
         format!(
-            "SELECT toString(sipHash64(`weir key`)), toJSONString(tuple({key})) AS `weir key`, {columns} FROM {from} \
-             WHERE toUnixTimestamp({window}) BETWEEN {first} AND {last}{condition} ORDER BY sipHash64(`weir key`), `weir key` \
+            "SELECT toString(sipHash64(`weir key`)), {key} AS `weir key`{columns} FROM {from} \
+             WHERE {condition} ORDER BY sipHash64(`weir key`), `weir key` \
              SETTINGS {LAZILY}, output_format_json_quote_64bit_integers = 1, output_format_json_quote_decimals = 1, \
              output_format_json_quote_denormals = 1",
-            key = all(&self.key),
-            columns = all(&self.columns),
-            window = identifier(&self.window),
+            key = key_text(&self.key),
+            condition = self.conditions(),
         )
+    }
+
+    /// What every row meets that is asked for.
+    pub(crate) fn conditions(&self) -> String {
+        let (first, last) = self.starts;
+        let condition = self.condition.as_ref().map(|condition| format!(" AND ({condition})")).unwrap_or_default();
+        format!("toUnixTimestamp({}) BETWEEN {first} AND {last}{condition}", identifier(&self.window))
     }
 
     fn failed(&self, error: DeliveryError) -> Error {
@@ -121,6 +132,19 @@ impl Question {
         Error::Answer { view: self.view.clone(), detail: detail.to_string() }
     }
 
+    /// Reads the rows of `from`, a table or a query in parentheses, in the order of their keys' hashes.
+    ///
+    /// # Errors
+    /// When ClickHouse can't be asked, or refuses.
+    pub(crate) async fn rows(&self, client: &Client, from: &str, mut on_row: impl FnMut(Row)) -> Result<(), Error> {
+        let lines = client.lines(&self.sql(from), "JSONCompactEachRow");
+        let mut lines = lines.map_err(|error| self.failed(error))?;
+        while let Some(row) = self.next(&mut lines).await? {
+            on_row(row);
+        }
+        Ok(())
+    }
+
     async fn next(&self, lines: &mut Lines) -> Result<Option<Row>, Error> {
         let Some(line) = lines.next().await.map_err(|error| self.failed(error))? else { return Ok(None) };
         let mut cells: Vec<Value> = serde_json::from_slice(&line).map_err(|error| self.unreadable(error))?;
@@ -128,10 +152,11 @@ impl Question {
             return Err(self.unreadable("a row without its key"));
         }
         let rest = cells.split_off(2);
+        let text = behind_key(&line).ok_or_else(|| self.unreadable("a row whose key isn't text"))?;
         match (cells.pop(), cells.pop()) {
             (Some(Value::String(key)), Some(Value::String(hash))) => {
                 let hash = hash.parse().map_err(|error| self.unreadable(error))?;
-                Ok(Some(Row { hash, key, cells: rest }))
+                Ok(Some(Row { hash, key, cells: rest, text }))
             }
             _ => Err(self.unreadable("a row whose key isn't text")),
         }
@@ -181,6 +206,23 @@ impl Question {
     }
 }
 
+/// What stands in a row of JSON behind its first two cells, which are texts, as an array of its own.
+fn behind_key(line: &[u8]) -> Option<String> {
+    let mut rest = std::str::from_utf8(line).ok()?.trim_start().strip_prefix('[')?;
+    for _ in 0..2 {
+        rest = rest.trim_start().strip_prefix('"')?;
+        let mut is_escaped = false;
+        let end = rest.bytes().position(|byte| {
+            let is_end = byte == b'"' && !is_escaped;
+            is_escaped = byte == b'\\' && !is_escaped;
+            is_end
+        })?;
+        rest = rest.get(end + 1..)?.trim_start();
+        rest = rest.strip_prefix(',').unwrap_or(rest);
+    }
+    Some(format!("[{}", rest.trim_start()))
+}
+
 /// A column, as ClickHouse describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Described {
@@ -207,6 +249,9 @@ impl Described {
 /// # Errors
 /// What ClickHouse says.
 pub async fn describe(client: &Client, table: &str, columns: &[String]) -> Result<Vec<Described>, DeliveryError> {
+    if columns.is_empty() {
+        return Ok(Vec::new());
+    }
     let names: Vec<String> = columns.iter().map(|name| identifier(name)).collect();
     client.select(&format!("DESCRIBE (SELECT {} FROM {table})", names.join(", "))).await
 }
@@ -223,6 +268,14 @@ fn nearly(first: &Value, second: &Value, tolerance: f64) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_stands_behind_a_key_is_kept_as_it_was_written() {
+        let behind = |line: &str| behind_key(line.as_bytes());
+        assert_eq!(behind(r#"["1", "[\"a\\\\\"]", 1.10, "x,y", null]"#).as_deref(), Some(r#"[1.10, "x,y", null]"#));
+        assert_eq!(behind(r#"["1","k"]"#).as_deref(), Some("[]"));
+        assert_eq!(behind("Code: 395. DB::Exception"), None);
+    }
 
     #[test]
     fn floats_may_differ_by_rounding_and_nothing_else_may() {

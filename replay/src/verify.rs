@@ -199,7 +199,7 @@ mod tests {
             Described { name: "n".to_owned(), r#type: "UInt64".to_owned() },
             Described { name: "x".to_owned(), r#type: "Nullable(Float64)".to_owned() },
         ];
-        let row = |cells: Vec<Value>| Row { hash: 1, key: "[1]".to_owned(), cells };
+        let row = |cells: Vec<Value>| Row { hash: 1, key: "[1]".to_owned(), cells, text: String::new() };
         let mut verdict = Verdict::default();
         let options = Options { show: 1, tolerance: 1e-9, live: false };
         let rows = Meeting::Both(row(vec![json!("1"), json!(2.0)]), row(vec![json!("2"), json!(3.0)]));

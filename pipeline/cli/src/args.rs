@@ -132,9 +132,10 @@ pub(crate) enum Command {
     Archive(super::commands::archive::Archive),
     /// Run a stretch of history through the pipeline once more, beside the live one: tables, state and ledger of its own.
     Replay(Box<super::commands::replay::Replay>),
-    /// Say what a replay's rows would change of the live ones. Exit code 5 when something differs.
+    /// Say what a replay's rows would change of the live ones, and why; --follow keeps it current. Exit code 5 when something
+    /// differs.
     #[command(
-        after_help = "Examples:\n  weir diff shop/pipeline.toml fixed_prices\n  weir diff shop/pipeline.toml fixed_prices --view revenue_by_minute --examples 50"
+        after_help = "Examples:\n  weir diff shop/pipeline.toml fixed_prices\n  weir diff shop/pipeline.toml fixed_prices --view revenue_by_minute --examples 50\n  weir diff shop/pipeline.toml fixed_prices --follow\n  weir diff shop/pipeline.toml fixed_prices --follow --until-equal --json | jq .changed"
     )]
     Diff(super::commands::diff::Diff),
     /// Put a replay's rows in the place of live ones, for their readers; --undo takes them out again.

@@ -19,7 +19,7 @@ const WRONG_CODE: &str = "NOT match(code, '^[A-Z]{2}-[0-9]+$')";
 const WRONG_TYPE: &str = "type = 'vview'";
 
 /// Events of the last hours in their order, in one partition; every fortieth is there twice.
-fn bench(name: &str, events: u64) -> Bench {
+pub(crate) fn bench(name: &str, events: u64) -> Bench {
     let bench = Bench::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/quarantine"), name);
     let now = weir_pipeline::clock::Clock::default().now_ms() as u64;
     let step = 10_000_000 / events;
@@ -60,7 +60,7 @@ fn number(bench: &Bench, sql: &str) -> u64 {
 }
 
 /// The fingerprint of the cause that is about `rule`, and how many records of it wait and were retried.
-fn cause(bench: &Bench, rule: &str) -> (String, u64, u64) {
+pub(crate) fn cause(bench: &Bench, rule: &str) -> (String, u64, u64) {
     let told = bench.weir(&["quarantine", "group", "pipeline.toml", "--json"]).fine().out;
     let rows = told.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let row = rows.into_iter().find(|row| row["about"] == rule).unwrap_or_else(|| panic!("{rule} in {told}"));
@@ -91,7 +91,7 @@ fn is_right(bench: &Bench, refused: &str) {
     assert!(group.contains(": balanced"), "{group}");
 }
 
-fn mend(bench: &Bench) {
+pub(crate) fn mend(bench: &Bench) {
     bench.edit(r"'^[A-Z]{2}-\d+$'", r"'^[A-Za-z]{2}-\d+$'");
 }
 

@@ -15,7 +15,7 @@ const RANGE: &str = "window_start >= toDateTime('2026-01-05 06:12:00', 'UTC') AN
                      window_start < toDateTime('2026-01-05 06:25:00', 'UTC')";
 
 /// A shop that has read its log to the end, three times.
-fn lived(name: &str) -> Bench {
+pub(crate) fn lived(name: &str) -> Bench {
     let bench = shop(name);
     for seed in 1..=3 {
         sell(&bench, EVENTS, seed, FAULTS);
