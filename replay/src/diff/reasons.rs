@@ -237,7 +237,8 @@ impl Known {
                 }
             }
             if of.retried > 0 {
-                let detail = format!("{} that {} refused were retried and count live", records(of.retried), what);
+                let detail =
+                    format!("{what}: {} that both sides refused, retried since, counted live", records(of.retried));
                 told.insert(reason(Cause::Retried, detail));
             }
         }

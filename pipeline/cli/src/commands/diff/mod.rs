@@ -26,7 +26,7 @@ use crate::{Outcome, runtime};
 /// Greatest relative difference of Float64 values, where nobody says another.
 const TOLERANCE: f64 = 1e-9;
 /// Rows of both sides that are held to follow a diff, where nobody says another number.
-const HELD_ROWS: u64 = 5_000_000;
+const HELD_ROWS: u64 = 2_000_000;
 
 /// Arguments of `weir diff`.
 #[derive(Debug, Args)]
