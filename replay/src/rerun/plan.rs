@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
+use tokio::runtime::Handle;
 use weir_pipeline::bind::BoundView;
 use weir_pipeline::config::Pipeline;
 use weir_pipeline::connect;
@@ -27,6 +28,8 @@ pub struct Asked<'a> {
     pub live: &'a Pipeline,
     /// Its ClickHouse.
     pub client: &'a Client,
+    /// Where that and the registry are asked: outside of it, since an archive waits by itself.
+    pub handle: &'a Handle,
     /// The views that are wanted, as they would be run.
     pub views: &'a [&'a BoundView],
     /// The times.
@@ -99,13 +102,13 @@ impl Refusal {
     }
 }
 
-/// Looks what would be read.
+/// Looks what would be read; not to be called by a task of a runtime.
 ///
 /// # Errors
 /// When it can't be replayed, or a part can't be asked.
-pub async fn plan(asked: &Asked<'_>) -> Result<Planned, PlanError> {
+pub fn plan(asked: &Asked<'_>) -> Result<Planned, PlanError> {
     let refused = |what: String, remedy: String| PlanError::Refused(Refusal::of_asked(what, remedy));
-    let is_final_through = asked.known_final().await;
+    let is_final_through = asked.handle.block_on(asked.known_final());
     let times = match (asked.times, is_final_through) {
         (Times::Between(range), _) => range,
         (Times::Last(length), Some(end)) => Range::last(length, end),
@@ -124,9 +127,9 @@ pub async fn plan(asked: &Asked<'_>) -> Result<Planned, PlanError> {
             format!("replay to {}, or wait until the rest is final", shown(end)),
         ));
     }
-    let mut looked = asked.look(asked.reads.unwrap_or_default(), range).await?;
+    let mut looked = asked.look(asked.reads.unwrap_or_default(), range)?;
     if !looked.survey.forgotten.is_empty() && asked.reads.is_none() && asked.live.archive.is_some() {
-        looked = asked.look(ReadFrom::Both, range).await?;
+        looked = asked.look(ReadFrom::Both, range)?;
     }
     Ok(Planned {
         asked: times,
@@ -162,7 +165,7 @@ impl Asked<'_> {
     }
 
     /// What would be read of the log that `reads` names.
-    async fn look(&self, reads: ReadFrom, range: Range) -> Result<Looked, PlanError> {
+    fn look(&self, reads: ReadFrom, range: Range) -> Result<Looked, PlanError> {
         let sources: BTreeSet<&str> = self.views.iter().map(|view| view.plan.source.as_str()).collect();
         let archive = inputs::of(reads, self.live)?;
         let (topics, registry);
@@ -178,11 +181,11 @@ impl Asked<'_> {
             }
         };
         let surveyor = Surveyor { live: self.live, client: self.client, log, schemas };
-        let mut survey = surveyor.survey(&sources, range).await?;
+        let mut survey = self.handle.block_on(surveyor.survey(&sources, range))?;
         let is_part = choose(&mut survey, self.only);
         let sampled = sample(log, &survey.slice);
-        surveyor.resolve(&mut survey, sampled.schema_ids.iter().copied()).await;
-        let cost = Cost::of(self.client, &survey.slice, &sampled).await.map_err(SurveyError::from)?;
+        self.handle.block_on(surveyor.resolve(&mut survey, sampled.schema_ids.iter().copied()));
+        let cost = self.handle.block_on(Cost::of(self.client, &survey.slice, &sampled)).map_err(SurveyError::from)?;
         Ok(Looked { reads, survey, is_part, cost })
     }
 }

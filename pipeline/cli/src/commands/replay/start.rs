@@ -97,8 +97,17 @@ fn planned(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
         }
     };
     let client = connect::clickhouse(live).map_err(|error| Outcome::of_error(&error))?;
-    let asked = Asked { live, client: &client, views: &views, times, reads: start.reads(), only: &start.only };
-    runtime()?.block_on(plan(&asked)).map_err(|error| match error {
+    let runtime = runtime()?;
+    let asked = Asked {
+        live,
+        client: &client,
+        handle: runtime.handle(),
+        views: &views,
+        times,
+        reads: start.reads(),
+        only: &start.only,
+    };
+    plan(&asked).map_err(|error| match error {
         PlanError::Refused(refusal) => refused(refusal),
         PlanError::Survey(SurveyError::ClickHouse(error)) => {
             Outcome::unreachable(format!("clickhouse: {error}"), "check `[clickhouse]`")
