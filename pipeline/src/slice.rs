@@ -31,6 +31,9 @@ pub struct Stretch {
     pub first: i64,
     /// The offset after the last one.
     pub next: i64,
+    /// The partition's watermark before the first, as it was when they were read first; absent, it isn't known.
+    #[serde(default)]
+    pub watermark: Option<EventTime>,
 }
 
 impl Stretch {

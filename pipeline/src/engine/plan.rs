@@ -28,6 +28,7 @@ use crate::samples::Samples;
 use crate::slice::Slice;
 use crate::source::log::Log;
 use crate::source::pace::Pace;
+use crate::source::precedent::Precedents;
 use crate::source::{Attend, PartitionPosition, Source};
 use crate::status::Status;
 
@@ -139,6 +140,8 @@ pub struct Running {
     pub until_end: bool,
     /// Read this of the log and no more. It ends as `until_end` does.
     pub slice: Option<Arc<Slice>>,
+    /// What was judged by the clock before, to be judged the same; absent, the clock judges.
+    pub precedents: Option<Arc<Precedents>>,
     /// What it reads; absent, the cluster and the registry that the file names.
     pub inputs: Option<Inputs>,
     /// Who invents time for it; absent, it goes by the wall's clock.

@@ -8,7 +8,7 @@
 //! Invariants: rows of lineage belong to their epoch's commit and leave through the outbox as all others do; every
 //! event that was in time lies within the span of its epoch's row.
 //!
-//! Not here: the watermark's marks, which a replay starts from (`recovery`).
+//! Not here: the same watermarks as marks of the state, which only the pipeline that owns it reads (`recovery`).
 
 pub mod explain;
 pub mod openlineage;
@@ -47,11 +47,13 @@ pub struct Consumed {
     pub span: Option<(EventTime, EventTime)>,
     /// The writer schemas' ids, rising.
     pub schema_ids: Vec<u32>,
+    /// The partition's watermark before the first record.
+    pub watermark: EventTime,
 }
 
 impl Consumed {
-    /// Nothing yet, from `first_offset` on.
-    pub fn from(topic: &str, partition: i32, first_offset: i64) -> Consumed {
+    /// Nothing yet, from `first_offset` on, where the partition's watermark was `watermark`.
+    pub fn from(topic: &str, partition: i32, first_offset: i64, watermark: EventTime) -> Consumed {
         Consumed {
             topic: topic.to_owned(),
             partition,
@@ -60,6 +62,7 @@ impl Consumed {
             records: 0,
             span: None,
             schema_ids: Vec::new(),
+            watermark,
         }
     }
 
@@ -127,8 +130,14 @@ pub fn epochs(
         Arc::new(schema_ids.finish()),
         Arc::new(UInt64Array::from_value(epoch.0, rows)),
         Arc::new(BinaryArray::from_iter_values(std::iter::repeat_n(version, rows))),
+        Arc::new(taken.iter().map(|(_, of)| mark(of.watermark)).collect::<TimestampMicrosecondArray>()),
     ];
     changes(table, columns)
+}
+
+/// A partition's watermark as it is kept: null where nothing has moved it yet, and for a topic that has none.
+fn mark(watermark: EventTime) -> Option<i64> {
+    (![EventTime::MIN, EventTime::MAX].contains(&watermark)).then(|| watermark.storable().0)
 }
 
 /// The row of [`tables::versions`] for a version that committed its first epoch at `at`.
@@ -161,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_stretch_grows_by_what_is_added_and_keeps_few_ids() {
-        let mut consumed = Consumed::from("t", 3, 10);
+        let mut consumed = Consumed::from("t", 3, 10, EventTime::MIN);
         consumed.add(12, 2, None, None);
         assert_eq!((consumed.records, consumed.span, consumed.schema_ids.len()), (2, None, 0));
         consumed.add(14, 2, Some(9), Some((EventTime(5), EventTime(8))));
@@ -175,7 +184,7 @@ mod tests {
 
     #[test]
     fn rows_fit_the_declared_tables() {
-        let mut consumed = Consumed::from("t", 3, 10);
+        let mut consumed = Consumed::from("t", 3, 10, EventTime::MIN);
         consumed.add(12, 2, Some(7), None);
         let rows = epochs(&[("events", &consumed)], Epoch(4), "v", EventTime(0)).unwrap().rows;
         assert_eq!((rows.num_rows(), rows.num_columns()), (1, tables::epochs(None).columns.len()));

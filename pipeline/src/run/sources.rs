@@ -115,6 +115,7 @@ pub(super) fn opener(
         retries: None,
         paces: Paces::default(),
         joining: Joining::default(),
+        precedents: running.precedents.clone(),
     };
     let (retry_topic, retained) = (config.retry_topic.clone(), span(config.retained_ms()));
     Ok(Box::new(move |resume: Resume| {

@@ -27,6 +27,7 @@ use weir_schemas::time::{Epoch, EventTime};
 use super::judge::{Bounds, PartitionClock, Verdict};
 use super::judgement::{Judgement, JudgementSheet, Kind};
 use super::message::Message;
+use super::precedent::OfPartition;
 use super::refuse::{Cause, Refusal, RefusedSheet, Sender};
 use super::tally::TallySheet;
 use crate::error::Error;
@@ -103,6 +104,8 @@ pub struct Run<'a> {
     pub now_ms: i64,
     /// What the stream was told before this poll.
     pub held: EventTime,
+    /// What is judged as it was before, instead of against `held`: what of this partition was; absent, the clock judges.
+    pub precedents: Option<&'a OfPartition>,
     /// For retried records: the least event time whose window the state has.
     pub floor: Option<EventTime>,
 }
@@ -223,9 +226,10 @@ impl Run<'_> {
             }
             let time = judged.times[row];
             let (bounds, kafka_time_ms) = (&self.contract.bounds, message.timestamp_ms());
+            let against = self.against(message.offset());
             let verdict = match self.floor {
-                Some(floor) => PartitionClock::judge_retried(time, kafka_time_ms, bounds, floor),
-                None => clock.judge(time, kafka_time_ms, bounds, self.held),
+                Some(_) => PartitionClock::judge_retried(time, kafka_time_ms, bounds, against),
+                None => clock.judge(time, kafka_time_ms, bounds, against),
             };
             in_time.append(verdict == Verdict::InTime);
             match verdict {
@@ -242,19 +246,14 @@ impl Run<'_> {
                         }
                     };
                     self.refuse_row(judged, row, Some(time), time, (Reason::TooLate, &detail), own, sheets);
+                    // When it was retried was up to a person, and so was which windows were left.
+                    if self.floor.is_some() {
+                        self.note_late(message, Kind::TooLateRetried, against, sheets);
+                    }
                 }
                 Verdict::TooLateAfterIdle => {
                     self.refuse_row(judged, row, Some(time), time, (Reason::TooLateAfterIdle, ""), own, sheets);
-                    sheets.judgements.add(&Judgement {
-                        judged_at_ms: self.now_ms,
-                        topic: self.topic,
-                        partition: self.partition.number,
-                        offset: message.offset(),
-                        kind: Kind::TooLateAfterIdle,
-                        epoch: self.epoch,
-                        watermark: self.held,
-                        detail: "",
-                    });
+                    self.note_late(message, Kind::TooLateAfterIdle, against, sheets);
                 }
                 Verdict::Future => {
                     let minute_of = EventTime::from_ms(message.timestamp_ms());
@@ -267,6 +266,30 @@ impl Run<'_> {
         }
         undecoded.refuse_before(self, u32::MAX, clock.watermark(), sheets);
         BooleanArray::new(in_time.finish(), None)
+    }
+
+    /// What the record at `offset` is held to besides its own partition's log: the watermark that the stream was told, or, for
+    /// a retried one, the least event time whose window the state has.
+    fn against(&self, offset: i64) -> EventTime {
+        let before = self.precedents.map(|of| of.late_against(offset));
+        // Whatever was judged before, a window that this state has no more can't be corrected.
+        let retried = self.floor.map(|floor| floor.max(before.unwrap_or(floor)));
+        retried.or(before).unwrap_or(self.held)
+    }
+
+    /// Keeps that a record was too late by the clock.
+    fn note_late(&self, message: &Message, kind: Kind, watermark: EventTime, sheets: &mut Sheets) {
+        sheets.judgements.add(&Judgement {
+            judged_at_ms: self.now_ms,
+            topic: self.topic,
+            partition: self.partition.number,
+            offset: message.offset(),
+            last_offset: message.offset(),
+            kind,
+            epoch: self.epoch,
+            watermark,
+            detail: "",
+        });
     }
 
     /// Refuses what a view can't be evaluated for; the first such view is the one that is told.

@@ -1,4 +1,5 @@
-//! Gathering the rows of `weir_judgements`: what only the clock could decide, kept so that a replay can repeat it.
+//! Gathering the rows of `weir_judgements`: what only the clock could decide, kept so that a replay can repeat it
+//! (`precedent`).
 
 use std::sync::Arc;
 
@@ -18,16 +19,20 @@ pub enum Kind {
     Awake,
     /// An event was too late only against the watermark that went on while its partition was idle.
     TooLateAfterIdle,
+    /// A retried event came when its windows were kept no more.
+    TooLateRetried,
     /// The registry didn't know a schema id for longer than the grace period.
     UnknownSchema,
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
         match self {
             Kind::Idle => "idle",
             Kind::Awake => "awake",
             Kind::TooLateAfterIdle => "too_late_after_idle",
+            Kind::TooLateRetried => "too_late_retried",
             Kind::UnknownSchema => "unknown_schema",
         }
     }
@@ -44,6 +49,7 @@ pub struct JudgementSheet {
     epoch: UInt64Builder,
     watermark: TimestampMicrosecondBuilder,
     detail: BinaryBuilder,
+    last_offset: Int64Builder,
     rows: usize,
 }
 
@@ -58,13 +64,15 @@ pub struct Judgement<'a> {
     pub partition: i32,
     /// The record judged, or the next one where a partition was.
     pub offset: i64,
+    /// The last record that it is of; of one record, the same.
+    pub last_offset: i64,
     /// What was decided.
     pub kind: Kind,
     /// The epoch whose commit holds it.
     pub epoch: Epoch,
     /// The watermark it was judged against.
     pub watermark: EventTime,
-    /// What else is needed to repeat it.
+    /// What else is to be said of it.
     pub detail: &'a str,
 }
 
@@ -80,6 +88,7 @@ impl JudgementSheet {
         self.epoch.append_value(judgement.epoch.0);
         self.watermark.append_value(judgement.watermark.storable().0);
         self.detail.append_value(judgement.detail);
+        self.last_offset.append_value(judgement.last_offset);
     }
 
     /// The judgements as rows; the sheet is empty afterwards.
@@ -101,6 +110,7 @@ impl JudgementSheet {
             Arc::new(self.epoch.finish()),
             Arc::new(self.watermark.finish()),
             Arc::new(self.detail.finish()),
+            Arc::new(self.last_offset.finish()),
         ];
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
         Ok(Some(Changes { table: table.name, rows, deleted: None }))
@@ -120,6 +130,7 @@ mod tests {
             topic: "events",
             partition: 1,
             offset: 7,
+            last_offset: 7,
             kind: Kind::Idle,
             epoch: Epoch(3),
             watermark: EventTime::MIN,

@@ -22,6 +22,7 @@ pub mod message;
 pub mod open;
 pub mod pace;
 mod partition;
+pub mod precedent;
 pub mod refuse;
 mod resolve;
 pub mod retry;

@@ -88,7 +88,10 @@ pub fn narrow(resumes: Vec<Resume>, committed: &[PartitionPosition], slice: &Sli
     for resume in resumes {
         let Some(stretch) = slice.of(&resume.topic, resume.partition.number) else { continue };
         let is_known = |of: &PartitionPosition| of.topic == stretch.topic && of.partition == stretch.partition;
-        let offset = if committed.iter().any(is_known) { resume.offset } else { stretch.first };
+        let (offset, watermark) = match committed.iter().any(is_known) {
+            true => (resume.offset, resume.watermark),
+            false => (stretch.first, stretch.watermark.unwrap_or(EventTime::MIN)),
+        };
         let end = resume.end.unwrap_or(resume.offset);
         if offset < resume.log_begins_at || stretch.next > end {
             return Err(Error::Log {
@@ -100,7 +103,7 @@ pub fn narrow(resumes: Vec<Resume>, committed: &[PartitionPosition], slice: &Sli
                 remedy: "plan the run anew: what the log has forgotten can't be read from it".to_owned(),
             });
         }
-        narrowed.push(Resume { offset, end: Some(stretch.next), ..resume });
+        narrowed.push(Resume { offset, watermark, end: Some(stretch.next), ..resume });
     }
     Ok(narrowed)
 }

@@ -111,9 +111,10 @@ impl PartitionState {
         self.waiting.front()
     }
 
-    /// Takes the records in front that have the schema id `id`: within `budget` bytes, but at least one.
-    pub(super) fn take_run(&mut self, id: Option<u32>, budget: u64) -> Vec<Message> {
-        let end = self.resume.end.unwrap_or(i64::MAX);
+    /// Takes the records in front that have the schema id `id` and lie before `until`: within `budget` bytes, but at least
+    /// one.
+    pub(super) fn take_run(&mut self, id: Option<u32>, budget: u64, until: i64) -> Vec<Message> {
+        let end = self.resume.end.unwrap_or(i64::MAX).min(until);
         let (mut bytes, mut count) = (0, 0);
         for message in &self.waiting {
             let own = message.value().and_then(|value| frame(value).ok()).map(|frame| frame.schema_id);

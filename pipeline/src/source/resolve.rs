@@ -37,6 +37,13 @@ pub(super) enum Resolved {
     Refuse(Reason, String),
 }
 
+impl Resolved {
+    /// The registry doesn't know `id`, and nobody waits for it any more.
+    pub(super) fn unknown(id: u32) -> Resolved {
+        Resolved::Refuse(Reason::UnknownSchema, format!("the registry has no schema {id}"))
+    }
+}
+
 /// How long a partition still waits for ids that the registry doesn't know.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
@@ -118,7 +125,7 @@ impl Decoders {
                 }
                 Cached::Unknown { first_asked_at_ms } => {
                     return match patience.is_over(now, first_asked_at_ms, plan.grace_ms) {
-                        true => Resolved::Refuse(Reason::UnknownSchema, format!("the registry has no schema {id}")),
+                        true => Resolved::unknown(id),
                         false => Resolved::Park(format!("the registry doesn't know schema {id} yet")),
                     };
                 }
@@ -177,12 +184,13 @@ pub(super) fn refuse_all(
         run.refuse(message, id, reason, detail, watermark, sheets);
     }
     // That the grace period is over was decided by the clock; that a schema is incompatible was not.
-    if let (Reason::UnknownSchema, Some(first)) = (reason, messages.first()) {
+    if let (Reason::UnknownSchema, Some(first), Some(last)) = (reason, messages.first(), messages.last()) {
         sheets.judgements.add(&Judgement {
             judged_at_ms: run.now_ms,
             topic: run.topic,
             partition: run.partition.number,
             offset: first.offset(),
+            last_offset: last.offset(),
             kind: Kind::UnknownSchema,
             epoch: run.epoch,
             watermark,

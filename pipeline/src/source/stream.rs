@@ -24,6 +24,7 @@ use super::judgement::{Judgement, Kind};
 use super::log::{Assigned, Fetch};
 use super::message::Message;
 use super::partition::PartitionState;
+use super::precedent::{OfPartition, Precedents};
 use super::resolve::{Decoders, Resolved, refuse_all, take_unframed};
 use super::retry::{Retries, Taken};
 use super::{PartitionPosition, PartitionStatus, Polled, Source};
@@ -59,6 +60,14 @@ pub struct Plan {
     pub paces: Paces,
     /// Partitions that are new.
     pub joining: Joining,
+    /// What is judged as it was before; absent, the clock judges.
+    pub precedents: Option<Arc<Precedents>>,
+}
+
+impl Plan {
+    fn precedents_of(&self, resume: &Resume) -> Option<&OfPartition> {
+        self.precedents.as_deref().map(|all| all.of(&resume.topic, resume.partition.number))
+    }
 }
 
 /// Where the slowest partition of each worker is in event time, so that partitions keep in step over all workers.
@@ -179,8 +188,13 @@ impl StreamSource {
             partition.parked = None;
             let Some(first) = partition.front() else { break };
             let schema_id = first.value().and_then(|value| frame(value).ok()).map(|frame| frame.schema_id);
-            let resolved = schema_id
-                .map(|id| self.decoders.resolve(&self.plan, &self.schemas, id, &mut partition.patience, now_ms));
+            let offset = first.offset();
+            let precedents = self.plan.precedents_of(&partition.resume);
+            let (was_unknown, until) = precedents.map_or((false, i64::MAX), |of| of.schema_was_unknown(offset));
+            let resolved = schema_id.map(|id| match was_unknown {
+                true => Resolved::unknown(id),
+                false => self.decoders.resolve(&self.plan, &self.schemas, id, &mut partition.patience, now_ms),
+            });
             if let Some(Resolved::Park(why)) = resolved {
                 partition.parked = Some(why);
                 if partition.patience.asks_ahead(now_ms) {
@@ -189,7 +203,7 @@ impl StreamSource {
                 }
                 break;
             }
-            let messages = partition.take_run(schema_id, budget - bytes);
+            let messages = partition.take_run(schema_id, budget - bytes, until);
             bytes += messages.iter().map(Message::size).sum::<u64>().max(1);
             self.take_run(index, messages, (schema_id, resolved), epoch, now_ms)?;
         }
@@ -212,6 +226,7 @@ impl StreamSource {
             return Ok(());
         };
         partition.next_offset = last + 1;
+        let watermark = partition.clock.watermark();
         let taken = messages.len() as u64;
         let retries = plan.retries.as_ref().filter(|_| partition.is_retry);
         let run = Run {
@@ -221,6 +236,7 @@ impl StreamSource {
             epoch,
             now_ms,
             held: self.held,
+            precedents: plan.precedents_of(&partition.resume),
             floor: retries.map(|retries| retries.floor(self.held, plan.contract.bounds.allowed_lateness)),
         };
         let messages = match retries {
@@ -247,9 +263,8 @@ impl StreamSource {
             plan.greatest.fetch_max(partition.clock.watermark().0, Ordering::Relaxed);
         }
         let span = self.sheets.span.take();
-        let of = partition
-            .consumed
-            .get_or_insert_with(|| Consumed::from(&partition.resume.topic, partition.resume.partition.number, first));
+        let (topic, number) = (&partition.resume.topic, partition.resume.partition.number);
+        let of = partition.consumed.get_or_insert_with(|| Consumed::from(topic, number, first, watermark));
         of.add(last + 1, taken, schema_id, span);
         Ok(())
     }
@@ -282,6 +297,7 @@ impl StreamSource {
                     topic: &partition.resume.topic,
                     partition: partition.resume.partition.number,
                     offset: partition.next_offset,
+                    last_offset: partition.next_offset,
                     kind: if idle { Kind::Idle } else { Kind::Awake },
                     epoch,
                     watermark: self.held,

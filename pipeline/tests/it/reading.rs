@@ -136,6 +136,7 @@ impl World {
             retries: None,
             paces: Paces::default(),
             joining: Joining::default(),
+            precedents: None,
         };
         let resume = |number| Resume {
             topic: TOPIC.to_owned(),

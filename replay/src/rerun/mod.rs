@@ -12,9 +12,12 @@
 //! Not here: what differs from the live rows (`diff`), and putting rows in their place (`swap`).
 
 pub mod archived;
+pub mod cost;
 pub mod inputs;
 mod isolate;
 pub mod part;
+pub mod plan;
+pub mod precedents;
 pub mod range;
 pub mod record;
 pub mod survey;
@@ -22,15 +25,17 @@ pub mod survey;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use weir_pipeline::config::Pipeline;
+use weir_pipeline::connect;
 use weir_pipeline::custom::OperatorRegistry;
 use weir_pipeline::engine::{Reporter, Running};
 use weir_pipeline::error::Error;
 use weir_pipeline::run::run;
 use weir_pipeline::source::pace::Pace;
+use weir_pipeline::source::precedent::Precedents;
 
 pub use isolate::isolated;
 use record::{Record, Status, Store};
@@ -50,6 +55,8 @@ pub struct Rerun<'a> {
     pub store: &'a Store,
     /// How fast it reads.
     pub pace: Arc<Pace>,
+    /// Whether that is anything but as fast as it can.
+    pub is_paced: bool,
     /// Set by whoever wants it to stop.
     pub stop: Arc<AtomicBool>,
     /// Where schemas are asked for.
@@ -83,13 +90,19 @@ impl Rerun<'_> {
         }
         record.status = Status::Begun;
         self.store.write(record)?;
+        let (begun_at, is_whole) = (Instant::now(), !self.store.state_of(&record.run).exists());
         let mut pipeline = isolated(self.pipeline, record, &self.store.state_of(&record.run));
         let reads = inputs::of(record.reads, self.pipeline)?;
         if reads.is_some() {
             inputs::keep_readers(self.pipeline, &mut pipeline, |name| self.store.file_of(&record.run, name))?;
         }
+        let precedents = match record.repeats_judgements {
+            true => Some(Arc::new(self.precedents(record)?)),
+            false => None,
+        };
         let running = Running {
             until_end: true,
+            precedents,
             inputs: reads.map(|reads| reads.inputs(&self.handle)),
             slice: Some(Arc::new(record.slice.clone())),
             pace: Some(self.pace.clone()),
@@ -115,8 +128,25 @@ impl Rerun<'_> {
             return Ok(Ended::Stopped);
         }
         record.status = Status::Complete;
+        // What tells how long the next one will take.
+        let speed = record.slice.offsets() as f64 / begun_at.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+        record.records_per_second = (is_whole && !self.is_paced).then_some(speed as u64);
         self.store.write(record)?;
         Ok(Ended::Complete)
+    }
+
+    /// What the live pipeline judged by the clock of what is read.
+    fn precedents(&self, record: &Record) -> Result<Precedents, Error> {
+        let client = connect::clickhouse(self.pipeline)?;
+        let (precedents, _) =
+            self.handle.block_on(precedents::precedents(&client, &record.slice)).map_err(|error| {
+                Error::Unreachable {
+                    part: format!("clickhouse at {}", self.pipeline.clickhouse.url),
+                    detail: format!("the judgements of the live pipeline: {error}"),
+                    remedy: "check `[clickhouse]`; with --judge-anew they aren't asked for".to_owned(),
+                }
+            })?;
+        Ok(precedents)
     }
 
     fn stop_when_cancelled(&self, name: &str, is_over: Arc<AtomicBool>) -> Option<std::thread::JoinHandle<()>> {

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn what_is_chosen_stays() {
-        let stretch = |partition, first, next| Stretch { topic: "events".to_owned(), partition, first, next };
+        let stretch =
+            |partition, first, next| Stretch { topic: "events".to_owned(), partition, first, next, watermark: None };
         let survey = |stretches| Survey {
             slice: Slice { stretches, from: EventTime(0), to: EventTime(1) },
             forgotten: Vec::new(),

@@ -67,6 +67,9 @@ pub struct Record {
     /// Whether it leaves out partitions or offsets that hold events of its times, so that its rows are parts of rows.
     #[serde(default)]
     pub is_part: bool,
+    /// Whether what the clock decided of its records is decided as the live pipeline kept it, instead of anew.
+    #[serde(default)]
+    pub repeats_judgements: bool,
     /// Its views.
     pub views: BTreeSet<String>,
     /// The version of the subject that each source reads with, where the live state keeps one.
@@ -77,6 +80,9 @@ pub struct Record {
     pub created_at_ms: i64,
     /// How far it is.
     pub status: Status,
+    /// How fast it was, where it was read in one go and nobody held it back.
+    #[serde(default)]
+    pub records_per_second: Option<u64>,
 }
 
 impl Record {
@@ -243,11 +249,13 @@ mod tests {
             reads: ReadFrom::Topic,
             condition: None,
             is_part: false,
+            repeats_judgements: true,
             views: BTreeSet::from(["revenue".to_owned()]),
             schema_versions: BTreeMap::new(),
             database: format!("weir_replay_{run}"),
             created_at_ms,
             status: Status::Begun,
+            records_per_second: None,
         }
     }
 

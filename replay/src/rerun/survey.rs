@@ -2,9 +2,9 @@
 //!
 //! The live pipeline wrote down, for each epoch and partition, the span of the event times that were in time
 //! (`weir_epochs`). Every event in time that belongs to the range lies in an epoch whose span meets it; so a partition's
-//! stretch goes from the first such epoch to the last. Nothing before it can make an event of the range too late that wasn't:
-//! what came before is older than the range. It begins earlier by the horizon of deduplication, since a copy whose time differs counts
-//! as one only if the first is seen.
+//! stretch goes from the first such epoch to the last. It begins earlier by the horizon of deduplication, since a copy whose
+//! time differs counts as one only if the first is seen. Its first epoch says, too, what the partition's watermark was before
+//! it: so what was too late is too late again.
 //!
 //! Where the live pipeline knows nothing of a partition's beginning (its epochs have expired, or there was no pipeline),
 //! the stretch begins where the log's own timestamps say, earlier by how far a clock may be ahead.
@@ -71,6 +71,8 @@ struct Known {
     next: i64,
     /// The first offset that any epoch is known for.
     begins: i64,
+    /// The partition's watermark before the first offset.
+    watermark: Option<EventTime>,
     schema_ids: Vec<u32>,
 }
 
@@ -102,8 +104,17 @@ impl Surveyor<'_> {
                 }
             }
         }
-        let ids: Vec<u32> = survey.schemas.keys().copied().collect();
+        let ids: Vec<u32> = std::mem::take(&mut survey.schemas).into_keys().collect();
+        self.resolve(&mut survey, ids.into_iter()).await;
+        Ok(survey)
+    }
+
+    /// Asks for those of `ids` that `survey` doesn't know yet.
+    pub async fn resolve(&self, survey: &mut Survey, ids: impl Iterator<Item = u32>) {
         for id in ids {
+            if survey.schemas.contains_key(&id) {
+                continue;
+            }
             let said = match self.schemas.look_up(id).await {
                 Lookup::Found(_) => None,
                 Lookup::Unknown => Some("nobody knows it".to_owned()),
@@ -111,7 +122,6 @@ impl Surveyor<'_> {
             };
             survey.schemas.insert(id, said);
         }
-        Ok(survey)
     }
 
     /// What `weir_epochs` says of a source's partitions. One that has no epoch in the range, but some epoch, has an empty stretch.
@@ -128,6 +138,7 @@ impl Surveyor<'_> {
             first: Option<String>,
             next: Option<String>,
             begins: String,
+            watermark: Option<String>,
             schema_ids: Vec<u32>,
         }
         let horizon = i64::try_from(source.dedup_horizon_ms).unwrap_or(i64::MAX).saturating_mul(1_000);
@@ -141,6 +152,7 @@ impl Surveyor<'_> {
         let sql = format!(
             "SELECT topic, partition, toString(minIfOrNull(first_offset, {meets})) AS first, \
              toString(maxIfOrNull(next_offset, {meets})) AS next, toString(min(first_offset)) AS begins, \
+             toString(toUnixTimestamp64Micro(argMinIf(tuple(watermark), first_offset, {meets}).1)) AS watermark, \
              arraySort(groupUniqArrayArrayIf(schema_ids, {meets})) AS schema_ids \
              FROM {} WHERE source = {} GROUP BY topic, partition",
             self.client.qualified(tables::EPOCHS),
@@ -154,7 +166,8 @@ impl Surveyor<'_> {
                 (Some(first), Some(next)) => (number(first), number(next)),
                 _ => (begins, begins),
             };
-            ((row.topic, row.partition), Known { first, next, begins, schema_ids: row.schema_ids })
+            let watermark = row.watermark.and_then(|at| at.parse().ok()).map(EventTime);
+            ((row.topic, row.partition), Known { first, next, begins, watermark, schema_ids: row.schema_ids })
         });
         Ok(known.collect())
     }
@@ -164,6 +177,7 @@ impl Survey {
     fn add(&mut self, log: &Part<'_>, known: Option<&Known>, source: &Source, range: Range) -> Result<(), Error> {
         let (topic, partition) = (log.topic.to_owned(), log.partition);
         let is_retry = source.retry_topic.as_deref() == Some(log.topic);
+        let mut watermark = None;
         let (first, next) = match known {
             Some(known) => {
                 self.schemas.extend(known.schema_ids.iter().map(|id| (*id, None)));
@@ -173,6 +187,7 @@ impl Survey {
                     self.by_log_time.push((topic.clone(), partition));
                     (log.at(source, range.from)?.min(known.first), known.next)
                 } else {
+                    watermark = known.watermark;
                     (known.first, known.next)
                 }
             }
@@ -185,14 +200,14 @@ impl Survey {
         };
         if first < log.low && next > first {
             let next = next.min(log.low);
-            self.forgotten.push(Stretch { topic: topic.clone(), partition, first, next });
+            self.forgotten.push(Stretch { topic: topic.clone(), partition, first, next, watermark });
         }
         let (first, next) = (first.max(log.low), next.min(log.high));
         for (first, next) in log.log.missing(log.topic, partition, first, next)? {
-            self.forgotten.push(Stretch { topic: topic.clone(), partition, first, next });
+            self.forgotten.push(Stretch { topic: topic.clone(), partition, first, next, watermark });
         }
         if next > first {
-            self.slice.stretches.push(Stretch { topic, partition, first, next });
+            self.slice.stretches.push(Stretch { topic, partition, first, next, watermark });
         }
         Ok(())
     }

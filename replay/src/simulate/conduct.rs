@@ -137,18 +137,19 @@ impl Conduct {
         }
     }
 
-    /// Ends the open epoch and waits until it is committed.
+    /// Ends the open epoch and waits until it is committed, or until `is_stuck` says that it can't be for now; it is when what
+    /// it waits for is over.
     ///
     /// # Errors
     /// When the engine has ended.
-    pub fn end_epoch(&self) -> Result<(), Ended> {
+    pub fn end_epoch(&self, is_stuck: impl Fn() -> bool) -> Result<(), Ended> {
         let epochs = self.0.epochs.get().ok_or(Ended)?;
         let open = epochs.open();
         self.0.due.store(open.0, Ordering::Release);
         self.ring();
         loop {
             let rings = epochs.rings();
-            if epochs.committed() >= open {
+            if epochs.committed() >= open || is_stuck() {
                 return Ok(());
             }
             if self.0.has_ended.load(Ordering::Acquire) {

@@ -46,6 +46,11 @@ impl InventedLog {
         self.topics().get(topic).map_or(0, Vec::len)
     }
 
+    /// The record at a place.
+    pub fn record(&self, topic: &str, partition: i32, offset: i64) -> Option<Arc<Record>> {
+        self.records(topic, partition, offset, 1).0.pop().filter(|record| record.offset == offset)
+    }
+
     /// Records in all.
     pub fn len(&self) -> u64 {
         self.topics().values().flatten().map(|records| records.len() as u64).sum()

@@ -17,6 +17,7 @@ mod events;
 mod expect;
 mod found;
 mod log;
+mod retries;
 mod run;
 mod scenario;
 mod shelf;
@@ -34,7 +35,7 @@ use std::time::{Duration, Instant};
 use toml_edit::DocumentMut;
 use weir_pipeline::bind::{Bound, bind};
 use weir_pipeline::config::Pipeline;
-use weir_pipeline::config::load::Source as Place;
+use weir_pipeline::config::load::{Source as Place, load};
 use weir_pipeline::custom::OperatorRegistry;
 use weir_pipeline::error::Error;
 use weir_pipeline::problem::Problem;
@@ -50,7 +51,7 @@ pub use tables::Tables;
 
 use events::{Making, STOREFRONT_ID, Sent};
 use expect::Comparing;
-use run::Stage;
+use run::{Stage, Version};
 
 use crate::produce::storefront;
 
@@ -129,6 +130,8 @@ struct Prepared {
     pipeline: Pipeline,
     readers: Readers,
     bound: Arc<Bound>,
+    /// What it starts again with, by step.
+    versions: BTreeMap<usize, Version>,
     shelf: Shelf,
     sent: Vec<Sent>,
     start_ms: i64,
@@ -199,7 +202,7 @@ impl Simulation<'_> {
     }
 
     fn run(&self, prepared: Prepared, check: impl FnMut(usize, &Tables)) -> Result<(Stands, Duration), Error> {
-        let Prepared { scenario, pipeline, readers, bound, shelf, sent, start_ms, runtime, .. } = &prepared;
+        let Prepared { scenario, pipeline, readers, bound, versions, shelf, sent, start_ms, runtime, .. } = &prepared;
         let topics = pipeline.sources.values().flat_map(|source| {
             let own = source.topics.iter().map(|topic| (topic.clone(), usize::from(scenario.partitions)));
             own.chain(source.retry_topic.iter().map(|topic| (topic.clone(), 1)))
@@ -210,6 +213,7 @@ impl Simulation<'_> {
             operators: self.operators,
             readers,
             bound,
+            versions,
             scenario,
             shelf: shelf.clone(),
             log: InventedLog::new(topics),
@@ -237,7 +241,7 @@ impl Simulation<'_> {
             remedy: "make room in the folder of temporary files, or name another with TMPDIR".to_owned(),
         })?;
         let seed = self.options.seed.unwrap_or(scenario.seed);
-        let pipeline = self.apart(&scenario, path, folder.path());
+        let pipeline = self.apart(self.pipeline, &scenario, path, folder.path());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -245,6 +249,7 @@ impl Simulation<'_> {
             .map_err(|error| Error::Worker { detail: format!("a thread for the scenario's registry: {error}") })?;
         let readers = runtime.block_on(readers::choose(&pipeline, None))?;
         let bound = Arc::new(bind(self.file, &pipeline, &readers.schemas).map_err(Error::Config)?);
+        let versions = self.versions(&scenario, (path, place), folder.path(), &runtime)?;
         let (schemas, own) = schemas_of(&scenario, path, place, &readers).map_err(Error::Config)?;
         let making =
             Making { place, pipeline: &pipeline, scenario: &scenario, start_ms, schemas: &schemas, own: &own, seed };
@@ -255,16 +260,67 @@ impl Simulation<'_> {
             let id = id.to_string();
             Error::Config(vec![place.problem(&["schemas", &id], why, "correct the schema's file")])
         })?;
-        Ok(Prepared { scenario, pipeline, readers, bound, shelf, sent, start_ms, seed, runtime, _folder: folder })
+        Ok(Prepared {
+            scenario,
+            pipeline,
+            readers,
+            bound,
+            versions,
+            shelf,
+            sent,
+            start_ms,
+            seed,
+            runtime,
+            _folder: folder,
+        })
     }
 
-    /// The pipeline without anything that reaches out of this process.
-    fn apart(&self, scenario: &Scenario, path: &Path, state: &Path) -> Pipeline {
-        let mut pipeline = self.pipeline.clone();
+    /// The pipeline files that steps start the program again with. They read what the scenario's own reads, and where a step
+    /// retries, there is somebody who takes what is retried.
+    fn versions(
+        &self,
+        scenario: &Scenario,
+        (path, place): (&Path, &Place<'_>),
+        state: &Path,
+        runtime: &tokio::runtime::Runtime,
+    ) -> Result<BTreeMap<usize, Version>, Error> {
+        let mut versions = BTreeMap::new();
+        for (number, step) in scenario.steps.iter().enumerate() {
+            let number_text = number.to_string();
+            let wrong = |key: &str, message: String, remedy: &str| {
+                Error::Config(vec![place.problem(&["steps", &number_text, key], message, remedy)])
+            };
+            if step.retry.is_some() && self.pipeline.sources.values().all(|source| source.retry_topic.is_none()) {
+                let message = "no source of the pipeline has a `retry_topic`".to_owned();
+                return Err(wrong("retry", message, "name one in the pipeline file, or take the step out"));
+            }
+            let Some(with) = &step.with else { continue };
+            let file = beside_file(path, with);
+            let mut other = load(&file).map_err(Error::Config)?;
+            let topics = |of: &Pipeline| -> Vec<(String, Vec<String>)> {
+                of.sources.iter().map(|(name, source)| (name.clone(), source.all_topics())).collect()
+            };
+            if topics(&other) != topics(self.pipeline) {
+                let message = format!("{} reads other topics than the scenario's pipeline", with.display());
+                return Err(wrong("with", message, "leave its sources and their topics as they are"));
+            }
+            other.name.clone_from(&self.pipeline.name);
+            let pipeline = self.apart(&other, scenario, path, state);
+            let readers = runtime.block_on(readers::choose(&pipeline, None))?;
+            let bound = bind(&file.display().to_string(), &pipeline, &readers.schemas).map_err(Error::Config)?;
+            versions.insert(number, Version { pipeline, readers, bound: Arc::new(bound) });
+        }
+        Ok(versions)
+    }
+
+    /// The pipeline of a file without anything that reaches out of this process.
+    fn apart(&self, file: &Pipeline, scenario: &Scenario, path: &Path, state: &Path) -> Pipeline {
+        let mut pipeline = file.clone();
         pipeline.state = state.to_owned();
         // How long an epoch lasts is the conductor's to say, and the engine looks at it as often as that.
         pipeline.epoch_ms = 1;
         pipeline.http = None;
+        pipeline.outbox_bytes = scenario.outbox_bytes.unwrap_or(pipeline.outbox_bytes);
         pipeline.lineage.url = None;
         pipeline.lineage.topic = None;
         pipeline.lineage.file = None;

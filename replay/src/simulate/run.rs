@@ -7,7 +7,7 @@
 //!
 //! Not here: what a scenario's words mean (`scenario`, `events`) and whether what came is what was expected (`expect`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -25,7 +25,8 @@ use weir_schemas::registry::SchemaCache;
 use super::conduct::{Conduct, Ended};
 use super::events::Sent;
 use super::log::InventedLog;
-use super::scenario::{End, RegistryState, Scenario};
+use super::retries;
+use super::scenario::{End, PartState, Retry, Scenario};
 use super::shelf::Shelf;
 use super::tables::Tables;
 
@@ -40,11 +41,10 @@ const LOOK_EVERY: Duration = Duration::from_micros(100);
 enum Happening {
     Sent(Sent),
     /// The program ends, and starts again.
-    Ends {
-        is_killed: bool,
-        workers: Option<u16>,
-    },
-    Registry(RegistryState),
+    Ends(Restart),
+    Registry(PartState),
+    Tables(PartState),
+    Retry(Retry),
     /// The check of this number.
     Check(usize),
 }
@@ -57,6 +57,8 @@ pub(super) struct Stage<'a> {
     pub(super) operators: &'a OperatorRegistry,
     pub(super) readers: &'a Readers,
     pub(super) bound: &'a Bound,
+    /// What it starts again with, by step.
+    pub(super) versions: &'a BTreeMap<usize, Version>,
     pub(super) scenario: &'a Scenario,
     pub(super) shelf: Shelf,
     pub(super) log: InventedLog,
@@ -65,6 +67,13 @@ pub(super) struct Stage<'a> {
     /// The length of an epoch in invented time.
     pub(super) epoch_ms: u64,
     pub(super) runtime: &'a tokio::runtime::Runtime,
+}
+
+/// A pipeline file of a scenario, bound.
+pub(super) struct Version {
+    pub(super) pipeline: Pipeline,
+    pub(super) readers: Readers,
+    pub(super) bound: Arc<Bound>,
 }
 
 /// How far a scenario is.
@@ -83,14 +92,26 @@ struct Course {
 enum Ending {
     /// The scenario is over.
     Over,
-    /// It starts again, with so many workers.
-    Restart { workers: Option<u16>, is_killed: bool },
+    /// It starts again.
+    Restart(Restart),
+}
+
+/// How the program ends and starts again.
+#[derive(Clone, Copy)]
+struct Restart {
+    is_killed: bool,
+    workers: Option<u16>,
+    /// With the pipeline file of the step of this number.
+    with: Option<usize>,
+    /// When, in milliseconds since 1970.
+    at_ms: i64,
 }
 
 /// One run of the engine, as its driver sees it.
 struct Life {
     conduct: Conduct,
     log: InventedLog,
+    tables: Tables,
     stop: Arc<AtomicBool>,
     reporter: Arc<OnceLock<Reporter>>,
 }
@@ -107,8 +128,15 @@ impl Stage<'_> {
         loop {
             match self.live(&clock, &mut course, &mut check)? {
                 Ending::Over => return Ok(course.now_ms - self.start_ms),
-                Ending::Restart { workers, .. } => {
-                    self.pipeline.workers = workers.map_or(self.pipeline.workers, usize::from);
+                Ending::Restart(restart) => {
+                    let workers = restart.workers.map_or(self.pipeline.workers, usize::from);
+                    if let Some(version) = restart.with.and_then(|step| self.versions.get(&step)) {
+                        self.pipeline = version.pipeline.clone();
+                        (self.readers, self.bound) = (&version.readers, &version.bound);
+                    }
+                    self.pipeline.workers = workers;
+                    self.pass_without(&mut course, restart.at_ms, &mut check);
+                    clock.store(course.now_ms, Ordering::Release);
                 }
             }
         }
@@ -118,12 +146,17 @@ impl Stage<'_> {
         let at = |offset: i64| self.start_ms.saturating_add(offset);
         let mut happenings: Vec<(i64, Happening)> =
             sent.into_iter().map(|sent| (sent.at_ms, Happening::Sent(sent))).collect();
-        for step in &self.scenario.steps {
-            happenings.extend(step.registry.map(|state| (at(step.at.0), Happening::Registry(state))));
-            if step.kill || step.workers.is_some() {
-                let ends = Happening::Ends { is_killed: step.kill, workers: step.workers };
-                happenings.push((at(step.at.0), ends));
+        for (number, step) in self.scenario.steps.iter().enumerate() {
+            let mut happens = Vec::new();
+            happens.extend(step.registry.map(Happening::Registry));
+            happens.extend(step.tables.map(Happening::Tables));
+            let with = step.with.as_ref().map(|_| number);
+            if step.kill || step.workers.is_some() || with.is_some() || step.away.is_some() {
+                let at_ms = at(step.at.0.saturating_add(step.away.unwrap_or_default().0));
+                happens.push(Happening::Ends(Restart { is_killed: step.kill, workers: step.workers, with, at_ms }));
             }
+            happens.extend(step.retry.clone().map(Happening::Retry));
+            happenings.extend(happens.into_iter().map(|happening| (at(step.at.0), happening)));
         }
         let checks = self.scenario.checks.iter().enumerate();
         happenings.extend(checks.map(|(number, check)| (at(check.at.0), Happening::Check(number))));
@@ -144,6 +177,7 @@ impl Stage<'_> {
         let life = Life {
             conduct: Conduct::new(clock.clone(), schemas.clone(), sources, workers),
             log: self.log.clone(),
+            tables: self.tables.clone(),
             stop: Arc::default(),
             reporter: Arc::default(),
         };
@@ -173,7 +207,7 @@ impl Stage<'_> {
         };
         match (driven, ended) {
             // An engine that was killed ends with an error, and it is the one that was asked for.
-            (Ok(ending @ Ending::Restart { is_killed: true, .. }), Err(Error::Stopped(_))) => Ok(ending),
+            (Ok(Ending::Restart(restart)), Err(Error::Stopped(_))) if restart.is_killed => Ok(Ending::Restart(restart)),
             (_, Err(error)) => Err(error),
             (Ok(ending), Ok(_)) => Ok(ending),
             (Err(Ended), Ok(_)) => {
@@ -196,37 +230,81 @@ impl Stage<'_> {
                     }
                     course.pending.push_back(sent);
                 }
-                &Happening::Ends { is_killed, workers } => {
+                &Happening::Ends(restart) => {
                     course.next += 1;
-                    course.end(life, at_ms, is_killed)?;
-                    return Ok(Ending::Restart { workers, is_killed });
+                    course.end(life, at_ms, restart.is_killed)?;
+                    return Ok(Ending::Restart(restart));
                 }
                 &Happening::Registry(state) => {
                     course.pass(life, at_ms)?;
-                    self.shelf.set_down(state == RegistryState::Down);
+                    self.shelf.set_down(state == PartState::Down);
+                }
+                &Happening::Tables(state) => {
+                    course.pass(life, at_ms)?;
+                    life.set_tables(state)?;
+                }
+                Happening::Retry(retry) => {
+                    let retry = retry.clone();
+                    course.come_to_rest(life, at_ms)?;
+                    life.conduct.set_clock(course.now_ms, || self.retry(&retry, at_ms));
+                    course.come_to_rest(life, at_ms)?;
                 }
                 &Happening::Check(number) => {
-                    course.pass(life, at_ms)?;
-                    life.conduct.settle()?;
-                    life.conduct.end_epoch()?;
-                    life.wait_for_delivery()?;
+                    course.come_to_rest(life, at_ms)?;
                     check(number, &self.tables);
                 }
             }
             course.next += 1;
         }
         course.flush(life)?;
+        life.set_tables(PartState::Up)?;
         if let Some(ends_at) = self.scenario.ends_at {
             course.go_on(life, self.start_ms.saturating_add(ends_at.0))?;
         }
         while life.conduct.settle()? {
-            life.conduct.end_epoch()?;
+            life.end_epoch()?;
         }
         match self.scenario.end {
             End::Close => life.conduct.finish(),
             End::Stop => life.stop(),
         }
         Ok(Ending::Over)
+    }
+
+    /// Lets the clock go on to `to_ms` with nobody there: what is sent waits in the log.
+    fn pass_without(&self, course: &mut Course, to_ms: i64, check: &mut impl FnMut(usize, &Tables)) {
+        while let Some((at_ms, happening)) = course.happenings.get(course.next).filter(|(at_ms, _)| *at_ms < to_ms) {
+            match happening {
+                Happening::Sent(Sent { topic, partition, record, .. }) => {
+                    self.log.append(topic, usize::from(*partition), record.clone());
+                }
+                // Nobody is there to end.
+                Happening::Ends(_) => {}
+                Happening::Registry(state) => self.shelf.set_down(*state == PartState::Down),
+                Happening::Tables(state) => self.tables.set_down(*state == PartState::Down),
+                Happening::Retry(retry) => self.retry(retry, *at_ms),
+                Happening::Check(number) => check(*number, &self.tables),
+            }
+            course.next += 1;
+            // It is read by whoever comes then.
+            course.pending_until_ms = Some(to_ms);
+        }
+        course.now_ms = course.now_ms.max(to_ms);
+    }
+
+    /// Sends the refused records that `retry` means and that wait to their sources' retry topics, at `at_ms`.
+    fn retry(&self, retry: &Retry, at_ms: i64) {
+        let sources = self.pipeline.sources.values();
+        let topic_of = |topic: &str| {
+            let source = sources.clone().find(|source| source.all_topics().iter().any(|own| own == topic))?;
+            source.retry_topic.clone()
+        };
+        for retried in retries::waiting(&self.tables, retry) {
+            let origin = &retried.origin;
+            let record = self.log.record(&origin.topic, origin.partition, origin.offset);
+            let (Some(topic), Some(record)) = (topic_of(&origin.topic), record) else { continue };
+            self.log.append(&topic, 0, retries::once_more(&retried, &record, at_ms));
+        }
     }
 
     fn tick_ms(&self) -> i64 {
@@ -246,7 +324,7 @@ impl Course {
     fn flush(&mut self, life: &Life) -> Result<(), Ended> {
         let Some(until_ms) = self.pending_until_ms.take() else { return Ok(()) };
         self.send(life, until_ms)?;
-        life.conduct.end_epoch()
+        life.end_epoch()
     }
 
     /// Lets the clock go on to `to_ms` while that arrives which was sent meanwhile, and waits until it is read.
@@ -287,9 +365,17 @@ impl Course {
         }
         // Windows that closed in the silence are written.
         if life.conduct.settle()? || has_moved {
-            life.conduct.end_epoch()?;
+            life.end_epoch()?;
         }
         Ok(())
+    }
+
+    /// The same, and waits until everything up to there is committed and has arrived.
+    fn come_to_rest(&mut self, life: &Life, at_ms: i64) -> Result<(), Ended> {
+        self.pass(life, at_ms)?;
+        life.conduct.settle()?;
+        life.end_epoch()?;
+        life.wait_for_delivery()
     }
 
     /// Ends an engine. A kill loses what was sent within the tick, which has been read and is not committed.
@@ -315,11 +401,38 @@ impl Life {
         self.conduct.ring();
     }
 
-    /// Waits until every destination has what was committed.
+    /// Ends the open epoch and waits until it is committed, unless it has to wait for the tables.
+    fn end_epoch(&self) -> Result<(), Ended> {
+        let is_full =
+            || self.reporter.get().map(|told| told()).is_some_and(|of| of.outbox_bytes >= of.outbox_limit_bytes);
+        self.conduct.end_epoch(|| self.tables.is_down() && is_full())
+    }
+
+    /// Lets the tables take rows, or not: from what is committed later on, and all of what waited.
+    fn set_tables(&self, state: PartState) -> Result<(), Ended> {
+        let were_down = self.tables.is_down();
+        if !were_down && state == PartState::Up {
+            return Ok(());
+        }
+        // An engine that has just started is there when its sources were looked at.
+        self.conduct.settle()?;
+        self.wait_for_delivery()?;
+        self.tables.set_down(state == PartState::Down);
+        if state == PartState::Up {
+            self.wait_for_delivery()?;
+            // An epoch that waited for room ends now.
+            self.conduct.settle()?;
+            self.end_epoch()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every destination has what was committed; what is down has what it had.
     fn wait_for_delivery(&self) -> Result<(), Ended> {
         let reporter = self.reporter.get().ok_or(Ended)?;
         loop {
-            if reporter().destinations.iter().all(|destination| destination.waiting_rows == 0) {
+            let has_all = || reporter().destinations.iter().all(|destination| destination.waiting_rows == 0);
+            if self.tables.is_down() || has_all() {
                 return Ok(());
             }
             // A pause, since delivery is what is waited for, and it has a thread of its own.

@@ -91,6 +91,9 @@ pub struct Scenario {
     /// How much invented time goes into one epoch; absent, the pipeline file's `epoch_ms`. Longer ones are faster, and show
     /// less of what comes in between.
     pub epoch: Option<Offset>,
+    /// Bytes that may wait for the tables before no further epoch begins; absent, the pipeline file's `outbox_bytes`, of which
+    /// no scenario fills the least.
+    pub outbox_bytes: Option<u64>,
     /// Partitions that each topic has.
     #[serde(default = "default_partitions")]
     pub partitions: u16,
@@ -267,18 +270,38 @@ pub struct Step {
     pub kill: bool,
     /// It starts again with so many worker threads; a restart, if it isn't killed.
     pub workers: Option<u16>,
+    /// It starts again with another pipeline file, such as one whose rules are mended; a restart, if it isn't killed.
+    pub with: Option<PathBuf>,
+    /// Before it starts again it is away for so long, as after a full disk: what is sent meanwhile waits in the log.
+    pub away: Option<Offset>,
     /// The registry can't be asked from now on, or can be again.
-    pub registry: Option<RegistryState>,
+    pub registry: Option<PartState>,
+    /// The tables take no rows from now on, or do again; at the latest, at the end.
+    pub tables: Option<PartState>,
+    /// Refused records are sent once more, as `weir quarantine retry` does.
+    pub retry: Option<Retry>,
 }
 
-/// Whether the registry answers.
+/// Whether a part around the program answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RegistryState {
+pub enum PartState {
     /// It doesn't.
     Down,
     /// It does.
     Up,
+}
+
+/// Which of the refused records that wait are retried: those that have all of this in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// Why they were refused, such as `rule`.
+    pub reason: Option<String>,
+    /// The rule that they broke.
+    pub rule: Option<String>,
+    /// The field that was wrong.
+    pub field: Option<String>,
 }
 
 /// What must be so at a time.

@@ -7,6 +7,7 @@
 //! Not here: partitions, retention, and any SQL.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +29,10 @@ use super::cells;
 
 /// Tables by name. Clones share them.
 #[derive(Clone, Default)]
-pub struct Tables(Arc<Mutex<BTreeMap<String, Stored>>>);
+pub struct Tables {
+    stored: Arc<Mutex<BTreeMap<String, Stored>>>,
+    is_down: Arc<AtomicBool>,
+}
 
 /// One table's rows.
 #[derive(Clone)]
@@ -72,6 +76,16 @@ impl Tables {
     /// The tables' names.
     pub fn names(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
+    }
+
+    /// Lets them take rows, or not.
+    pub fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::Release);
+    }
+
+    /// Whether they take none.
+    pub fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Acquire)
     }
 
     /// Where the rows of `layout`'s tables go, so that they are kept here. Rows that are here already stay.
@@ -118,7 +132,7 @@ impl Tables {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -225,6 +239,9 @@ impl Deliver for Sink {
     fn deliver<'a>(&'a mut self, delivery: Delivery<'a>) -> BoxFuture<'a, Result<(), DeliveryError>> {
         Box::pin(async move {
             let fatal = |why: String| DeliveryError::Fatal { why, remedy: "this is a bug".to_owned() };
+            if self.tables.is_down() {
+                return Err(DeliveryError::Retriable { why: "the scenario's tables are down".to_owned() });
+            }
             let mut tables = self.tables.lock();
             for row in delivery.rows {
                 let kept: (u64, Option<Vec<Value>>) =

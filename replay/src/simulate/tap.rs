@@ -14,9 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
+use apache_avro::{Decimal, Schema};
 use bytes::Bytes;
 use chrono::DateTime;
 use tokio::runtime::Handle;
@@ -37,6 +37,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(5);
 /// Bytes that may wait for a partition's reader.
 const QUEUE_BYTES: u64 = 1 << 20;
+/// Bytes of a decimal of 38 digits, as many as a scenario has.
+const DECIMAL_BYTES: usize = 16;
 /// Bytes of records that a scenario may hold.
 const BYTES_MAX: u64 = 16 << 20;
 
@@ -270,8 +272,8 @@ impl<'a> Decoding<'a> {
         let is_event = decoder.decode(&[body]).is_ok_and(|decoded| decoded.batch.num_rows() == 1);
         let reader = self.readers.get(tap.source.0).filter(|_| is_event);
         let decoded = reader.and_then(|reader| {
-            let datum = GenericDatumReader::builder(writer).reader_schema(reader).build().ok()?;
-            datum.read_value(&mut &*body).ok()
+            let datum = GenericDatumReader::builder(writer).build().ok()?;
+            with_room(datum.read_value(&mut &*body).ok()?).resolve(reader).ok()
         });
         Ok(decoded)
     }
@@ -306,6 +308,31 @@ impl<'a> Decoding<'a> {
     }
 }
 
+/// The value with its decimals in as many bytes as any of theirs may need. Writers use as few as a number needs, and those
+/// are taken for less than the type by what resolves values to another schema.
+fn with_room(value: Value) -> Value {
+    match value {
+        Value::Decimal(decimal) => match Vec::try_from(&decimal) {
+            Ok(bytes) => Value::Decimal(Decimal::from(extended(bytes))),
+            Err(_) => Value::Decimal(decimal),
+        },
+        Value::Union(branch, value) => Value::Union(branch, Box::new(with_room(*value))),
+        Value::Array(items) => Value::Array(items.into_iter().map(with_room).collect()),
+        Value::Map(entries) => Value::Map(entries.into_iter().map(|(name, value)| (name, with_room(value))).collect()),
+        Value::Record(fields) => {
+            Value::Record(fields.into_iter().map(|(name, value)| (name, with_room(value))).collect())
+        }
+        other => other,
+    }
+}
+
+/// The same number, signed and with its highest byte first, in [`DECIMAL_BYTES`] or more.
+fn extended(bytes: Vec<u8>) -> Vec<u8> {
+    let fill = if bytes.first().is_some_and(|first| first & 0x80 != 0) { 0xff } else { 0 };
+    let missing = DECIMAL_BYTES.saturating_sub(bytes.len());
+    std::iter::repeat_n(fill, missing).chain(bytes).collect()
+}
+
 /// The message in memory of its own: librdkafka's consumer doesn't end while anybody holds one of its messages.
 fn detached(message: &Message) -> Message {
     let mut headers = Vec::new();
@@ -324,4 +351,23 @@ fn detached(message: &Message) -> Message {
 /// The name of a scenario file without its ending.
 pub fn name_of(path: &Path) -> String {
     path.file_stem().map_or_else(|| "tapped".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decimal_in_few_bytes_is_one_of_its_type_still() {
+        let text = r#"{"type":"record","name":"e","fields":[{"name":"amount","type":
+            ["null",{"type":"bytes","logicalType":"decimal","precision":18,"scale":2}]}]}"#;
+        let schema = Schema::parse_str(text).unwrap();
+        for (number, few) in [(1_050i128, vec![4, 26]), (-1, vec![255]), (0, vec![])] {
+            let amount = |bytes: Vec<u8>| Value::Union(1, Box::new(Value::Decimal(Decimal::from(bytes))));
+            let value = |bytes| Value::Record(vec![("amount".to_owned(), amount(bytes))]);
+            assert!(value(few.clone()).resolve(&schema).is_err(), "nobody would need room");
+            let resolved = with_room(value(few)).resolve(&schema).unwrap();
+            assert_eq!(resolved, value(number.to_be_bytes().to_vec()));
+        }
+    }
 }

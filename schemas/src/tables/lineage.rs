@@ -33,6 +33,7 @@ pub fn epochs(retention_days: Option<u32>) -> Table {
             column("schema_ids", ids, "the writer schemas of its framed records, rising; the first 256 of them"),
             column("epoch", count(), "the epoch"),
             column("pipeline_version", few(), "what was in force: `weir_versions` has it"),
+            column("watermark", time().nullable(), "the partition's before the first record; null where it had none"),
         ],
         key_columns: 5,
         partition_by: Some(0),

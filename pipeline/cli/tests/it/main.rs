@@ -26,6 +26,7 @@ mod mutations;
 mod openlineage;
 mod parked;
 mod plan;
+mod precedents;
 mod program;
 mod quarantine;
 mod reasons;

@@ -54,6 +54,11 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     let arguments = ["replay", "pipeline.toml", "--from", FROM, "--to", TO];
     let planned = bench.weir(&[&arguments[..], &["--plan"]].concat()).fine().out;
     assert!(planned.contains("offsets") && planned.contains("resolve") && !planned.contains("gap"), "{planned}");
+    for told in ["by a sample of the values", "the live pipeline's best", "the live pipeline refused: "] {
+        assert!(planned.contains(told), "{told} is missing in {planned}");
+    }
+    let counted = planned.lines().find(|line| line.ends_with("as the live pipeline counted them")).unwrap().to_owned();
+    let counted: String = counted.chars().filter(char::is_ascii_digit).collect();
     assert!(!bench.folder.path().join("state.replays").exists());
 
     for (run, workers) in [("one", "1"), ("three", "3")] {
@@ -70,6 +75,9 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     };
     let (replayed, all) = (read(&replay_of(&bench, "one")), read(&bench.database));
     assert!(replayed * 4 < all * 3, "{replayed} of {all}");
+    assert_eq!(replayed.to_string(), counted, "as the plan said");
+    let planned = bench.weir(&[&arguments[..], &["--plan"]].concat()).fine().out;
+    assert!(planned.contains("as `three` ran"), "{planned}");
 
     let listed = bench.weir(&["replay", "list", "pipeline.toml"]).fine().out;
     assert!(listed.contains("one") && listed.contains("three") && listed.contains("complete"), "{listed}");

@@ -197,6 +197,10 @@ fn a_tapped_topic_gives_in_a_scenario_what_kafka_and_clickhouse_give() {
     std::fs::write(&path, &real).unwrap();
     let same = bench.weir(&["test", "pipeline.toml"]);
     assert_eq!(same.code, 0, "{}{}", same.out, same.err);
+    // Everything that decodes was written by its fields.
+    let undecoded = bench.ask("SELECT countIf(event_time IS NULL) FROM weir_quarantine");
+    assert_eq!(text.matches("raw = ").count().to_string(), undecoded);
+    assert!(text.contains("type = \"purchase\"") && text.contains("amount = \""), "{text}");
     // The comparison can fail.
     std::fs::write(&path, real.replacen(", events = ", ", events = 1", 1)).unwrap();
     assert_eq!(bench.weir(&["test", "pipeline.toml"]).code, 5);

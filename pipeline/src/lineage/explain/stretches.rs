@@ -287,6 +287,7 @@ impl<'a> Log<'a> {
             epoch: Epoch(0),
             now_ms: 0,
             held: EventTime::MIN,
+            precedents: None,
             floor: None,
         };
         while !messages.is_empty() {

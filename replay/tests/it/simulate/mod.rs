@@ -1,5 +1,6 @@
 //! Scenarios through the whole engine, without any part around it.
 
+mod faults;
 mod steps;
 mod updates;
 

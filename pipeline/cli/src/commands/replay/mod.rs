@@ -2,6 +2,7 @@
 
 mod manage;
 mod start;
+mod told;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,6 +85,10 @@ pub(crate) struct Start {
     /// Read what the log still has, where it has forgotten a part.
     #[arg(long)]
     pub allow_gaps: bool,
+    /// Let the clock's judgements (too late after an idle partition, an unknown schema) be made anew, instead of as the live
+    /// pipeline made them.
+    #[arg(long)]
+    pub judge_anew: bool,
     /// Records a second, at most.
     #[arg(long)]
     pub rate: Option<u32>,
