@@ -39,7 +39,12 @@ impl Browser {
         let script = "exec chromium \"$@\" 3<>\"$TO\" 4<>\"$FROM\"";
         let process = Command::new("sh")
             .args(["-c", script, "sh", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
-            .args(["--no-first-run", "--hide-scrollbars", "--disable-background-networking", "--disable-component-update"])
+            .args([
+                "--no-first-run",
+                "--hide-scrollbars",
+                "--disable-background-networking",
+                "--disable-component-update",
+            ])
             .args(["--disable-sync", "--disable-extensions", "--disable-dev-shm-usage", "--remote-debugging-pipe"])
             .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
             .arg("about:blank")

@@ -101,6 +101,10 @@ fn look(browser: &mut Browser) {
     assert!(found.is_empty(), "{}", found.join("\n"));
     assert_eq!(browser.troubles(CONSOLE), Vec::<String>::new());
     assert_covered(browser);
+    // That a name is unknown would have been told.
+    browser.value("fetch('/api/views').then((one) => one.json()).then((all) => all.views[0].mesures)");
+    let told = browser.troubles(CONSOLE).concat();
+    assert!(told.contains("unknown name: /api/views.views.0.mesures"), "{told}");
 }
 
 /// The release that goes wrong gets its alert, whose page shows that it is the one.
