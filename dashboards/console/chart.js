@@ -113,7 +113,9 @@ export class Chart {
 
   options(series, cut) {
     const { shown } = this;
-    const axis = { stroke: variable('--muted'), grid: { stroke: variable('--grid'), width: 1 }, ticks: { show: false }, font: '12px system-ui, sans-serif' };
+    // As large as the page's small print, which grows on a wall.
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize) || 15;
+    const axis = { stroke: variable('--muted'), grid: { stroke: variable('--grid'), width: 1 }, ticks: { show: false }, font: `${Math.round(rem * 0.8)}px system-ui, sans-serif` };
     return {
       width: Math.max(200, this.canvas.clientWidth), height: Math.max(120, this.canvas.clientHeight), legend: { show: false },
       cursor: { y: false, points: { size: 6 }, drag: { x: true, y: false, setScale: false } },
@@ -124,8 +126,8 @@ export class Chart {
         y: { range: (_, least, most) => bounds(least, most, shown.most) },
       },
       axes: [
-        { ...axis, values: this.ticks.bind(this), space: 75, incrs: INCREMENTS.filter((of) => of >= Math.min(shown.step_s ?? 1, 3_600)) },
-        { ...axis, size: 58, values: (_, values) => values.map((value) => (shown.percent ? `${+(value * 100).toPrecision(3)} %` : short(value))) },
+        { ...axis, values: this.ticks.bind(this), space: rem * 5, incrs: INCREMENTS.filter((of) => of >= Math.min(shown.step_s ?? 1, 3_600)) },
+        { ...axis, size: Math.round(rem * 3.9), values: (_, values) => values.map((value) => (shown.percent ? `${+(value * 100).toPrecision(3)} %` : short(value))) },
       ],
       series: [{}, ...series],
       hooks: {

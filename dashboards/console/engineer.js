@@ -25,7 +25,7 @@ export function enter(main, all) {
   put(main, h('h1', { class: 'unseen' }, 'Engineer'), h('div', { class: 'stack' }, parts.trouble, parts.figures,
     card('flow', 'Flow', 'rates now, and what bounds each edge', parts.flow),
     card('partitions', 'Partitions', 'watermark of each, and who holds it', parts.partitions),
-    h('div', { class: 'pairs' }, card('views', 'Views', 'how far each is complete', parts.views), card('destinations', 'Destinations', '', parts.destinations)),
+    h('div', { class: 'pairs uneven' }, card('views', 'Views', 'how far each is complete', parts.views), card('destinations', 'Destinations', '', parts.destinations)),
     card('ledger', 'Ledger', 'what became of every record', h('div', { class: 'room' }, parts.books, parts.chart.element)),
     card('causes', 'Quarantine', 'by cause', parts.causes),
     card('replays', 'Replays', '', [parts.replays, parts.diff])));
@@ -44,7 +44,7 @@ export function routed() {}
 function shown(snapshot) {
   trouble(snapshot);
   figures(snapshot);
-  renew(parts.flow, flow(snapshot, { ...catalog.bounds, views: catalog.views.length }, rates()));
+  renew(parts.flow, flow(snapshot, catalog.bounds, catalog.views.length, rates()));
   partitions(snapshot);
   destinations(snapshot);
   views(snapshot);
@@ -116,18 +116,18 @@ function figures(snapshot) {
 }
 
 function partitions(snapshot) {
-  const rows = snapshot.status.sources.flatMap((source) => source.partitions.map((of) => ({ ...of, source: source.name, holds: source.held_back_by === `${of.topic}/${of.partition}` })));
-  rows.sort((one, other) => one.topic.localeCompare(other.topic) || one.partition - other.partition);
+  const rows = snapshot.status.sources.flatMap((source) => source.partitions.map((of) => ({ of, source: source.name, holds: source.held_back_by === `${of.topic}/${of.partition}` })));
+  rows.sort(({ of: one }, { of: other }) => one.topic.localeCompare(other.topic) || one.partition - other.partition);
   const kinds = { parked: 'bad', waiting: 'warn', reading: 'good' };
   const columns = [
-    { label: 'Partition', cell: (of) => foreign(`${of.topic}/${of.partition}`) },
-    { label: 'Source', cell: (of) => foreign(of.source) },
-    { label: 'State', cell: (of) => [h('span', { class: `tag ${kinds[of.state] ?? ''}` }, visible(of.state)), of.detail ? h('span', { class: 'faint' }, ` ${visible(of.detail)}`) : null] },
-    { label: 'Watermark (UTC)', cell: (of) => [of.watermark < -2e15 ? '–' : time(of.watermark / 1e6, 'UTC', true), of.holds ? h('span', { class: 'tag warn' }, 'holds') : null] },
-    { label: 'Offset', number: true, cell: (of) => number(of.next_offset) },
-    { label: 'End', number: true, cell: (of) => number(of.end_offset) },
-    { label: 'Lag', number: true, cell: (of) => number(Math.max(0, of.end_offset - of.next_offset)) },
-    { label: 'Worker', number: true, cell: (of) => number(of.worker) },
+    { label: 'Partition', cell: ({ of }) => foreign(`${of.topic}/${of.partition}`) },
+    { label: 'Source', cell: ({ source }) => foreign(source) },
+    { label: 'State', cell: ({ of }) => [h('span', { class: `tag ${kinds[of.state] ?? ''}` }, visible(of.state)), of.detail ? h('span', { class: 'faint' }, ` ${visible(of.detail)}`) : null] },
+    { label: 'Watermark (UTC)', cell: ({ of, holds }) => [of.watermark < -2e15 ? '–' : time(of.watermark / 1e6, 'UTC', true), holds ? h('span', { class: 'tag warn' }, 'holds') : null] },
+    { label: 'Offset', number: true, cell: ({ of }) => number(of.next_offset) },
+    { label: 'End', number: true, cell: ({ of }) => number(of.end_offset) },
+    { label: 'Lag', number: true, cell: ({ of }) => number(Math.max(0, of.end_offset - of.next_offset)) },
+    { label: 'Worker', number: true, cell: ({ of }) => number(of.worker) },
   ];
   renew(parts.partitions, rows.length ? table('Partitions', columns, rows, { class: 'dense' }) : h('p', { class: 'nothing' }, 'No partition is read yet.'));
 }
@@ -205,7 +205,7 @@ async function causes() {
       return;
     }
     const columns = [
-      { label: 'Why', cell: (of) => [h('strong', {}, visible(of.why)), ' ', foreign(of.rules || of.about || of.details)] },
+      { label: 'Why', cell: (of) => [h('div', {}, visible(of.why)), h('div', { class: 'than' }, foreign(of.rules || of.about || of.details))] },
       { label: 'Waiting', number: true, cell: (of) => (of.is_late ? '–' : number(of.waiting)) },
       { label: 'Late', number: true, cell: (of) => (of.is_late ? number(of.waiting) : '–') },
       ...(catalog.has_retries ? [{ label: 'Retried', number: true, cell: (of) => number(of.retried) }] : []),
@@ -216,7 +216,7 @@ async function causes() {
       { label: 'A place', cell: (of) => foreign(of.place) },
       { label: 'Cause', cell: (of) => h('code', {}, visible(of.cause.slice(0, 12))) },
     ];
-    renew(parts.causes, table('Causes', columns, rows, { class: 'dense' }), h('p', { class: 'faint' }, 'A cause that was mended: ', h('code', {}, 'weir quarantine retry FILE CAUSE')), sql(answer.sql));
+    renew(parts.causes, table('Causes', columns, rows, { class: 'dense causes' }), h('p', { class: 'faint' }, 'A cause that was mended: ', h('code', {}, 'weir quarantine retry FILE CAUSE')), sql(answer.sql));
   } catch (error) {
     renew(parts.causes, failed(error));
   }

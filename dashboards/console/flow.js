@@ -7,7 +7,7 @@ const W = 1180;
 const H = 300;
 
 /** `rates` per second: {consumed, bytes, accepted, refused, copies, late, delivered}; null where not known yet. */
-export function flow(snapshot, bounds, rates) {
+export function flow(snapshot, bounds, views, rates) {
   const { status } = snapshot;
   const per = (value, unit) => (value === null || value === undefined ? '…' : `${short(value)} ${unit}/s`);
   const share = (used, limit) => (limit > 0 ? used / limit : 0);
@@ -34,7 +34,7 @@ export function flow(snapshot, bounds, rates) {
     box(8, top, 96, 'Kafka', count(partitions, 'partition'), 'store'), arrow(104, mid, 226, mid), tell(165, 40, edges[0][1], edges[0][2]),
     box(226, top, 110, 'source', 'decode, rules', inFlight >= 0.95 ? 'full' : ''), arrow(336, mid, 458, mid), tell(397, 40, edges[1][1], edges[1][2]),
     box(458, top, 116, 'deduplicate', 'by event id'), arrow(574, mid, 690, mid, true), tell(632, 40, edges[2][1], edges[2][2]),
-    box(690, top, 100, 'views', count(Math.max(0, bounds.views), 'view')), arrow(790, mid, 900, mid, true), tell(845, 40, edges[3][1], edges[3][2]),
+    box(690, top, 100, 'views', count(views, 'view')), arrow(790, mid, 900, mid, true), tell(845, 40, edges[3][1], edges[3][2]),
     box(900, top, 92, 'commit', `epoch ${number(status.committed_epoch)}`), arrow(992, mid, 1070, mid), tell(1031, 40, edges[4][1], edges[4][2]),
     box(1070, top, 102, 'deliver', `epoch ${number(status.delivered_epoch)}`, outbox >= 0.95 ? 'full' : ''),
     bend(281, top + 58, 281, 236), s('rect', { x: 206, y: 236, width: 150, height: 58, rx: 9, class: 'store' }),

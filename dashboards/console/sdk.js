@@ -62,7 +62,8 @@ function refresh(snapshot) {
   else if (kind === 'alert') alert(name, true).catch(() => {});
 }
 
-const releaseOf = (of) => (of.sdk || of.sdk_version || of.app_version ? `${of.sdk} ${of.sdk_version} / ${of.app_version}` : '');
+/** The release that an alert names; of one that is put down to a platform or a tenant there is none. */
+const releaseOf = (of) => (['release', 'sdk_version', 'app_version'].includes(of.cause_kind) ? `${of.sdk} ${of.sdk_version} / ${of.app_version}` : '');
 const about = (of) => [of.rule, of.reason, of.indicator].find((text) => text) ?? '';
 
 async function alerts(params) {
@@ -92,7 +93,7 @@ function line(of) {
     h('span', { class: 'what' }, title(of)), h('span', { class: 'share' }, percent(of.affected_share)),
     h('span', { class: 'more' }, h('span', { class: `tag ${isOver ? 'good' : of.severity}` }, isOver ? 'over' : visible(of.severity)), ' ',
       `${number(of.affected_records)} of ${number(of.records)} records`,
-      releaseOf(of) ? [' · last good ', of.last_good_release ? foreign(of.last_good_release) : 'unknown'] : null,
+      of.last_good_release ? [' · last good ', foreign(of.last_good_release)] : null,
       of.tenants.length ? [' · ', foreign(of.tenants.slice(0, 3).join(', ')), of.tenant_count > 3 ? ` and ${number(of.tenant_count - 3)} more` : null] : null,
       of.acknowledged_by ? [' · ', foreign(of.acknowledged_by), ' has it'] : null, of.suppressed_by ? [' · suppressed by ', foreign(of.suppressed_by)] : null),
     h('span', { class: 'more' }, `since ${time(of.opened_at)} UTC`));
@@ -109,10 +110,11 @@ async function alert(fingerprint, again = false) {
   const { alert: of, steps } = await ask(`/api/alerts/${encodeURIComponent(fingerprint)}`);
   if (key !== shownKey) return;
   if (again) forget();
-  const rows = objects(steps).map((row) => ({ ...row, at: Number(row.window_start) }));
+  const rows = objects(steps);
   const isOver = of.status === 'resolved';
-  const over = chart('Share over time, against what was expected');
-  const by = chart('Refused share by release');
+  const isVolume = of.indicator === 'number of events';
+  const over = chart('Over time, against what was expected');
+  const by = chart('By release over time');
   const byPlace = h('div', { class: 'room' }, by.element);
   put(body,
     h('p', {}, h('a', { href: '#/sdk' }, '← All alerts')),
@@ -138,14 +140,14 @@ async function alert(fingerprint, again = false) {
         ['Examples', of.examples.length ? of.examples.map((one) => h('div', {}, foreign(one))) : '–'],
         ['Detector', foreign(`${of.detector}, ${of.indicator}`)], ['Fingerprint', h('code', {}, visible(of.fingerprint))],
       ]), of.query ? sql(of.query, 'SQL to look further with') : null)),
-    card('Share over time', over.element, sql(steps.sql)),
-    card('By release', byPlace),
+    card(isVolume ? 'Against the usual number' : 'Share over time', over.element, sql(steps.sql)),
+    card(isVolume ? 'Number by release' : 'Share by release', byPlace),
     card('Samples', of.samples.length ? of.samples.map((one) => h('pre', { class: 'sample', tabindex: '0', 'aria-label': 'A record' }, foreignBlock(one))) : h('p', { class: 'nothing' }, 'None were kept.')),
     card('Steps', table('Steps of the alert', [
-      { label: 'Window (UTC)', cell: (row) => time(row.at) }, { label: 'Status', cell: (row) => visible(row.status) }, { label: 'Why', cell: (row) => foreign(row.status_reason) },
+      { label: 'Window (UTC)', cell: (row) => time(atOf(row)) }, { label: 'Status', cell: (row) => visible(row.status) }, { label: 'Why', cell: (row) => foreign(row.status_reason) },
       { label: 'Severity', cell: (row) => visible(row.severity) }, { label: 'Share', number: true, cell: (row) => percent(row.affected_share) }, { label: 'Records', number: true, cell: (row) => number(row.affected_records) },
     ], [...rows].reverse(), { class: 'dense' })));
-  overTime(over, rows);
+  overTime(over, rows, isVolume);
   byRelease(by, byPlace, of, rows).catch((error) => put(byPlace, failed(error)));
 }
 
@@ -171,57 +173,70 @@ function chart(label) {
   return of;
 }
 
-function overTime(of, rows) {
+function overTime(of, rows, isVolume) {
   const xs = [];
   const kept = [];
   // Several steps of one window: the last counts.
   for (const row of rows) {
-    if (xs.at(-1) === row.at) kept[kept.length - 1] = row;
+    if (xs.at(-1) === atOf(row)) kept[kept.length - 1] = row;
     else {
-      xs.push(row.at);
+      xs.push(atOf(row));
       kept.push(row);
     }
   }
   const column = (name) => kept.map((row) => (row[name] === null || row[name] === undefined ? null : Number(row[name])));
-  const lines = [{ name: 'affected share', xs, ys: column('affected_share') }];
-  for (const [name, text] of [['expected', 'expected'], ['expected_upper', 'most that is no alert']]) {
-    if (kept.some((row) => row[name] !== null && row[name] <= 1)) lines.push({ name: text, xs, ys: column(name), quiet: true, dashed: true, stepped: true });
+  const lines = [{ name: isVolume ? 'of the usual number' : 'seen', xs, ys: column('seen') }];
+  for (const [name, text] of [['expected', 'expected'], ['expected_lower', 'least that is no alert'], ['expected_upper', 'most that is no alert']]) {
+    if (kept.some((row) => row[name] !== null && (isVolume || row[name] <= 1))) lines.push({ name: text, xs, ys: column(name), quiet: true, dashed: true, stepped: true });
   }
-  of.draw({ lines, zone: 'UTC', step_s: 60, percent: true, label: 'Affected share by window' });
+  of.draw({ lines, zone: 'UTC', step_s: rows.length ? widthOf(rows[0]) : 60, percent: true, label: isVolume ? 'Number of events by window, against the usual one' : 'Share by window' });
 }
 
-/** How the share of refused records of this release went beside the others. */
+const atOf = (row) => Number(row.window_start);
+const widthOf = (row) => Math.max(1, Number(row.window_end) - Number(row.window_start));
+
+/** How this release went beside the others in what the alert is about, and who says so. */
 async function byRelease(of, place, alertOf, rows) {
   const key = shownKey;
-  const first = rows.length ? Math.min(...rows.map((row) => row.at)) : Number(alertOf.opened_at);
+  const first = rows.length ? Math.min(...rows.map(atOf)) : Number(alertOf.opened_at);
   const last = Math.max(Number(alertOf.last_seen_at), first + 60);
-  const room = Math.max(1_800, (last - first) / 2);
-  const pairs = [['from', Math.floor(first - room)], ['to', Math.ceil(last + room / 2)], ['reason', alertOf.reason === 'silent' ? '' : alertOf.reason], ['rule', alertOf.reason === 'rule' ? alertOf.rule || alertOf.detail : '']];
-  const answer = await ask('/api/releases/shares', pairs);
+  const room = Math.max(1_800, 12 * widthOf(alertOf), (last - first) / 2);
+  const answer = await ask(`/api/alerts/${encodeURIComponent(alertOf.fingerprint)}/releases`, [['from', Math.floor(first - room)], ['to', Math.ceil(last + room / 2)]]);
   if (key !== shownKey) return;
-  drawShares(of, answer, releaseOf(alertOf));
-  place.append(h('p', { class: 'faint' }, `Share of a release's records that were refused${alertOf.reason ? ` for ${visible(alertOf.reason === 'rule' ? alertOf.rule || alertOf.detail : alertOf.reason)}` : ''}.`), sql(answer.sql));
+  if (answer.left_out) {
+    put(place, h('p', { class: 'nothing' }, answer.left_out));
+    return;
+  }
+  const label = alertOf.indicator === 'number of events' ? 'Number of events by release' : answer.drawn === 'share' ? 'Affected share by release' : 'Affected records by release';
+  drawShares(of, answer, releaseOf(alertOf), label);
+  place.append(h('p', { class: 'faint' }, visible(answer.told)), sql(answer.sql));
 }
 
-function drawShares(of, answer, marked) {
+/** Lines of `affected` and `records` by release; what isn't marked stands back. */
+function drawShares(of, answer, marked, label = 'Refused share by release') {
+  const isShare = answer.drawn !== 'count';
   const lines = new Map();
   for (const row of objects(answer)) {
-    if (!lines.has(row.release)) lines.set(row.release, { name: row.release.trim() === '/' ? '(unknown)' : row.release, release: row.release, xs: [], ys: [], refused: 0, all: 0 });
+    if (!lines.has(row.release)) lines.set(row.release, { name: row.release.trim() === '/' ? '(unknown)' : row.release, release: row.release, xs: [], ys: [], affected: 0, all: 0 });
     const line = lines.get(row.release);
-    const all = Number(row.refused) + Number(row.accepted);
+    const [affected, all] = [Number(row.affected), Number(row.records)];
     line.xs.push(Number(row.time));
-    line.ys.push(all ? Number(row.refused) / all : null);
-    line.refused += Number(row.refused);
+    line.ys.push(isShare ? (all ? affected / all : null) : affected);
+    line.affected += affected;
     line.all += all;
   }
-  const known = [...lines.values()].filter((line) => line.name !== '(unknown)');
-  known.sort((one, other) => (other.release === marked) - (one.release === marked) || other.refused / other.all - one.refused / one.all || other.all - one.all);
-  const xs = filled([...new Set(known.flatMap((line) => line.xs))].sort((one, other) => one - other), answer.step_s, false);
+  const all = [...lines.values()];
+  const named = all.filter((line) => line.name !== '(unknown)');
+  const known = named.length ? named : all;
+  const size = (line) => (isShare ? line.affected / (line.all || 1) : line.affected);
+  known.sort((one, other) => (other.release === marked) - (one.release === marked) || size(other) - size(one) || other.all - one.all);
+  const isMarked = known.some((line) => line.release === marked);
+  const xs = filled([...new Set(known.flatMap((line) => line.xs))].sort((one, other) => one - other), answer.step_s, !isShare);
   const shown = known.slice(0, 12).map((line, at) => {
     const values = new Map(line.xs.map((x, of) => [x, line.ys[of]]));
-    return { ...line, xs, ys: xs.map((x) => values.get(x) ?? null), quiet: marked ? line.release !== marked : at >= 8 };
+    return { ...line, xs, ys: xs.map((x) => values.get(x) ?? (isShare ? null : 0)), quiet: isMarked ? line.release !== marked : at >= 8 };
   });
-  of.draw({ lines: shown.length ? shown : [{ name: 'refused', xs: [], ys: [] }], zone: 'UTC', step_s: answer.step_s, percent: true, label: 'Refused share by release', nothing: 'No record of these times is kept.' });
+  of.draw({ lines: shown.length ? shown : [{ name: 'refused', xs: [], ys: [] }], zone: 'UTC', step_s: answer.step_s, percent: isShare, label, nothing: 'Nothing is known of releases in these times.' });
 }
 
 function ranged(params, parts) {
@@ -245,7 +260,7 @@ async function releases(params) {
       { label: 'Against the others', cell: (of) => h('span', { class: 'meter', 'aria-hidden': 'true' }, h('span', { class: `filled${of.share >= 0.05 ? ' bad' : of.share >= 0.01 ? ' warn' : ''}`, 'width%': Math.min(100, of.share * 100) })) },
       { label: 'Records', number: true, cell: (of) => number(of.records) }] : []),
     { label: 'Refused', number: true, cell: (of) => number(of.refused_records) },
-    { label: 'Alerts', cell: (of) => open.filter((one) => releaseOf(one) === of.release).map((one) => h('div', {}, h('a', { href: link('sdk', ['alert', one.fingerprint]) }, foreign(about(one)), one.tenants.length ? [', ', foreign(one.tenants.slice(0, 2).join(', '))] : null))) },
+    { label: 'Alerts', cell: (of) => open.filter((one) => releaseOf(one) === of.release).map((one) => h('div', {}, h('a', { href: link('sdk', ['alert', one.fingerprint]) }, foreign(about(one)), one.tenants.length ? [' (', foreign(one.tenants.slice(0, 2).join(', ')), ')'] : null))) },
     { label: 'First seen (UTC)', cell: (of) => time(of.first_seen) },
     { label: 'Last seen', cell: (of) => ago(of.last_seen) },
   ];

@@ -468,10 +468,11 @@ fn judge<'scope>(
     }
     let (by_tenant, of_judge) = (Route::ByGroup { column: profile::GROUP }, court.clone());
     let name = format!("{}/judge", graph.name);
-    let judged = operate(&name, cells, by_tenant, host, move |registry| {
-        Ok(Box::new(Judge::new(of_judge, telling, bytes, registry)?))
-    })?;
     let (source, topics) = (graph.name.clone(), graph.topics.clone());
+    let of_source = source.clone();
+    let judged = operate(&name, cells, by_tenant, host, move |registry| {
+        Ok(Box::new(Judge::new(of_judge, telling, &of_source, bytes, registry)?))
+    })?;
     let name = format!("{}/raise", graph.name);
     let together = Route::ByGroup { column: GROUP };
     let raised = operate(&name, one(judged)?, together, host, move |registry| {

@@ -7,11 +7,13 @@
 //! whose columns are the source's.
 
 mod lineage;
+mod shares;
 mod swaps;
 
 use std::sync::Arc;
 
 pub use lineage::{EPOCHS, VERSIONS, epochs, versions};
+pub use shares::{SHARES, shares};
 pub use swaps::{SWAPS, swaps};
 
 use crate::rows::{Table, TableKind};
@@ -364,6 +366,7 @@ mod tests {
             alerts(),
             alerts_history(),
             acknowledgements(),
+            shares(),
             epochs(Some(90)),
             versions(),
         ] {

@@ -8,13 +8,14 @@
 //! than [`CELLS_AT_ONCE`], and who waits behind sees the watermark pass a window when all of it was judged.
 //!
 //! Output: one row for each tenant and judged window, its findings encoded, and one that says which key groups are judged up
-//! to where, all to one key group.
+//! to where, all to one key group; and rows of `weir_shares` of what is out of order.
 //! State: the cells of open windows, and the judges' series, both in keyed tables larger than memory.
 //! Bound: cells are named by senders, so of a window those with the most records are judged, at most [`CELLS_OF_TENANT`] of a
 //! tenant and [`CELLS_OF_GROUP`] of a key group; the rest is left out, and a log line says so.
 
 mod query;
 mod raise;
+mod shares;
 mod told;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,11 @@ use weir_judge::settings::Settings;
 use weir_judge::store::Store;
 use weir_judge::tally::Window;
 use weir_judge::{Judged, judge};
+use weir_schemas::rows::Changes;
+use weir_schemas::tables;
 use weir_schemas::time::{EventTime, Span};
+
+use shares::{Share, rows_of, shares};
 
 pub use query::Names;
 pub use raise::Raise;
@@ -77,6 +82,9 @@ pub struct Court {
 pub struct Judge {
     court: Court,
     telling: Telling,
+    source: String,
+    /// What this epoch found out of order, by release.
+    shares: Vec<Share>,
     cells: KeyedTable<(i64, CellKey), Cell>,
     series: KeyedTable<Vec<u8>, Vec<u8>>,
     /// Windows that have cells, with their key groups.
@@ -95,6 +103,7 @@ impl Judge {
     pub fn new(
         court: Court,
         telling: Telling,
+        source: &str,
         memory_bytes: usize,
         registry: &mut StateRegistry,
     ) -> Result<Judge, Error> {
@@ -117,6 +126,8 @@ impl Judge {
         let mut judge = Judge {
             court,
             telling,
+            source: source.to_owned(),
+            shares: Vec::new(),
             cells,
             series,
             windows,
@@ -180,6 +191,7 @@ impl Judge {
             let mut store = Series { table: &mut self.series, group, failed: None };
             let judged = judge(&tally, &mut store, &self.court.settings);
             store.failed.map_or(Ok(()), Err)?;
+            self.shares.extend(shares(&tally, &judged.signals));
             findings.push((start, signals_of(window.index(), tally.tenant, judged)));
         }
         self.forget(start, group)?;
@@ -390,6 +402,8 @@ impl Operator for Judge {
         let told = (through > self.told_through).then(|| (through, self.owned.clone()));
         self.told_through = through.max(self.told_through);
         cx.emit(write_findings(&findings, told)?);
+        let rows = rows_of(&std::mem::take(&mut self.shares), &self.source)?;
+        cx.write(Changes { table: Arc::from(tables::SHARES), rows, deleted: None });
         Ok(())
     }
 

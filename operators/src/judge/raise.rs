@@ -188,7 +188,7 @@ impl Raise {
             last_place: alert.last_place.map(spot),
             examples: alert.examples.iter().copied().map(spot).collect(),
             wanted: wanted(alert),
-            query: query(&self.names, alert, begins(alert.since), width),
+            query: query(&self.names, &self.manners.source, alert, begins(alert.since), width),
         }
     }
 }

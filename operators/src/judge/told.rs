@@ -9,7 +9,9 @@ use weir_judge::tally::{Family, Indicator as Of, Place, Release, Row, Tally, Vol
 use weir_schemas::fate::{Fate, Reason};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::profile::{BUCKETS, Cell, CellKey, FieldSlots, Indicator, Kind, Layout, SCHEMAS, Spot, Spots, Users};
+use crate::profile::{
+    BUCKETS, Cell, CellKey, DELAY_FROM_MS, FieldSlots, Indicator, Kind, Layout, SCHEMAS, Spot, Spots, Users,
+};
 use crate::record::reason_of;
 
 /// The code of records that came too late for their window, beside the buckets of delay.
@@ -17,6 +19,12 @@ const TOO_LATE: u64 = 100;
 
 /// How the labels of a map's keys begin.
 pub(super) const KEYS: &str = "keys";
+
+/// Whether an indicator is told of a release over all event types, and not of each.
+pub(super) fn is_of_release(indicator: Of) -> bool {
+    matches!(indicator.family, Family::Refused | Family::Lost | Family::TypeShare | Family::Volume)
+        || (indicator.family == Family::Late && indicator.code == TOO_LATE)
+}
 
 /// How the fields and rules of a source are told.
 #[derive(Clone, Debug)]
@@ -303,6 +311,15 @@ fn magnitude_name(bucket: usize) -> String {
             format!("{least} to below {}", least * 4.0)
         }
     }
+}
+
+/// The condition of a bucket of delay in SQL, over a delay in milliseconds.
+pub(super) fn range_of_delay(delay_ms: &str, code: u64) -> String {
+    let bucket = usize::try_from(code).unwrap_or(usize::MAX);
+    let least = bucket.checked_sub(1).and_then(|before| DELAY_FROM_MS.get(before));
+    let least = least.map(|from| format!("{delay_ms} >= {from}"));
+    let most = DELAY_FROM_MS.get(bucket).map(|next| format!("{delay_ms} < {next}"));
+    least.into_iter().chain(most).collect::<Vec<_>>().join(" AND ")
 }
 
 /// The condition of a bucket of numbers in SQL, by the code that its row has.

@@ -167,18 +167,11 @@ impl Layout {
 /// The bucket of a delay: how many milliseconds an event's record came after the event. 0 an hour or more *before* it,
 /// 1 a minute or more before, 2 within a minute of it, then up to 10 minutes, an hour, 6 hours, a day, and more.
 pub fn delay_bucket(delay_ms: i64) -> u8 {
-    const MINUTE: i64 = 60_000;
-    match delay_ms {
-        ..=-3_600_000 => 0,
-        -3_599_999..=-60_000 => 1,
-        -59_999..MINUTE => 2,
-        MINUTE..600_000 => 3,
-        600_000..3_600_000 => 4,
-        3_600_000..21_600_000 => 5,
-        21_600_000..86_400_000 => 6,
-        86_400_000.. => 7,
-    }
+    DELAY_FROM_MS.partition_point(|from| *from <= delay_ms) as u8
 }
+
+/// The least delay of each bucket but the first.
+pub const DELAY_FROM_MS: [i64; 7] = [-3_599_999, -59_999, 60_000, 600_000, 3_600_000, 21_600_000, 86_400_000];
 
 #[cfg(test)]
 mod tests {

@@ -25,7 +25,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 pub use cell::{Cell, CellKey, Numbers, Refusals, Spot, Spots, TEXT_BYTES, Users};
 pub(crate) use cell::{read_spot, read_text, read_varint, varint, write_spot, write_text};
-pub use layout::{BUCKETS, DELAYS, FieldSlots, Indicator, Kind, Layout, SCHEMAS, delay_bucket, magnitude};
+pub use layout::{
+    BUCKETS, DELAY_FROM_MS, DELAYS, FieldSlots, Indicator, Kind, Layout, SCHEMAS, delay_bucket, magnitude,
+};
 pub use sums::Sums;
 
 use crate::error::Error;

@@ -112,7 +112,7 @@ impl Bench {
         let telling = Telling { layout: layout.clone(), rules: Vec::new() };
         Bench {
             profile: ProfileEvents::new(layout, senders(), WINDOW),
-            judge: Judge::new(court.clone(), telling, BYTES, &mut registry("judge")).unwrap(),
+            judge: Judge::new(court.clone(), telling, "shop", BYTES, &mut registry("judge")).unwrap(),
             raise: Raise::new(court, names, "shop", Policy::default(), topics, BYTES, &mut registry("raise")).unwrap(),
             later: 0,
             _store: (store, folder),
@@ -225,7 +225,7 @@ fn judged_after_a_restart(then: &Telling) -> usize {
     let first = Telling { layout: layout(), rules: Vec::new() };
     let mut profile = ProfileEvents::new(layout(), senders(), WINDOW);
     let mut registry = StateRegistry::new(store.clone(), "judge", 0, 1, Epoch(1)).unwrap();
-    let mut judge = Judge::new(court.clone(), first, BYTES, &mut registry).unwrap();
+    let mut judge = Judge::new(court.clone(), first, "shop", BYTES, &mut registry).unwrap();
     let (mut effects, within) = (Effects::default(), EventTime(WINDOW.0 / 2));
     let mut cx = Context::new(Epoch(1), within, &mut effects);
     profile.on_batch(events(0, "none", &mut fastrand::Rng::with_seed(1)), &mut cx).unwrap();
@@ -236,7 +236,7 @@ fn judged_after_a_restart(then: &Telling) -> usize {
     store.commit(writes, Epoch(1)).unwrap();
     drop((judge, registry));
     let mut registry = StateRegistry::new(store.clone(), "judge", 0, 1, Epoch(2)).unwrap();
-    let mut judge = Judge::new(court, then.clone(), BYTES, &mut registry).unwrap();
+    let mut judge = Judge::new(court, then.clone(), "shop", BYTES, &mut registry).unwrap();
     findings(hand(&mut judge, Effects::default(), EventTime(WINDOW.0)))
 }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::builder::{BinaryBuilder, ListBuilder, MapBuilder, MapFieldNames, UInt16Builder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{TimestampMicrosecondType, UInt64Type};
 use arrow_array::{ArrayRef, BinaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array};
 use weir_judge::settings::Settings;
 use weir_operators::account::TopicNames;
@@ -11,7 +13,9 @@ use weir_operators::detect::policy::Policy;
 use weir_operators::expr::Expr;
 use weir_operators::judge::{CELLS_AT_ONCE, Court, Judge, Names, Raise, Telling};
 use weir_operators::operator::{Context, Effects, Operator};
-use weir_operators::profile::{Layout, ProfileCopies, ProfileEvents, ProfileRefused, SenderColumns};
+use weir_operators::profile::{
+    Layout, ProfileCopies, ProfileEvents, ProfileRefused, SCHEMAS, SenderColumns, delay_bucket,
+};
 use weir_operators::rule::Rule;
 use weir_operators::sequence::{KeySequence, Sequence, Tell};
 use weir_operators::state::{StateRegistry, Store, StoreOptions};
@@ -244,6 +248,9 @@ struct Bench {
     counted: BTreeMap<String, i64>,
     /// Which events are lost.
     lost: fastrand::Rng,
+    /// What was written of shares, and the events of each window.
+    shares: Vec<RecordBatch>,
+    seen: BTreeMap<i64, Vec<Event>>,
     _store: (Arc<Store>, tempfile::TempDir),
 }
 
@@ -276,8 +283,10 @@ impl Bench {
             numbers: KeySequence::new(of, sender),
             counted: BTreeMap::new(),
             lost: fastrand::Rng::with_seed(29),
+            shares: Vec::new(),
+            seen: BTreeMap::new(),
             refused: ProfileRefused::new(WINDOW),
-            judge: Judge::new(court.clone(), telling, BYTES, &mut registry("judge")).unwrap(),
+            judge: Judge::new(court.clone(), telling, "shop", BYTES, &mut registry("judge")).unwrap(),
             raise: Raise::new(court, names, "shop", Policy::default(), topics, BYTES, &mut registry("raise")).unwrap(),
             _store: (store, folder),
         }
@@ -316,14 +325,13 @@ impl Bench {
         let end = EventTime((window + 1) * WINDOW.0);
         let all = events(window, wrong, random);
         let (all, numbered) = self.transport(all, window, wrong);
-        let is_bad = |event: &&Event| window >= BAD_FROM && event.version == BAD && event.user.len().is_multiple_of(2);
-        let lost: Vec<&Event> = all.iter().filter(|event| wrong == Wrong::Refused && is_bad(event)).collect();
-        let kept: Vec<&Event> = all.iter().filter(|event| wrong != Wrong::Refused || !is_bad(event)).collect();
+        let lost: Vec<&Event> = all.iter().filter(|event| wrong == Wrong::Refused && is_bad(event, window)).collect();
+        let kept: Vec<&Event> = all.iter().filter(|event| wrong != Wrong::Refused || !is_bad(event, window)).collect();
         let mut effects = Effects::default();
         let mut cx = Context::new(Epoch(1), end, &mut effects);
         self.events.on_batch(coded(&batch(&kept, window * 10_000), &layout()), &mut cx).unwrap();
         self.events.end_of_epoch(&mut cx).unwrap();
-        let copies: Vec<&Event> = all.iter().filter(|event| wrong == Wrong::Copies && is_bad(event)).collect();
+        let copies: Vec<&Event> = all.iter().filter(|event| wrong == Wrong::Copies && is_bad(event, window)).collect();
         if !copies.is_empty() {
             self.copies.on_batch(batch(&copies, window * 10_000 + 5_000), &mut cx).unwrap();
             self.copies.end_of_epoch(&mut cx).unwrap();
@@ -344,16 +352,109 @@ impl Bench {
         let numbered: Vec<(&Event, i64)> = all.iter().zip(numbered).collect();
         effects.emitted.extend(self.sequences(&numbers(&numbered, window * 10_000), end));
         let effects = hand(&mut self.judge, effects, end);
+        let shares = effects.changes.iter().filter(|changes| *changes.table == *tables::SHARES);
+        self.shares.extend(shares.map(|changes| changes.rows.clone()));
         let effects = hand(&mut self.raise, effects, end);
+        self.seen.insert(window * WINDOW.0, all);
         let history = effects.changes.into_iter().filter(|changes| *changes.table == *tables::ALERTS_HISTORY);
         history.flat_map(|changes| rows_of(&changes.rows)).collect()
     }
 }
 
-fn alerts_of(wrong: Wrong) -> Vec<BTreeMap<String, String>> {
+/// Of the bad release those that are refused, or come twice, where that is the fault.
+fn is_bad(event: &Event, window: i64) -> bool {
+    window >= BAD_FROM && event.version == BAD && event.user.len().is_multiple_of(2)
+}
+
+fn judged(wrong: Wrong) -> (Bench, Vec<BTreeMap<String, String>>) {
     let mut random = fastrand::Rng::with_seed(17);
     let mut bench = Bench::new();
-    (0..WINDOWS).flat_map(|window| bench.window(window, wrong, &mut random)).collect()
+    let told = (0..WINDOWS).flat_map(|window| bench.window(window, wrong, &mut random)).collect();
+    (bench, told)
+}
+
+fn alerts_of(wrong: Wrong) -> Vec<BTreeMap<String, String>> {
+    judged(wrong).1
+}
+
+/// Events of a release that show what a row of shares is about, counted once more, and of how many; nothing where it
+/// takes more than a look at each event.
+fn counted(wrong: Wrong, row: &BTreeMap<String, String>, events: &[Event], window: i64) -> (Option<u64>, Option<u64>) {
+    let (code, kind) = (row["code"].parse::<u64>().unwrap(), row["event_type"].as_str());
+    let own = || events.iter().filter(|event| event.version == row["sdk_version"]);
+    let of_type = || own().filter(|event| kind.is_empty() || event.kind == kind);
+    let count = |is_one: &dyn Fn(&Event) -> bool| Some(of_type().filter(|event| is_one(event)).count() as u64);
+    let twice = || of_type().filter(|event| wrong == Wrong::Copies && is_bad(event, window)).count() as u64;
+    let refused = own().filter(|event| wrong == Wrong::Refused && is_bad(event, window)).count() as u64;
+    let delay = |event: &Event| u64::from(delay_bucket(event.recorded_ms - event.time / 1_000));
+    let all = count(&|_| true);
+    match row["indicator"].as_str() {
+        "null" => (count(&|event| event.amount.is_none()), all),
+        "default value" if row["field"] == "items" => (count(&|event| event.items == 0), all),
+        "other type than planned" => (count(&|event| event.country == "49"), all),
+        "clock skew" | "late" => (count(&|event| delay(event) == code), all),
+        "schema id" => (count(&|event| u64::from(event.schema) % u64::from(SCHEMAS) == code), all),
+        "breaks a rule" => (count(&|event| event.breaks), all),
+        "share of the event type" | "number of events" => (all, Some(own().count() as u64)),
+        "duplicate" => (Some(twice()), all.map(|all| all + twice())),
+        "refused" => (Some(refused), Some(own().count() as u64)),
+        _ => (None, None),
+    }
+}
+
+/// The rows of shares as text by column.
+fn shares_of(bench: &Bench) -> Vec<BTreeMap<String, String>> {
+    let rows = |batch: &RecordBatch| {
+        let mut rows = rows_of(batch);
+        for (at, row) in rows.iter_mut().enumerate() {
+            for name in ["code", "affected", "records"] {
+                let column = batch.column_by_name(name).unwrap().as_primitive::<UInt64Type>();
+                row.insert(name.to_owned(), column.value(at).to_string());
+            }
+            let start = batch.column(0).as_primitive::<TimestampMicrosecondType>().value(at);
+            row.insert("window_start".to_owned(), start.to_string());
+        }
+        rows
+    };
+    bench.shares.iter().flat_map(rows).collect()
+}
+
+#[test]
+fn shares_by_release_are_those_of_the_events() {
+    for (wrong, words, _) in FAULTS {
+        let (bench, told) = judged(wrong);
+        let shares = shares_of(&bench);
+        let of_alert: Vec<_> = shares.iter().filter(|row| words.contains(&row["indicator"].as_str())).collect();
+        let releases: BTreeSet<&str> = of_alert.iter().map(|row| row["sdk_version"].as_str()).collect();
+        assert_eq!(releases, ["1.0.0", "2.0.0", BAD].into(), "{wrong:?}: the others say what is usual");
+        let mut checked = 0;
+        for row in &shares {
+            let start: i64 = row["window_start"].parse().unwrap();
+            let (affected, records) = counted(wrong, row, &bench.seen[&start], start / WINDOW.0);
+            let is = |name: &str, counted: Option<u64>| counted.is_none_or(|of| of.to_string() == row[name]);
+            assert!(
+                is("affected", affected) && is("records", records),
+                "{wrong:?}: {affected:?} of {records:?}: {row:#?}"
+            );
+            assert_eq!((row["source"].as_str(), row["tenant"].as_str(), row["sdk"].as_str()), ("shop", "acme", "web"));
+            checked += u64::from(affected.is_some());
+        }
+        // Of a value's bucket, a range and numbers in sequence the events alone don't say.
+        let is_checked = checked > 0 || [Wrong::Enum, Wrong::Amounts, Wrong::Property, Wrong::Lost].contains(&wrong);
+        assert!(is_checked, "{wrong:?}");
+        // The alert's own query asks for them, where no events are kept.
+        let asks = told.iter().filter(|row| row["query"].contains("FROM weir_shares AS e")).count();
+        assert_eq!(asks > 0, ![Wrong::Refused, Wrong::Lost].contains(&wrong), "{wrong:?}");
+        let share = |row: &&BTreeMap<String, String>| {
+            row["affected"].parse::<f64>().unwrap() / row["records"].parse::<f64>().unwrap()
+        };
+        if wrong == Wrong::Lost {
+            let lost: Vec<f64> = of_alert.iter().filter(|row| row["sdk_version"] == BAD).map(share).collect();
+            assert!(lost.iter().any(|share| (0.1..0.3).contains(share)), "{lost:?}");
+            assert!(of_alert.iter().filter(|row| row["sdk_version"] != BAD).all(|row| row["affected"] == "0"));
+        }
+    }
+    assert!(judged(Wrong::Nothing).0.shares.is_empty(), "nothing is written of what is in order");
 }
 
 #[test]

@@ -124,6 +124,19 @@ impl Desk {
     /// # Errors
     /// What ClickHouse says, an answer that is too large, too many questions.
     pub(super) async fn ask(&self, question: &Question, style: Style) -> Result<Answer, Fault> {
+        self.answer(question, style, cut).await
+    }
+
+    /// The one text that a question asks for, whole: of what Weir wrote itself, which no event makes long.
+    ///
+    /// # Errors
+    /// As [`Desk::ask`].
+    pub(super) async fn text(&self, question: &Question) -> Result<Option<String>, Fault> {
+        let answer = self.answer(question, Style::Drawn, |cell| cell).await?;
+        Ok(answer.rows.first().and_then(|row| row.first()?.as_str().map(str::to_owned)))
+    }
+
+    async fn answer(&self, question: &Question, style: Style, shown: fn(Value) -> Value) -> Result<Answer, Fault> {
         let turn = tokio::time::timeout(TURN_WITHIN, self.turns.acquire());
         let _turn = turn.await.map_err(|_| Fault::busy("too many questions wait for ClickHouse"))?;
         let mut lines = self.lines(question, style)?;
@@ -135,7 +148,7 @@ impl Desk {
                 return Err(Fault::asked("the answer is too large", "narrow the range, or filter"));
             }
             let row: Vec<Value> = parsed(&line)?;
-            rows.push(row.into_iter().map(cut).collect());
+            rows.push(row.into_iter().map(shown).collect());
         }
         Ok(Answer { columns, rows, sql: question.to_copy() })
     }

@@ -56,6 +56,9 @@ pub struct Source {
     pub name: String,
     /// Its topics.
     pub topics: Vec<String>,
+    /// The column of the tenant.
+    #[serde(skip)]
+    pub tenant: Option<String>,
     /// How long a closed window is corrected.
     pub allowed_lateness_ms: u64,
     /// How long accepted events are kept in ClickHouse, if they are.
@@ -157,6 +160,7 @@ impl Catalog {
             Some(Source {
                 name: bound.name.clone(),
                 topics: source.all_topics(),
+                tenant: source.tenant.clone(),
                 allowed_lateness_ms: source.allowed_lateness_ms,
                 keep_events_days: source.keep_events_days,
                 release: is_counted.then_some(release),

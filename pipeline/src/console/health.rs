@@ -115,6 +115,11 @@ pub(super) fn alert(catalog: &Catalog, fingerprint: &str) -> Question {
     of_alert(format!("SELECT *\nFROM {}\nWHERE fingerprint = {IS}", catalog.qualified(tables::ALERTS)), fingerprint)
 }
 
+/// The SQL that it carries to look further with.
+pub(super) fn query(catalog: &Catalog, fingerprint: &str) -> Question {
+    of_alert(format!("SELECT query\nFROM {}\nWHERE fingerprint = {IS}", catalog.qualified(tables::ALERTS)), fingerprint)
+}
+
 /// Its steps.
 pub(super) fn steps(catalog: &Catalog, fingerprint: &str) -> Question {
     let sql = format!(
@@ -132,22 +137,47 @@ fn of_alert(sql: String, fingerprint: &str) -> Question {
     Question { sql, parameters: vec![text("fingerprint", fingerprint)] }
 }
 
-/// What of a release's records is refused, by time: rows of `time`, `release`, `refused` and `accepted`. Where `reason` or
-/// `rule` isn't empty, only it counts as refused. Nothing where no source keeps its accepted events.
-pub(super) fn shares(catalog: &Catalog, range: (i64, i64), step_s: i64, reason: &str, rule: &str) -> Option<Question> {
-    catalog.releases().next()?;
-    let mut parameters = bounds(range);
-    let mut only = String::new();
-    for (column, value) in [("reason", reason), ("rule", rule)].into_iter().filter(|(_, value)| !value.is_empty()) {
-        only.push_str(&format!(" AND {column} = {{{column}:String}}"));
-        parameters.push(text(column, value));
+/// The width of points of refused records, in seconds, for a range.
+pub(super) fn step_of(range_s: i64) -> i64 {
+    [60, 300, 900, 3_600].into_iter().find(|step| range_s / step <= 300).unwrap_or(21_600)
+}
+
+/// Which records are asked for by release.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Which<'a> {
+    /// The one source, where it is one.
+    pub(super) source: Option<&'a Source>,
+    /// The one tenant.
+    pub(super) tenant: Option<&'a str>,
+    /// The one reason that counts as refused; empty for all.
+    pub(super) reason: &'a str,
+    /// The one rule that does.
+    pub(super) rule: &'a str,
+}
+
+impl Which<'_> {
+    /// The sources whose accepted events say which release sent them.
+    fn kept<'c>(&'c self, catalog: &'c Catalog) -> Vec<(&'c Source, &'c [Option<String>; 3])> {
+        match self.source {
+            Some(source) => source.release.iter().map(|release| (source, release)).collect(),
+            None => catalog.releases().collect(),
+        }
     }
+}
+
+/// What of a release's records is refused, by time: rows of `time`, `release`, `affected` and `records`. Where no source keeps its
+/// accepted events, `records` are the refused ones alone.
+pub(super) fn shares(catalog: &Catalog, range: (i64, i64), step_s: i64, which: &Which<'_>) -> Question {
+    let mut parameters = bounds(range);
+    let named = [("reason", which.reason), ("rule", which.rule)].into_iter().filter(|(_, value)| !value.is_empty());
+    parameters
+        .extend(named.chain(which.tenant.map(|tenant| ("tenant", tenant))).map(|(name, value)| text(name, value)));
     let sql = format!(
-        "SELECT toStartOfInterval(at, INTERVAL {step_s} SECOND) AS time, release, sum(refused) AS refused, \
-         count() - refused AS accepted\nFROM (\n{})\nGROUP BY time, release\nORDER BY time, release\nLIMIT {SHARES}",
-        records(catalog, &only)
+        "SELECT toStartOfInterval(at, INTERVAL {step_s} SECOND) AS time, release, sum(refused) AS affected, \
+         count() AS records\nFROM (\n{})\nGROUP BY time, release\nORDER BY time, release\nLIMIT {SHARES}",
+        records(catalog, which)
     );
-    Some(Question { sql, parameters })
+    Question { sql, parameters }
 }
 
 /// Releases: since when, how many records, which share of them is refused. Without kept events only refused ones are known.
@@ -156,7 +186,7 @@ pub(super) fn releases(catalog: &Catalog, from_s: i64, to_s: i64) -> Question {
         "SELECT release, min(at) AS first_seen, max(at) AS last_seen, count() AS records, sum(refused) AS refused_records, \
          refused_records / records AS share\nFROM (\n{})\n\
          GROUP BY release\nORDER BY share DESC, records DESC, release\nLIMIT {LISTED}",
-        records(catalog, "")
+        records(catalog, &Which::default())
     );
     Question { sql, parameters: bounds((from_s, to_s)) }
 }
@@ -169,7 +199,7 @@ pub(super) fn reasons(catalog: &Catalog, release: &str, from_s: i64, to_s: i64) 
          WHERE {} AND {RELEASE} = {{release:String}}\n\
          GROUP BY reason, rule, field\nORDER BY records DESC, reason, rule, field\nLIMIT {LISTED}",
         catalog.qualified(tables::QUARANTINE),
-        are_refused(catalog),
+        are_refused(&Which::default().kept(catalog), None),
     );
     let mut parameters = bounds((from_s, to_s));
     parameters.push(text("release", release));
@@ -177,66 +207,82 @@ pub(super) fn reasons(catalog: &Catalog, release: &str, from_s: i64, to_s: i64) 
 }
 
 /// A release as one text, of a refused record.
-const RELEASE: &str = "concat(sdk, ' ', sdk_version, ' / ', app_version)";
+pub(super) const RELEASE: &str = "concat(sdk, ' ', sdk_version, ' / ', app_version)";
 /// When a refused record happened, as far as is known.
 const AT: &str = "ifNull(toDateTime64(event_time, 3, 'UTC'), kafka_time)";
 
-fn bounds((from_s, to_s): (i64, i64)) -> Vec<Parameter> {
+/// The values of [`FROM`] and [`TO`].
+pub(super) fn bounds((from_s, to_s): (i64, i64)) -> Vec<Parameter> {
     let time = |name: &str, at| Parameter { name: name.to_owned(), kind: TIME, value: super::question::shown(at) };
     vec![time("from", from_s), time("to", to_s)]
 }
 
-fn text(name: &str, value: &str) -> Parameter {
+pub(super) fn text(name: &str, value: &str) -> Parameter {
     Parameter { name: name.to_owned(), kind: "String", value: value.to_owned() }
 }
 
-/// Records of the range as rows of `at`, `release` and `refused`, which is 1 or 0: refused ones that meet `only`, and the
-/// accepted ones of the sources that keep them. Both are of the same sources and of the days that those keep, as in
-/// `weir_releases`; where none keeps any, refused ones of all sources are all that is known.
-fn records(catalog: &Catalog, only: &str) -> String {
+/// Records of the range as rows of `at`, `release` and `refused`, which is 1 or 0: refused ones, and the accepted ones of the
+/// sources that keep them. Both are of the same sources and of the days that those keep, as in `weir_releases`; where none
+/// keeps any, refused ones are all that is known.
+fn records(catalog: &Catalog, which: &Which<'_>) -> String {
+    let kept = which.kept(catalog);
+    let only =
+        [("reason", !which.reason.is_empty()), ("rule", !which.rule.is_empty()), ("tenant", which.tenant.is_some())];
+    let only =
+        only.into_iter().filter(|(_, is_meant)| *is_meant).map(|(name, _)| format!(" AND {name} = {{{name}:String}}"));
     let refused = format!(
-        "  SELECT {AT} AS at, {RELEASE} AS release, 1 AS refused\n  FROM {}\n  WHERE {}{only}\n",
+        "  SELECT {AT} AS at, {RELEASE} AS release, 1 AS refused\n  FROM {}\n  WHERE {}{}\n",
         catalog.qualified(tables::QUARANTINE),
-        are_refused(catalog)
+        are_refused(&kept, which.source),
+        only.collect::<String>()
     );
-    let accepted = catalog.releases().map(|(source, release)| {
+    let accepted = kept.iter().map(|(source, release)| {
         let [sdk, version, app] = release.each_ref().map(|column| match column {
             Some(name) => format!("ifNull(toString(e.{}), '')", identifier(name)),
             None => "''".to_owned(),
         });
+        let tenant = match &source.tenant {
+            Some(name) if which.tenant.is_some() => {
+                format!(" AND toString(e.{}) = {{tenant:String}}", identifier(name))
+            }
+            _ => String::new(),
+        };
         format!(
             "  UNION ALL\n  SELECT toDateTime64(e._event_time, 3, 'UTC') AS at, \
              concat({sdk}, ' ', {version}, ' / ', {app}) AS release, 0 AS refused\n  FROM {} AS e\n  \
-             WHERE e._event_time >= {FROM} AND e._event_time < {TO}\n",
+             WHERE e._event_time >= {FROM} AND e._event_time < {TO}{tenant}\n",
             catalog.qualified(&source.name)
         )
     });
     std::iter::once(refused).chain(accepted).collect()
 }
 
-/// The condition of refused records of the range that count.
-fn are_refused(catalog: &Catalog) -> String {
-    let of = |(source, _): (&Source, _)| {
-        let topics: Vec<String> = source.topics.iter().map(|topic| literal(topic)).collect();
+/// The condition of refused records of the range that count: those of the sources that keep their accepted events; where none
+/// does, those of `source`, or all.
+fn are_refused(kept: &[(&Source, &[Option<String>; 3])], source: Option<&Source>) -> String {
+    let topics = |source: &Source| source.topics.iter().map(|topic| literal(topic)).collect::<Vec<_>>().join(", ");
+    let of = |(source, _): &(&Source, _)| {
         let days = source.keep_events_days.unwrap_or_default();
-        format!("topic IN ({}) AND {AT} >= now() - toIntervalDay({days})", topics.join(", "))
+        format!("topic IN ({}) AND {AT} >= now() - toIntervalDay({days})", topics(source))
     };
-    let of: Vec<String> = catalog.releases().map(of).collect();
+    let mut of: Vec<String> = kept.iter().map(of).collect();
+    of.extend(source.filter(|_| kept.is_empty()).map(|source| format!("topic IN ({})", topics(source))));
     let of = if of.is_empty() { String::new() } else { format!(" AND ({})", of.join(" OR ")) };
     // An event isn't a day older or newer than its record, nearly always: so parts of other days aren't read.
     format!("kafka_time >= {FROM} - INTERVAL 1 DAY AND {AT} >= {FROM} AND {AT} < {TO} AND NOT {LATE}{of}")
 }
 
-const FROM: &str = "{from:DateTime('UTC')}";
-const TO: &str = "{to:DateTime('UTC')}";
+/// The range of a question, as [`bounds`] gives it.
+pub(super) const FROM: &str = "{from:DateTime('UTC')}";
+pub(super) const TO: &str = "{to:DateTime('UTC')}";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn source(name: &str, keep_events_days: Option<u32>, release: Option<[Option<String>; 3]>) -> Source {
-        let topics = vec![format!("{name}-topic")];
-        Source { name: name.to_owned(), topics, keep_events_days, release, ..Source::default() }
+        let (topics, tenant) = (vec![format!("{name}-topic")], Some("shop".to_owned()));
+        Source { name: name.to_owned(), topics, keep_events_days, release, tenant, ..Source::default() }
     }
 
     #[test]
@@ -244,26 +290,32 @@ mod tests {
         let named = [Some("sdk".to_owned()), None, Some("app".to_owned())];
         let sources = vec![source("kept", Some(30), Some(named)), source("other", None, None)];
         let catalog = Catalog { database: "weir".to_owned(), sources, ..Catalog::default() };
-        let question = shares(&catalog, (0, 60), 60, "rule", "it's").expect("events are kept");
+        let which = Which { tenant: Some("a"), reason: "rule", rule: "it's", ..Which::default() };
+        let question = shares(&catalog, (0, 60), 60, &which);
         for part in [
             "FROM `weir`.`kept` AS e",
             "concat(ifNull(toString(e.`sdk`), ''), ' ', '', ' / ', ifNull(toString(e.`app`), ''))",
             "topic IN ('kept-topic')",
             "toIntervalDay(30)",
-            "AND reason = {reason:String} AND rule = {rule:String}",
+            "AND reason = {reason:String} AND rule = {rule:String} AND tenant = {tenant:String}",
+            "AND toString(e.`shop`) = {tenant:String}",
         ] {
             assert!(question.sql.contains(part), "{part} isn't in\n{}", question.sql);
         }
         assert!(!question.sql.contains("other"), "{}", question.sql);
         assert!(question.to_copy().contains("rule = 'it\\'s'"), "{}", question.to_copy());
-        let same = reasons(&catalog, "web 1 / 2", 0, 60).sql.contains(&are_refused(&catalog));
-        assert!(same && releases(&catalog, 0, 60).sql.contains(&are_refused(&catalog)));
+        let same = are_refused(&Which::default().kept(&catalog), None);
+        assert!(reasons(&catalog, "web 1 / 2", 0, 60).sql.contains(&same));
+        assert!(releases(&catalog, 0, 60).sql.contains(&same));
+        // Of the one that keeps none, refused records are all that is known.
+        let which = Which { source: catalog.sources.get(1), ..Which::default() };
+        let alone = shares(&catalog, (0, 60), 60, &which).sql;
+        assert!(alone.contains("topic IN ('other-topic')") && !alone.contains("UNION ALL"), "{alone}");
     }
 
     #[test]
     fn without_kept_events_refused_records_of_all_sources_are_known() {
         let catalog = Catalog { sources: vec![source("other", None, None)], ..Catalog::default() };
-        assert!(shares(&catalog, (0, 60), 60, "", "").is_none());
         assert!(!releases(&catalog, 0, 60).sql.contains("topic IN"));
     }
 }

@@ -12,6 +12,7 @@
 
 mod ask;
 mod assets;
+mod beside;
 pub mod catalog;
 mod fault;
 pub mod guard;
@@ -101,6 +102,7 @@ impl Console {
             .route("/api/quarantine", get(routes::quarantine))
             .route("/api/alerts", get(routes::alerts))
             .route("/api/alerts/{fingerprint}", get(routes::alert))
+            .route("/api/alerts/{fingerprint}/releases", get(routes::of_alert))
             .route("/api/releases", get(routes::releases))
             .route("/api/releases/shares", get(routes::shares))
             .route("/api/releases/reasons", get(routes::reasons))

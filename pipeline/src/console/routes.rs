@@ -12,7 +12,7 @@ use super::catalog::View;
 use super::fault::Fault;
 use super::question::{self, Asked};
 use super::steps::{steps_of, week_after, zone_of};
-use super::{health, replays as runs};
+use super::{beside, health, replays as runs};
 use crate::clock::Clock;
 use crate::quarantine::is_retried;
 
@@ -200,12 +200,30 @@ fn has_alerts(served: &Served) -> Result<(), Fault> {
 
 /// `/api/alerts/{fingerprint}`: one alert, and its steps.
 pub(super) async fn alert(State(served): State<Served>, Path(fingerprint): Path<String>) -> Told {
-    has_alerts(&served)?;
-    let (one, steps) = (health::alert(&served.catalog, &fingerprint), health::steps(&served.catalog, &fingerprint));
-    let (one, steps) =
-        tokio::try_join!(served.desk.objects(&one, Style::Drawn), served.desk.ask(&steps, Style::Drawn))?;
-    let missing = || Fault::missing("there is no such alert", "take one that /api/alerts lists");
-    Ok(Json(json!({ "alert": one.into_iter().next().ok_or_else(missing)?, "steps": steps })))
+    let steps = health::steps(&served.catalog, &fingerprint);
+    let asked = tokio::try_join!(one(&served, &fingerprint), served.desk.ask(&steps, Style::Drawn));
+    asked.map(|(alert, steps)| Json(json!({ "alert": alert, "steps": steps })))
+}
+
+/// `/api/alerts/{fingerprint}/releases`: how each release did, over time, in what the alert is about.
+pub(super) async fn of_alert(State(served): State<Served>, Path(fingerprint): Path<String>, pairs: Pairs) -> Told {
+    let range = range(&pairs, 86_400)?;
+    let alert = one(&served, &fingerprint).await?;
+    beside::releases(&served, &alert, range).await.map(Json)
+}
+
+/// An alert, with its query whole.
+async fn one(served: &Served, fingerprint: &str) -> Result<Value, Fault> {
+    has_alerts(served)?;
+    let (of, query) = (health::alert(&served.catalog, fingerprint), health::query(&served.catalog, fingerprint));
+    let (of, query) = tokio::try_join!(served.desk.objects(&of, Style::Drawn), served.desk.text(&query))?;
+    let mut alert = of.into_iter().next().ok_or_else(no_such_alert)?;
+    alert["query"] = json!(query.unwrap_or_default());
+    Ok(alert)
+}
+
+fn no_such_alert() -> Fault {
+    Fault::missing("there is no such alert", "take one that /api/alerts lists")
 }
 
 /// `/api/releases`: every release of the range.
@@ -216,20 +234,21 @@ pub(super) async fn releases(State(served): State<Served>, pairs: Pairs) -> Told
     Ok(Json(json!({ "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "knows_accepted": is_whole })))
 }
 
-/// `/api/releases/shares`: the share of refused records by release and time; `reason` and `rule` narrow what counts as refused.
+/// `/api/releases/shares`: the share of refused records by release and time.
 pub(super) async fn shares(State(served): State<Served>, pairs: Pairs) -> Told {
     let (from_s, to_s) = range(&pairs, 86_400)?;
-    let step_s = [60, 300, 900, 3_600].into_iter().find(|step| (to_s - from_s) / step <= 300).unwrap_or(21_600);
-    let reason = text(&pairs, "reason").unwrap_or_default();
+    let step_s = health::step_of(to_s - from_s);
     let missing = || {
         let what = "which release sent an accepted event isn't known";
         Fault::missing(what, "set keep_events_days and release.sdk, sdk_version and app_version in the source")
     };
-    let rule = text(&pairs, "rule").unwrap_or_default();
     let range = (from_s - from_s.rem_euclid(step_s), to_s);
-    let question = health::shares(&served.catalog, range, step_s, reason, rule).ok_or_else(missing)?;
+    served.catalog.releases().next().ok_or_else(missing)?;
+    let question = health::shares(&served.catalog, range, step_s, &health::Which::default());
     let answer = served.desk.ask(&question, Style::Drawn).await?;
-    Ok(Json(json!({ "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "step_s": step_s })))
+    Ok(Json(
+        json!({ "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "step_s": step_s, "drawn": "share" }),
+    ))
 }
 
 /// `/api/releases/reasons`: why records of `release` are refused.

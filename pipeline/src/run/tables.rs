@@ -30,6 +30,9 @@ pub(super) fn layout_of(pipeline: &Pipeline, bound: &Bound, custom: &[Described]
     if pipeline.alerts.has_detector() {
         plain.extend([tables::alerts(), tables::alerts_history(), tables::acknowledgements()]);
     }
+    if pipeline.alerts.judge.is_some() {
+        plain.push(tables::shares());
+    }
     if pipeline.sources.values().any(|source| source.retry_topic.is_some()) {
         plain.extend([retry::retried(), retry::retries()]);
     }

@@ -1,8 +1,10 @@
 //! A real browser for tests: headless Chromium, told what to do over its debugging pipe.
 //!
 //! The pipe (two FIFOs, messages of JSON that end with a zero byte) needs neither a driver nor a web socket. What the page
-//! does wrong is gathered while it runs: errors on its console, and requests to anywhere but the one address.
+//! does wrong is gathered while it runs: errors on its console, requests to anywhere but the one address, and, where it is
+//! asked for, names that it reads and no answer has (`strict.js`).
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -37,7 +39,12 @@ impl Browser {
         let script = "exec chromium \"$@\" 3<>\"$TO\" 4<>\"$FROM\"";
         let process = Command::new("sh")
             .args(["-c", script, "sh", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
-            .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
+            .args([
+                "--no-first-run",
+                "--hide-scrollbars",
+                "--disable-background-networking",
+                "--disable-component-update",
+            ])
             .args(["--disable-sync", "--disable-extensions", "--disable-dev-shm-usage", "--remote-debugging-pipe"])
             .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
             .arg("about:blank")
@@ -59,6 +66,13 @@ impl Browser {
             browser.call(&format!("{domain}.enable"), json!({}));
         }
         browser.size(1280, 800);
+        browser
+    }
+
+    /// One whose pages may read no name of an answer that the answer doesn't have; it costs them time.
+    pub(crate) fn strict() -> Browser {
+        let mut browser = Browser::start();
+        browser.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": include_str!("strict.js") }));
         browser
     }
 
@@ -116,7 +130,13 @@ impl Browser {
     /// Waits until an expression is true, for half a minute at most.
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, expression: &str) {
-        let until = Instant::now() + Duration::from_secs(30);
+        self.until_within(Duration::from_secs(30), what, expression);
+    }
+
+    /// The same for as long as somebody says.
+    #[track_caller]
+    pub(crate) fn until_within(&mut self, within: Duration, what: &str, expression: &str) {
+        let until = Instant::now() + within;
         // What an expression reads may not be drawn yet: that is no error before the time is up, and is told then.
         let seen = format!(
             "(() => {{ try {{ return Boolean({expression}); }} catch (error) {{ return String(error); }} }})()"
@@ -229,6 +249,19 @@ impl Browser {
     /// Forgets what was gathered.
     pub(crate) fn forget(&mut self) {
         self.events.clear();
+    }
+
+    /// The paths of all requests that were made, without what stands behind `?`.
+    pub(crate) fn paths(&self) -> BTreeSet<String> {
+        let path = |event: &Value| {
+            let url = event["params"]["request"]["url"]
+                .as_str()
+                .filter(|_| event["method"] == "Network.requestWillBeSent")?;
+            let behind = url.split_once("://")?.1;
+            let path = behind.get(behind.find('/')?..)?;
+            Some(path.split(['?', '#']).next().unwrap_or_default().to_owned())
+        };
+        self.events.iter().filter_map(path).collect()
     }
 
     /// How many requests were made whose address contains `part`.

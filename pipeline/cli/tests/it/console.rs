@@ -39,21 +39,25 @@ fn open(browser: &mut Browser, bench: &Bench, hash: &str) {
     browser.until("the page is there", "document.querySelector('main h1')");
 }
 
-/// The arrays that the chart of a page was given, with how complete it was told to be.
-const DRAWN: &str = "import('/console/chart.js').then(({ Chart }) => { \
-    const of = [...Chart.all].filter((one) => one.shown && one.canvas.isConnected)[0]; if (!of) return null; \
-    return { xs: of.xs, names: of.shown.lines.map((line) => line.name), columns: of.columns, step: of.shown.step_s, \
-             complete: of.shown.complete_through, label: of.shown.label }; })";
+/// The arrays that the chart of `label` was given, with how complete it was told to be; null while there is none with points.
+fn chart(label: &str) -> String {
+    let label = serde_json::to_string(label).unwrap();
+    format!(
+        "import('/console/chart.js').then(({{ Chart }}) => {{ \
+         const of = [...Chart.all].find((one) => one.shown && one.canvas.isConnected && one.shown.label.includes({label})); \
+         if (!of || !of.xs.length) return null; \
+         return {{ xs: of.xs, names: of.shown.lines.map((line) => line.name), columns: of.columns, step: of.shown.step_s, \
+                  complete: of.shown.complete_through, label: of.shown.label }}; }})"
+    )
+}
 
 /// Waits for a chart of `label` with points, and returns it.
-fn drawn(browser: &mut Browser, label: &str) -> Value {
-    let is_there = format!(
-        "{DRAWN}.then((of) => of !== null && of.label.includes({}) && of.xs.length > 0)",
-        serde_json::to_string(label).unwrap()
-    );
-    for _ in 0..200 {
-        if browser.value(&is_there) == json!(true) {
-            return browser.value(DRAWN);
+#[track_caller]
+pub(crate) fn drawn(browser: &mut Browser, label: &str) -> Value {
+    for _ in 0..300 {
+        let of = browser.value(&chart(label));
+        if !of.is_null() {
+            return of;
         }
         browser.wait(Duration::from_millis(100));
     }
@@ -102,7 +106,7 @@ fn assert_usable(browser: &mut Browser, axe: &str, page: &str) {
 }
 
 /// Photographs a page where somebody wants to look.
-fn photograph(browser: &mut Browser, page: &str) {
+pub(crate) fn photograph(browser: &mut Browser, page: &str) {
     let Some(folder) = std::env::var_os("WEIR_SHOTS").map(PathBuf::from) else { return };
     std::fs::create_dir_all(&folder).unwrap();
     for (width, height) in SIZES {
@@ -136,7 +140,7 @@ fn every_page_is_live_usable_and_shows_what_events_hold_as_text() {
     let named = |at: u32| json!({ "tenant": of(at), "props": { "country": of(at + 1) } });
     purchases(&bench, 0, 300, named);
     let mut running = start(&bench);
-    let mut browser = Browser::start();
+    let mut browser = Browser::strict();
     let axe = axe();
     wait_until("the first events are there", || bench.consumed() == 300);
 
@@ -205,7 +209,8 @@ fn every_page_is_live_usable_and_shows_what_events_hold_as_text() {
     browser.value("document.querySelector('a.alert').click()");
     browser.until("the alert", "document.body.innerText.includes('First bad release')");
     browser.until("samples", "document.querySelector('.sample')");
-    drawn(&mut browser, "Affected share");
+    drawn(&mut browser, "Share by window");
+    drawn(&mut browser, "Affected share by release");
     let text = browser.text("document.body.innerText");
     for shown in ["android 4.2.0 / 7.1", "amounts_are_positive", "<img src=x", &format!("{}/0@", bench.topic)] {
         assert!(text.contains(shown), "{shown} isn't shown:\n{text}");
@@ -295,7 +300,7 @@ fn a_replay_moves_on_the_page() {
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
     sell(&bench, 10_000, 3, FAULTS);
     let mut running = start(&bench);
-    let mut browser = Browser::start();
+    let mut browser = Browser::strict();
     open(&mut browser, &bench, "#/engineer");
     browser.until("no replay", "document.getElementById('replays').innerText.includes('No replay')");
     let arguments = ["replay", "pipeline.toml", "--from", "2026-01-05T06:10:00Z", "--to", "2026-01-05T06:14:00Z"];
@@ -353,7 +358,7 @@ fn numbers_drawn_are_those_of_sql_and_nothing_is_called_complete_before_it_lande
     produce.extend(["--disorder-ms", "3600000", "--duplicates", "0.01", "--seed", "7"]);
     bench.weir(&produce).fine();
     let mut running = start(&bench);
-    let mut browser = Browser::start();
+    let mut browser = Browser::strict();
     let hourly = "SELECT toUnixTimestamp(toStartOfHour(InvoiceDate)), sum(Quantity * UnitPrice) FROM sales GROUP BY 1";
     let all = "from=1288569600&to=1325376000";
     let by_day = format!("#/analyst/revenue_by_hour?measure=lines&step=86400&{all}");
@@ -368,7 +373,7 @@ fn numbers_drawn_are_those_of_sql_and_nothing_is_called_complete_before_it_lande
         .collect();
     let mut looked = 0;
     for _ in 0..600 {
-        let chart = browser.value(DRAWN);
+        let chart = browser.value(&chart(""));
         if let (Some(xs), Some(through)) = (chart["xs"].as_array(), chart["complete"].as_i64()) {
             for (at, x) in xs.iter().enumerate() {
                 let (day, shown) = (x.as_i64().unwrap(), chart["columns"][0][at].as_u64().unwrap_or(0));
@@ -465,21 +470,27 @@ fn fifty_views_paint_at_once_and_ten_thousand_points_stay_smooth() {
     wait_until("and in the view", || bench.ask(rows).parse::<u64>().unwrap() > 9_900);
 
     let mut browser = Browser::start();
+    // When the first chart is there, since the address was given: the frame before it says nothing yet.
+    let look = "(function look() { if (document.querySelector('.plot canvas')) window.drawn_ = performance.now(); \
+                else requestAnimationFrame(look); })()";
+    browser.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": look }));
     // Of three, the quickest: other tests run beside this one.
     let mut times = Vec::new();
     for _ in 0..3 {
         browser.go("about:blank");
         open(&mut browser, &bench, "");
         browser.until("fifty views", "document.querySelectorAll('.views a').length === 50");
+        browser.until("a chart", "window.drawn_");
         let paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime";
-        let listed =
-            "performance.getEntriesByType('resource').find((one) => one.name.endsWith('/api/views')).responseEnd";
         let of = |value: Value| value.as_f64().unwrap();
-        times.push((of(browser.value(paint)), of(browser.value(listed))));
+        times.push((of(browser.value("drawn_")), of(browser.value(paint))));
     }
-    let (paint, listed) = times.iter().copied().min_by(|one, other| one.0.total_cmp(&other.0)).unwrap();
-    println!("first paint after {paint:.0} ms, the list of 50 views after {listed:.0} ms");
-    assert!(paint < 1_000.0, "{times:?}");
+    let (drawn_ms, paint_ms) = times.iter().copied().min_by(|one, other| one.0.total_cmp(&other.0)).unwrap();
+    println!(
+        "of 50 views: first contentful paint after {paint_ms:.0} ms, the first chart drawn after {drawn_ms:.0} ms"
+    );
+    // The frame says nothing; what says something takes four answers of ClickHouse more, on a machine with more to do.
+    assert!(paint_ms < 1_000.0 && drawn_ms < 3_000.0, "{times:?}");
 
     let (from, to) = (1_767_592_800, 1_767_592_800 + 600_000);
     browser.hash(&format!("#/analyst/by_minute?measure=revenue&step=60&from={from}&to={to}"));

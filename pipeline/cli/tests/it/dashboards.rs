@@ -33,7 +33,7 @@ fn storefront(name: &str) -> Bench {
         ("http://127.0.0.1:8123", "${CLICKHOUSE}"),
         ("127.0.0.1:9464", "127.0.0.1:${HTTP_PORT}"),
         ("name = \"storefront\"            #", "name = \"${TOPIC}\" #"),
-        ("database = \"weir\"", "database = \"${DATABASE}\""),
+        ("database = \"weir\"", "database = \"${DATABASE}\"\nreader_database = \"${DATABASE}_read\""),
         ("topics = [\"events\"]", "topics = [\"${TOPIC}\"]"),
         ("\"events-quarantine\"", "\"${TOPIC}-quarantine\""),
         ("topic = \"weir-alerts\"", "topic = \"${TOPIC}-alerts\""),
@@ -166,11 +166,11 @@ fn oracle(name: &str) -> Oracle {
     Oracle { sql, from, to, columns, only }
 }
 
-/// The answer of a cookbook entry by `weir query`, as an oracle wants to see it.
-fn answer(bench: &Bench, name: &str, oracle: &Oracle) -> Done {
+/// The answer of a cookbook entry by `weir query` of a pipeline file, as an oracle wants to see it.
+fn answer(bench: &Bench, file: &str, name: &str, oracle: &Oracle) -> Done {
     let text = std::fs::read_to_string(dashboards().join(format!("cookbook/{name}.sql"))).unwrap();
     let is_whole = oracle.columns == "*" && oracle.only.is_empty();
-    let mut arguments: Vec<String> = ["query", "pipeline.toml"].map(str::to_owned).to_vec();
+    let mut arguments: Vec<String> = ["query", file].map(str::to_owned).to_vec();
     if is_whole {
         arguments.extend(["--cookbook".to_owned(), name.to_owned()]);
     } else {
@@ -215,6 +215,7 @@ fn cookbook_boards_and_rules_tell_the_truth_of_a_run() {
     bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
     load_raw(&bench);
     cookbook(&bench);
+    readers(&bench);
     panels(&bench);
     comments(&bench);
     queries(&bench);
@@ -229,7 +230,7 @@ fn cookbook(bench: &Bench) {
     assert!(names.len() >= 30, "{}", names.len());
     for name in &names {
         let oracle = oracle(name);
-        let done = answer(bench, name, &oracle);
+        let done = answer(bench, "pipeline.toml", name, &oracle);
         let expected = bench.ask(&format!("{} FORMAT CSV", oracle.sql));
         let (header, told) = done.out.split_once('\n').unwrap_or(("", ""));
         if done.code != 0 || told.trim_end() != expected || expected.is_empty() {
@@ -238,6 +239,48 @@ fn cookbook(bench: &Bench) {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n\n{}", wrong.len(), names.len(), wrong.join("\n\n"));
+}
+
+/// What a server needs to let people read the readers' database who may read nothing else, as far as an engine without grants
+/// can show it: each object is a view that reads with its maker's rights, and only Weir's own one of its name. Nothing in the
+/// cookbook needs another database, but for what ClickHouse tells of itself.
+fn readers(bench: &Bench) {
+    let database = format!("{}_read", bench.database);
+    let list = |database: &str| {
+        bench.ask(&format!(
+            "SELECT name FROM system.tables WHERE database = '{database}' AND engine = 'View' AND NOT is_temporary ORDER BY name"
+        ))
+    };
+    assert_eq!(list(&database), list(&bench.database), "all that people see is there");
+    let made = bench.ask(&format!(
+        "SELECT name, engine, create_table_query LIKE '% DEFINER = % SQL SECURITY DEFINER%', \
+         endsWith(as_select, concat('FROM {}.', name)) FROM system.tables WHERE database = '{database}'",
+        bench.database
+    ));
+    assert!(made.lines().count() > 20, "{made}");
+    for of in made.lines() {
+        assert!(of.ends_with("\tView\t1\t1"), "{of}");
+    }
+    let hidden = format!("SELECT hasColumnInTable('{database}', 'weir_quarantine', 'value')");
+    assert_eq!(bench.ask(&hidden), "0", "nobody knows what refused records hold");
+
+    let text = std::fs::read_to_string(bench.file()).unwrap();
+    let text = text.replace("reader_database = \"${DATABASE}_read\"", "");
+    let text = text.replace("database = \"${DATABASE}\"", &format!("database = \"{database}\""));
+    std::fs::write(bench.folder.path().join("readers.toml"), text).unwrap();
+    for name in entries() {
+        let oracle = oracle(&name);
+        let (own, read) =
+            (answer(bench, "pipeline.toml", &name, &oracle), answer(bench, "readers.toml", &name, &oracle));
+        let asks_server = name == "table_sizes";
+        assert!(
+            asks_server || (read.code == 0 && read.out == own.out),
+            "{name}:\n{}\n{}{}",
+            own.out,
+            read.out,
+            read.err
+        );
+    }
 }
 
 /// Every target of every panel, and of every variable that asks.

@@ -6,8 +6,10 @@ use std::path::Path;
 use weir_replay::produce::faults::Faults;
 
 use crate::alerts::messages;
-use crate::history::{Fault, History, Wrong};
-use crate::program::{Bench, size};
+use crate::browser::Browser;
+use crate::console::{drawn, photograph};
+use crate::history::{Fault, History, START_MS, Wrong};
+use crate::program::{Bench, size, terminate, wait_until};
 
 pub(crate) fn bench(name: &str) -> Bench {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/judged");
@@ -76,6 +78,8 @@ fn each_fault_of_a_release_is_one_alert_that_ends_by_itself() {
     assert_eq!(current.len().to_string(), bench.ask("SELECT count() FROM weir_alerts WHERE status = 'resolved'"));
     what_an_alert_carries(&bench);
     what_people_see(&bench);
+    what_the_judge_counted(&bench);
+    what_a_page_draws(&bench);
 }
 
 /// Samples that show the fault and hide what is sensitive, and a query that finds it.
@@ -117,4 +121,58 @@ fn what_people_see(bench: &Bench) {
     println!("{tail}");
     assert_eq!(tail.matches(&fingerprint[..8]).count() > 0, !tail.is_empty());
     bench.weir(&["alerts", "ack", "pipeline.toml", &fingerprint, "--by", "ada"]).refused(2, &["is resolved"]);
+}
+
+/// The judge's own counts by release are those of the alert's query, which counts the events that are kept.
+fn what_the_judge_counted(bench: &Bench) {
+    let alerts = bench.ask("SELECT indicator, tenants[1], query FROM weir_alerts FORMAT TSVRaw");
+    for alert in alerts.lines() {
+        let [indicator, tenant, query] = alert.splitn(3, '\t').collect::<Vec<_>>()[..] else { panic!("{alert}") };
+        // The alert is about one of the series that have its indicator.
+        let told = bench.ask(&format!(
+            "SELECT countIf(s.affected != q.affected OR s.records != q.records) AS wrong, count() AS rows, \
+             uniqExact(s.sdk_version, s.app_version) AS releases \
+             FROM (SELECT *, concat(sdk, ' ', sdk_version, ' / ', app_version) AS release FROM weir_shares \
+             WHERE tenant = '{tenant}' AND indicator = '{indicator}') AS s \
+             LEFT JOIN ({query}) AS q ON toDateTime(s.window_start, 'UTC') = q.window AND s.release = q.release \
+             WHERE s.sdk = (SELECT any(sdk) FROM weir_alerts WHERE has(tenants, '{tenant}')) \
+             GROUP BY s.event_type, s.field, s.code ORDER BY wrong, rows DESC LIMIT 1"
+        ));
+        let numbers: Vec<u64> = told.split('\t').map(|number| number.parse().unwrap()).collect();
+        assert!(numbers[0] == 0 && numbers[1] > 40 && numbers[2] > 1, "{indicator} of {tenant}: {numbers:?}\n{query}");
+    }
+}
+
+/// The page of each alert draws its release beside the others, from before it began.
+fn what_a_page_draws(bench: &Bench) {
+    bench.edit("epoch_ms = 200", "epoch_ms = 200\nhttp = \"127.0.0.1:${HTTP_PORT}\"");
+    let mut running = bench.start(&["run", "pipeline.toml"]);
+    wait_until("the pipeline answers", || bench.status().is_some());
+    let mut browser = Browser::strict();
+    let alerts =
+        bench.ask("SELECT fingerprint, concat(sdk, ' ', sdk_version, ' / ', app_version), indicator FROM weir_alerts");
+    for alert in alerts.lines() {
+        let [fingerprint, release, indicator] = alert.split('\t').collect::<Vec<_>>()[..] else { panic!("{alert}") };
+        browser.go("about:blank");
+        browser.go(&bench.page(&format!("/#/sdk/alert/{fingerprint}")));
+        let chart = drawn(&mut browser, "Affected share by release");
+        assert_eq!(chart["names"][0], release, "{indicator}");
+        let marked = chart["columns"][0].as_array().unwrap();
+        let at = |hour: i64| {
+            let second = serde_json::json!(START_MS / 1_000 + hour * 3_600);
+            let place = chart["xs"].as_array().unwrap().iter().position(|x| x.as_f64() == second.as_f64());
+            place
+                .and_then(|place| marked[place].as_f64())
+                .unwrap_or_else(|| panic!("{indicator}: no point of hour {hour}"))
+        };
+        // A fifth of an hour's events are purchases, at least; who sends none of them is a fault, too.
+        let (before, within) = (at(210), at(240));
+        assert!((before - within).abs() > 0.1, "{indicator}: {before} before it, {within} within it");
+        assert!(chart["names"].as_array().unwrap().len() > 1, "{indicator}");
+        let told = "document.body.innerText.includes('Of the accepted events, which are kept for 10000 days.')";
+        browser.until("where it is from", told);
+        photograph(&mut browser, &format!("judged-{}", indicator.replace(' ', "-")));
+    }
+    assert_eq!(browser.troubles(&bench.page("/")), Vec::<String>::new());
+    terminate(&mut running);
 }

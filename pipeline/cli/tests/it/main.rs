@@ -11,6 +11,7 @@ mod browser;
 mod clients;
 mod console;
 mod dashboards;
+mod demo;
 mod detect;
 mod disk;
 mod evaluable;

@@ -92,30 +92,6 @@ fn faults_end_where_they_belong_and_the_bad_release_is_named() {
 }
 
 #[test]
-fn the_demo_ends_by_itself_with_a_balanced_ledger_and_an_equal_verdict() {
-    let bench = shop("shop_demo");
-    let parts = parts();
-    let (kafka, registry, clickhouse) = (parts.kafka(), parts.registry(), parts.clickhouse());
-    let named = ["--kafka", &kafka, "--registry", &registry, "--clickhouse", &clickhouse];
-    let seconds = size(10, 60).to_string();
-    let mut arguments = vec!["demo", "--seconds", &seconds, "--rate", "1000"];
-    arguments.extend(named);
-    let first = bench.weir(&arguments).fine().out;
-    assert!(first.contains("balanced") && !first.contains("NOT BALANCED"), "{first}");
-    assert!(first.contains("equal") && !first.contains("DIFFERENT"), "{first}");
-    let consumed = || -> u64 {
-        let sum = crate::program::clickhouse("weir", "SELECT sum(consumed) FROM weir_ledger", &[]);
-        sum.parse().expect("a number of records")
-    };
-    let before = consumed();
-    // Started again it goes on where it was.
-    let second = bench.weir(&arguments).fine().out;
-    assert!(second.contains("equal") && !second.contains("DIFFERENT"), "{second}");
-    let after = consumed();
-    assert!(before > 0 && after > before, "{before} records, then {after}");
-}
-
-#[test]
 fn a_stop_drains_and_the_next_start_goes_on() {
     let bench = shop("shop_stop");
     sell(&bench, 20_000, 5, FAULTS);

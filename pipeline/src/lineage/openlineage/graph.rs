@@ -250,6 +250,12 @@ impl Building<'_> {
         };
         let mut outputs: Vec<Written> =
             [tables::ALERTS, tables::ALERTS_HISTORY].iter().filter_map(|name| self.plain(name, of_all())).collect();
+        let of_senders = read.iter().map(|(_, config, topics)| {
+            let mut columns = Columns::default();
+            add_sender(&mut columns, config);
+            (topics.clone(), columns)
+        });
+        outputs.extend(self.plain(tables::SHARES, of_senders.collect()));
         if let Some(topic) = &self.pipeline.alerts.topic {
             outputs.push(self.written_topic(topic, true));
             // Both topics are one destination, whose messages are counted once.
