@@ -26,7 +26,7 @@ proof: build parts ## The same proofs at full size, telling what they found
 
 # The profile is named, since cargo's own for benchmarks would compile RocksDB once more.
 bench: build parts ## Measure the speed, with the floor beside it
-	$(CARGO) bench --profile dev -p weir --bench speed --bench wide
+	$(CARGO) bench --profile dev -p weir --bench speed --bench wide --bench beside
 
 build: packages ## Compile everything
 	$(BUILD)

@@ -7,26 +7,25 @@
 #![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use apache_avro::types::Value;
 use rdkafka::ClientConfig;
 use weir_pipeline::source::fetch::{Fetcher, consumer_config};
 use weir_pipeline::source::log::Assigned;
 use weir_replay::parts::{Parts, PartsOptions};
-use weir_replay::produce::faults::Faults;
-use weir_replay::produce::rows::{Row, Rows};
-use weir_replay::produce::{Job, ProduceError, Target, produce};
+use weir_replay::produce::produce;
 use weir_schemas::avro::{Decoder, ReaderSchema, Schema};
 use weir_schemas::frame::FRAME_BYTES;
-use weir_schemas::registry::{Registry, Settings};
 
-const WEIR: &str = env!("CARGO_BIN_EXE_weir");
-const SCHEMA: &str = include_str!("speed/event.avsc");
-const PARTITIONS: i32 = 8;
+#[path = "speed/shop.rs"]
+mod shop;
+
+use shop::{Events, PARTITIONS, SCHEMA, WEIR, ask, bench_folder, free_port, job, latency, weir};
+
+/// Events a second while latency is measured.
+const RATE: u64 = 5_000;
 
 fn main() {
     // `cargo test` builds benches and runs them with this flag; a benchmark is no test.
@@ -61,7 +60,7 @@ fn main() {
         stages.push((name, run.stages));
     }
     stages.iter().for_each(|(name, sample)| sample.print(name, events));
-    let live = latency(&runtime, &parts);
+    let live = live(&runtime, &parts);
     println!("\nproduce to visible row, 5,000 events/s: p50 {} ms, p99 {} ms", live.0, live.1);
 }
 
@@ -81,78 +80,10 @@ fn report(name: &str, events: u64, cost: Cost, peak_kib: Option<u64>, floor: Opt
     println!("{name:<34} {per_million:>12.2} {rate:>12.0} {peak:>10} {times:>9}");
 }
 
-/// Events like those of apps: few tenants, a few thousand users, a purchase now and then.
-struct Events {
-    made: u64,
-    count: u64,
-    start_at_ms: i64,
-    per_second: u64,
-    random: fastrand::Rng,
-}
-
-impl Rows for Events {
-    fn schema(&self) -> &str {
-        SCHEMA
-    }
-
-    fn next_row(&mut self) -> Result<Option<Row>, ProduceError> {
-        if self.made == self.count {
-            return Ok(None);
-        }
-        self.made += 1;
-        let time_ms = self.start_at_ms + (self.made * 1000 / self.per_second) as i64;
-        let text = |text: String| Value::String(text);
-        let kind = self.random.usize(0..5);
-        let kinds = ["page_view", "search", "add_to_cart", "purchase", "refund"];
-        let amount = self.random.u32(100..100_000).to_be_bytes().to_vec();
-        let user = format!("u{:07}", self.random.u32(0..50_000));
-        let props = [("country", ["DE", "US", "GB", "FR"][self.random.usize(0..4)]), ("path", "/checkout")];
-        let value = Value::Record(vec![
-            ("event_id".to_owned(), text(format!("{:016x}", self.random.u64(..)))),
-            ("occurred_at".to_owned(), Value::TimestampMillis(time_ms)),
-            ("tenant".to_owned(), text(format!("shop-{}", self.random.u8(0..20)))),
-            ("type".to_owned(), Value::Enum(kind as u32, kinds[kind].to_owned())),
-            ("user_id".to_owned(), text(user.clone())),
-            ("amount".to_owned(), Value::Decimal(amount.into())),
-            ("sdk".to_owned(), text("android".to_owned())),
-            ("app_version".to_owned(), text("7.1.0".to_owned())),
-            ("props".to_owned(), Value::Map(props.map(|(k, v)| (k.to_owned(), text(v.to_owned()))).into())),
-        ]);
-        Ok(Some(Row { value, time_ms: Some(time_ms), key: Some(user.into_bytes()), release: None, is_spoiled: false }))
-    }
-
-    fn share_done(&self) -> Option<f64> {
-        Some(self.made as f64 / self.count as f64)
-    }
-}
-
-fn job(parts: &Parts, topic: &str, rows: Events, rate: Option<f64>) -> Job {
-    Job {
-        rows: Box::new(rows),
-        target: Target {
-            kafka: BTreeMap::from([("bootstrap.servers".to_owned(), parts.kafka())]),
-            topic: topic.to_owned(),
-            partitions: Some(PARTITIONS),
-            event_timestamps: true,
-        },
-        registry: Registry::new(Settings::new(parts.registry())).unwrap(),
-        subject: None,
-        rate,
-        limit: None,
-        faults: Faults::default(),
-    }
-}
-
 /// Fills the topic; the mean size of a value in bytes.
 fn fill(runtime: &tokio::runtime::Runtime, parts: &Parts, events: u64) -> u64 {
     eprintln!("filling the topic ...");
-    let rows = Events {
-        made: 0,
-        count: events,
-        start_at_ms: 1_767_225_600_000,
-        per_second: 2_000,
-        random: fastrand::Rng::with_seed(1),
-    };
+    let rows = Events::new(events, 1_767_225_600_000, 2_000, 1);
     runtime.block_on(produce(job(parts, "speed", rows, None), |_| true)).unwrap();
     let fetcher = fetcher(parts, "speed");
     let (mut count, mut bytes) = (0u64, 0u64);
@@ -283,42 +214,6 @@ fn threads(process: u32) -> BTreeMap<String, f64> {
     found
 }
 
-fn bench_folder(deduplicate: bool) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/speed");
-    std::fs::create_dir(folder.path().join("views")).unwrap();
-    for name in ["event.avsc", "views/by_minute.sql"] {
-        std::fs::copy(from.join(name), folder.path().join(name)).unwrap();
-    }
-    let mut text = std::fs::read_to_string(from.join("pipeline.toml")).unwrap();
-    if deduplicate {
-        text = text.replace("# DEDUPLICATE ", "");
-    }
-    std::fs::write(folder.path().join("pipeline.toml"), text).unwrap();
-    folder
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
-fn weir(parts: &Parts, folder: &Path, topic: &str, database: &str, port: u16, arguments: &[&str]) -> Command {
-    let mut command = Command::new(WEIR);
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .env("BROKERS", parts.kafka())
-        .env("REGISTRY", parts.registry())
-        .env("CLICKHOUSE", parts.clickhouse())
-        .env("DATABASE", database)
-        .env("TOPIC", topic)
-        .env("HTTP_PORT", port.to_string())
-        .env("RUST_LOG", "warn")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    command
-}
-
 /// The whole way: the program itself, from an empty state to the last acknowledged row.
 fn pipeline(parts: &Parts, events: u64, deduplicate: bool) -> PipelineRun {
     let folder = bench_folder(deduplicate);
@@ -341,60 +236,18 @@ fn pipeline(parts: &Parts, events: u64, deduplicate: bool) -> PipelineRun {
     }
 }
 
-/// Milliseconds from producing to a visible row, p50 and p99: a reader polls the sum of events, and each event that it
-/// misses is as old as the live rate says.
-fn latency(runtime: &tokio::runtime::Runtime, parts: &Parts) -> (u64, u64) {
-    const RATE: u64 = 5_000;
-    const SECONDS: u64 = 30;
+/// The latency of a live pipeline with nothing beside it.
+fn live(runtime: &tokio::runtime::Runtime, parts: &Parts) -> (u64, u64) {
     let folder = bench_folder(false);
-    let start_at_ms = weir_pipeline::clock::Clock::System.now_ms();
-    let rows = || Events {
-        made: 0,
-        count: RATE * SECONDS,
-        start_at_ms,
-        per_second: RATE,
-        random: fastrand::Rng::with_seed(2),
-    };
     // The topic has to be there before the pipeline starts.
-    runtime.block_on(produce(job(parts, "live", Events { count: 1, ..rows() }, None), |_| true)).unwrap();
+    let now_ms = weir_pipeline::clock::Clock::System.now_ms();
+    runtime.block_on(produce(job(parts, "live", Events::new(1, now_ms, RATE, 2), None), |_| true)).unwrap();
     let mut child =
         weir(parts, folder.path(), "live", "speed_live", free_port(), &["run", "pipeline.toml"]).spawn().unwrap();
-    while !ask(parts, "system", "SELECT count() FROM tables WHERE name = 'by_minute' AND database = 'speed_live'")
-        .eq("1")
-    {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let acknowledged = Arc::new(std::sync::Mutex::new(Vec::<(Instant, u64)>::new()));
-    let seen = Arc::clone(&acknowledged);
-    let live = runtime.spawn(produce(job(parts, "live", rows(), Some(RATE as f64)), move |progress| {
-        seen.lock().unwrap().push((Instant::now(), progress.acknowledged));
-        true
-    }));
-    let mut ages = Vec::new();
-    while !live.is_finished() {
-        let visible: u64 = ask(parts, "speed_live", "SELECT sum(events) FROM by_minute").parse().unwrap_or(0);
-        let now = Instant::now();
-        // The oldest acknowledged record that isn't visible: when was it acknowledged?
-        let sent = acknowledged.lock().unwrap();
-        if let Some((at, _)) = sent.iter().find(|(_, count)| *count + 1 > visible) {
-            ages.push(now.duration_since(*at).as_millis() as u64);
-        }
-        drop(sent);
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let ages = latency(runtime, parts, ("live", "speed_live"), RATE, Duration::from_secs(30));
     let _ = child.kill();
     let _ = child.wait();
-    ages.sort_unstable();
-    let at = |share: f64| ages.get((ages.len() as f64 * share) as usize).copied().unwrap_or(0);
-    (at(0.5), at(0.99))
-}
-
-fn ask(parts: &Parts, database: &str, sql: &str) -> String {
-    let output = Command::new("curl")
-        .args(["-s", &format!("{}/?database={database}", parts.clickhouse()), "-d", sql])
-        .output()
-        .unwrap();
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    ages
 }
 
 fn own_cpu() -> Duration {
