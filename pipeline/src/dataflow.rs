@@ -36,6 +36,8 @@
 //! Architecture invariant: no operator knows Kafka or ClickHouse, no sink knows an operator; they meet in `run`, which
 //! says what this file builds.
 
+mod unique;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,18 +58,15 @@ use weir_operators::maintain::{Keeping, Maintain};
 use weir_operators::moment::Moment;
 use weir_operators::profile::{self, ProfileCopies, ProfileEvents, ProfileRefused};
 use weir_operators::record::{RecordEvents, RecordRefused};
-use weir_operators::refuse::Refusing;
 use weir_operators::route::{BatchStream, Route};
 use weir_operators::rule::{Basis, Rule};
 use weir_operators::sequence::{KeySequence, Sequence, Tell};
 use weir_operators::tally::{GatherTallies, TallyAccepted};
-use weir_operators::unique::{KeyUnique, Unique, Verdict};
 use weir_operators::view::ViewPlan;
 use weir_operators::violations::RecordViolations;
 use weir_operators::within::Within;
 use weir_schemas::rows::Table;
 use weir_schemas::rule::Mode;
-use weir_schemas::stage::RECORD_COLUMNS;
 use weir_schemas::time::Span;
 
 use crate::count::{Count, CountBroken};
@@ -77,6 +76,7 @@ use crate::feed::{FeedContext, feed};
 use crate::metrics::Metrics;
 use crate::progress::maintaining;
 use crate::source::Source;
+use unique::{Unrepeated, unique};
 
 /// Bytes that all operators of a process may keep in memory, roughly; each gets the same share.
 pub const OPERATOR_BYTES: usize = 512 << 20;
@@ -201,55 +201,6 @@ pub fn build<'scope>(
     }
     accepted.probe_with(&wiring.probe);
     Ok(from.activator)
-}
-
-/// What rules of uniqueness let through and what they refuse.
-struct Unrepeated<'scope> {
-    events: BatchStream<'scope>,
-    /// Refused records, their tallies, and the same as events: one of each for a rule that refuses.
-    refused: Vec<BatchStream<'scope>>,
-    tallies: Vec<BatchStream<'scope>>,
-    refused_events: Vec<BatchStream<'scope>>,
-}
-
-/// events ─▶ key unique ═▶ unique ─▶ count broken, for each rule of uniqueness
-fn unique<'scope>(
-    graph: &SourceGraph,
-    wiring: &Wiring,
-    events: BatchStream<'scope>,
-) -> Result<Unrepeated<'scope>, Error> {
-    let (host, tenant, bytes) = (&wiring.host, graph.tenant, wiring.operator_bytes);
-    let mut all = Unrepeated { events, refused: Vec::new(), tallies: Vec::new(), refused_events: Vec::new() };
-    let mut refusing = graph.rules.iter().filter(|rule| rule.refuses_behind_source()).count();
-    for rule in &graph.rules {
-        let Basis::Unique(unique) = &rule.basis else { continue };
-        let (key, within, lateness) =
-            (KeyUnique::new((**unique).clone(), tenant, graph.id), unique.within, graph.lateness);
-        let name = format!("{}/key unique {}", graph.name, rule.id);
-        let keyed = operate(&name, all.events, Route::Pipeline, host, move |_| Ok(Box::new(key)))?;
-        let columns = graph.schema.fields().len() + if refusing > 0 { RECORD_COLUMNS.len() } else { 0 };
-        let by_key = Route::ByGroup { column: KeyUnique::group_column(columns) };
-        let name = format!("{}/unique {}", graph.name, rule.id);
-        let verdict = if rule.refuses_behind_source() {
-            refusing -= 1;
-            let how = Refusing::new(rule.clone(), &graph.rules, graph.sender);
-            Verdict::Refuse { refusing: Box::new(how), is_last: refusing == 0 }
-        } else {
-            let before = graph.rules.iter().take_while(|other| other.id != rule.id).filter(|rule| rule.mode.passes());
-            Verdict::Mark(u16::try_from(before.count()).unwrap_or(u16::MAX))
-        };
-        let mut streams = operate(&name, one(keyed)?, by_key, host, move |registry| {
-            Ok(Box::new(Unique::new(within, lateness, verdict, bytes, registry)?))
-        })?
-        .into_iter();
-        let (events, counts) = (next(&mut streams)?, next(&mut streams)?);
-        all.events = events;
-        count_broken(graph, rule, wiring, counts)?;
-        all.refused.extend(streams.next());
-        all.tallies.extend(streams.next());
-        all.refused_events.extend(streams.next());
-    }
-    Ok(all)
 }
 
 /// counts ─▶ count broken

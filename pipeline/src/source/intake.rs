@@ -268,15 +268,6 @@ impl Run<'_> {
         BooleanArray::new(in_time.finish(), None)
     }
 
-    /// What the record at `offset` is held to besides its own partition's log: the watermark that the stream was told, or, for
-    /// a retried one, the least event time whose window the state has.
-    fn against(&self, offset: i64) -> EventTime {
-        let before = self.precedents.map(|of| of.late_against(offset));
-        // Whatever was judged before, a window that this state has no more can't be corrected.
-        let retried = self.floor.map(|floor| floor.max(before.unwrap_or(floor)));
-        retried.or(before).unwrap_or(self.held)
-    }
-
     /// Keeps that a record was too late by the clock.
     fn note_late(&self, message: &Message, kind: Kind, watermark: EventTime, sheets: &mut Sheets) {
         sheets.judgements.add(&Judgement {

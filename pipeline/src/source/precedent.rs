@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use weir_schemas::time::EventTime;
 
+use super::intake::Run;
 use super::judgement::Kind;
 
 /// What was judged of some consecutive records of a partition.
@@ -84,6 +85,17 @@ impl OfPartition {
                 (false, self.unknown.get(next).map_or(i64::MAX, |of| of.first))
             }
         }
+    }
+}
+
+impl Run<'_> {
+    /// What the record at `offset` is held to besides its own partition's log: the watermark that the stream was told, or, for
+    /// a retried one, the least event time whose window the state has.
+    pub(super) fn against(&self, offset: i64) -> EventTime {
+        let before = self.precedents.map(|of| of.late_against(offset));
+        // Whatever was judged before, a window that this state has no more can't be corrected.
+        let retried = self.floor.map(|floor| floor.max(before.unwrap_or(floor)));
+        retried.or(before).unwrap_or(self.held)
     }
 }
 
