@@ -362,7 +362,7 @@ mod tests {
         let text = r#"{"type":"record","name":"e","fields":[{"name":"amount","type":
             ["null",{"type":"bytes","logicalType":"decimal","precision":18,"scale":2}]}]}"#;
         let schema = Schema::parse_str(text).unwrap();
-        for (number, few) in [(1_050i128, vec![4, 26]), (-1, vec![255]), (0, vec![])] {
+        for (number, few) in [(1_050i128, vec![4, 26]), (-1, vec![255]), (0, vec![0])] {
             let amount = |bytes: Vec<u8>| Value::Union(1, Box::new(Value::Decimal(Decimal::from(bytes))));
             let value = |bytes| Value::Record(vec![("amount".to_owned(), amount(bytes))]);
             assert!(value(few.clone()).resolve(&schema).is_err(), "nobody would need room");
