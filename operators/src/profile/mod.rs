@@ -1,8 +1,8 @@
 //! Profiles accepted events and refused records, in front of the judges' exchange.
 //!
 //! What an epoch's events of a window, tenant, event type and release looked like becomes one [`Cell`]; a few cells travel
-//! instead of events. What of a field is counted stands in the events' codes already. What devices' sequences show comes as cells, too, from
-//! [`sequence`](crate::sequence).
+//! instead of events. What of a field is counted stands in the events' codes already. What devices' sequences show comes as
+//! cells, too, from [`sequence`](crate::sequence).
 //!
 //! Output: the columns of [`cell_schema`]. Bound: one cell per window, tenant, event type and release of an epoch. Senders
 //! choose those, so with more than [`CELLS_MAX`] the cells leave before the epoch ends: they add up behind the exchange.

@@ -13,13 +13,16 @@
 
 #[path = "speed/shop.rs"]
 mod shop;
+#[path = "speed/started.rs"]
+mod started;
 
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use shop::{Events, PARTITIONS, WEIR, ask, bench_folder, free_port, job, latency, weir};
-use weir_replay::parts::{Parts, PartsOptions};
+use shop::{Events, PARTITIONS, ask, bench_folder, free_port, job, latency, weir};
+use started::started;
+use weir_replay::parts::Parts;
 use weir_replay::produce::produce;
 
 /// The history's beginning, 2026-01-01, and how many events it has a second.
@@ -39,15 +42,7 @@ fn main() {
     let (events, pairs) = (of("WEIR_BENCH_EVENTS", 2_000_000), of("WEIR_BENCH_PAIRS", 5).max(1));
     let turn = Duration::from_secs(of("WEIR_BENCH_SECONDS", 30).max(5));
     let folder = tempfile::tempdir().unwrap();
-    let parts = Parts::start(&PartsOptions {
-        folder: folder.path().join("parts"),
-        kafka: true,
-        registry: true,
-        clickhouse: true,
-        front: vec![WEIR.into(), "clickhouse".into()],
-        ..PartsOptions::default()
-    })
-    .unwrap();
+    let parts = started(folder.path());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     eprintln!("filling the topic ...");
     runtime.block_on(produce(job(&parts, NAME, Events::new(events, START_MS, PER_SECOND, 1), None), |_| true)).unwrap();

@@ -14,15 +14,18 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use weir_pipeline::source::fetch::{Fetcher, consumer_config};
 use weir_pipeline::source::log::Assigned;
-use weir_replay::parts::{Parts, PartsOptions};
+use weir_replay::parts::Parts;
 use weir_replay::produce::produce;
 use weir_schemas::avro::{Decoder, ReaderSchema, Schema};
 use weir_schemas::frame::FRAME_BYTES;
 
 #[path = "speed/shop.rs"]
 mod shop;
+#[path = "speed/started.rs"]
+mod started;
 
-use shop::{Events, PARTITIONS, SCHEMA, WEIR, ask, bench_folder, free_port, job, latency, weir};
+use shop::{Events, PARTITIONS, SCHEMA, ask, bench_folder, free_port, job, latency, weir};
+use started::started;
 
 /// Events a second while latency is measured.
 const RATE: u64 = 5_000;
@@ -34,15 +37,7 @@ fn main() {
     }
     let events: u64 = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000_000);
     let folder = tempfile::tempdir().unwrap();
-    let parts = Parts::start(&PartsOptions {
-        folder: folder.path().join("parts"),
-        kafka: true,
-        registry: true,
-        clickhouse: true,
-        front: vec![WEIR.into(), "clickhouse".into()],
-        ..PartsOptions::default()
-    })
-    .unwrap();
+    let parts = started(folder.path());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let bytes = fill(&runtime, &parts, events);
     println!("{events} events of {bytes} bytes, {PARTITIONS} partitions, 2 workers\n");

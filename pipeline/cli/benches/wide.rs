@@ -10,6 +10,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test or benchmark ends where it can't go on")]
 
+#[path = "speed/started.rs"]
+mod started;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,7 +20,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use apache_avro::types::Value;
-use weir_replay::parts::{Parts, PartsOptions};
+use started::started;
+use weir_replay::parts::Parts;
 use weir_replay::produce::faults::Faults;
 use weir_replay::produce::rows::{Row, Rows};
 use weir_replay::produce::{Job, ProduceError, Target, produce};
@@ -139,15 +143,7 @@ fn main() {
     }
     let events: u64 = std::env::var("WEIR_BENCH_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000_000);
     let folder = tempfile::tempdir().unwrap();
-    let parts = Parts::start(&PartsOptions {
-        folder: folder.path().join("parts"),
-        kafka: true,
-        registry: true,
-        clickhouse: true,
-        front: vec![WEIR.into(), "clickhouse".into()],
-        ..PartsOptions::default()
-    })
-    .unwrap();
+    let parts = started(folder.path());
     let sizes = [events / 3, events];
     let cells = sizes.map(|events| fill(&parts, events));
     println!("{sizes:?} events of 50 fields, {cells:?} of tenant and release in one window, 2 workers\n");
