@@ -34,6 +34,7 @@ pub mod script;
 pub mod sequence;
 pub mod state;
 pub mod tally;
+mod through;
 mod timers;
 pub mod unique;
 pub mod view;

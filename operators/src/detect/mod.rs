@@ -19,7 +19,7 @@ mod count;
 pub mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use arrow_array::RecordBatch;
 use weir_schemas::fate::Reason;
@@ -27,12 +27,12 @@ use weir_schemas::time::{EventTime, Span};
 
 use crate::account::TopicNames;
 use crate::error::Error;
-use crate::group_key::{decode_start, encode_start};
 use crate::operator::{Context, Operator};
 use crate::profile::Spot;
 use crate::record::reason_of;
 use crate::route::key_group;
-use crate::state::{ByteTable, Codec, CodecError, KeyedTable, StateRegistry, Stored};
+use crate::state::{ByteTable, Codec, CodecError, KeyedTable, StateRegistry};
+use crate::through::Through;
 use crate::wanted::Wanted;
 use alerts::{Alert, AlertRows, EXAMPLES, Severity, Status, fingerprint, literal};
 use count::{ACCEPTED, Sender, read_counts};
@@ -83,11 +83,10 @@ pub struct Detect {
     spoke: BTreeSet<(i64, u16, Vec<u8>)>,
     /// Windows that have counts, with their key groups.
     windows: BTreeMap<i64, Vec<u16>>,
-    /// Every window that ends here or before was judged.
-    judged_through: EventTime,
-    /// The same, on disk, under every key group.
+    /// Up to where windows were judged.
+    judged_through: Through,
+    /// The same, on disk.
     judged: ByteTable,
-    owned: Range<u16>,
 }
 
 /// Reasons with their details that a window of a sender tells apart; details hold what senders wrote.
@@ -152,12 +151,7 @@ impl Detect {
             Ok(ControlFlow::Continue(()))
         })?;
         let judged = registry.table(JUDGED_TABLE)?;
-        let mut judged_through = EventTime::MIN;
-        for group in registry.owned() {
-            if let Some(through) = judged.get(group, &[])?.as_ref().and_then(Stored::whole) {
-                judged_through = judged_through.max(EventTime(decode_start(through)?));
-            }
-        }
+        let judged_through = Through::recover(&judged, registry.owned())?;
         let mut open: KeyedTable<Vec<u8>, OpenAlert> = registry.keyed(OPEN_TABLE, memory_bytes)?;
         let mut spoke = BTreeSet::new();
         open.scan(|group, key, alert| {
@@ -173,7 +167,6 @@ impl Detect {
             windows,
             judged_through,
             judged,
-            owned: registry.owned(),
         })
     }
 
@@ -358,11 +351,11 @@ fn add_group(windows: &mut BTreeMap<i64, Vec<u16>>, window: i64, group: u16) {
 impl Operator for Detect {
     fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
         for count in read_counts(&batch)? {
-            if count.window.saturating_add(self.thresholds.window.0) <= self.judged_through.0 {
-                continue;
-            }
             let key = count.sender.key();
             let group = key_group(&key);
+            if count.window.saturating_add(self.thresholds.window.0) <= self.judged_through.of(group).0 {
+                continue;
+            }
             add_group(&mut self.windows, count.window, group);
             let mut counted = self.counts.get_or_insert_with(group, &(count.window, key), Counted::default)?;
             counted.sender = count.sender;
@@ -396,13 +389,7 @@ impl Operator for Detect {
         let is_end = cx.watermark() == EventTime::MAX;
         alerts.extend(self.resolve_silent(if is_end { heard_through } else { through.0 })?);
         let boundary = through.0.saturating_sub(through.0.rem_euclid(width.max(1)));
-        let boundary = EventTime(if is_end { heard_through } else { boundary });
-        if boundary > self.judged_through {
-            self.judged_through = boundary;
-            for group in self.owned.clone() {
-                self.judged.put(group, &[], &encode_start(boundary.0))?;
-            }
-        }
+        self.judged_through.raise(EventTime(if is_end { heard_through } else { boundary }), &mut self.judged)?;
         self.rows.write(&alerts, cx)
     }
 }

@@ -127,27 +127,30 @@ pub(super) fn unary(call: &Call<'_>, compute: impl Fn(i128) -> Option<i128>) -> 
 /// A function of one decimal that wraps around in ClickHouse's width, as `-` and `abs` of the least number do.
 pub(super) fn unary_wrapping(call: &Call<'_>, compute: impl Fn(i128) -> i128) -> Result<ArrayRef, Error> {
     let Some((precision, _)) = precision_and_scale(call.result) else { return Err(call.unsupported()) };
-    unary(call, |value| {
-        let value = compute(value);
-        Some(match widest(precision) {
-            9 => i128::from(value as i32),
-            18 => i128::from(value as i64),
-            _ => value,
-        })
-    })
+    unary(call, |value| Some(wrapped(compute(value), precision)))
 }
 
-/// `round`: half away from zero.
+/// What is left of a value in ClickHouse's width.
+fn wrapped(value: i128, precision: u8) -> i128 {
+    match widest(precision) {
+        9 => i128::from(value as i32),
+        18 => i128::from(value as i64),
+        _ => value,
+    }
+}
+
+/// `round`: half away from zero, in ClickHouse's steps, of which each wraps around in its width.
 pub(super) fn round(call: &Call<'_>, digits: i32) -> Result<ArrayRef, Error> {
-    let Some((_, scale)) = precision_and_scale(call.result) else { return Err(call.unsupported()) };
+    let Some((precision, scale)) = precision_and_scale(call.result) else { return Err(call.unsupported()) };
     let dropped = i32::from(scale) - digits;
     if dropped <= 0 {
         return Ok(Arc::clone(&call.value(0)?.array));
     }
     let unit = power(u8::try_from(dropped).unwrap_or(u8::MAX));
+    let step = |value: i128| if wrapped(unit, precision) == unit { wrapped(value, precision) } else { value };
     unary(call, |value| {
-        let half = if value < 0 { -(unit / 2) } else { unit / 2 };
-        Some(value.checked_add(half)? / unit * unit)
+        let value = if value < 0 { step(value.wrapping_sub(unit)) } else { value };
+        Some(step(value.wrapping_add(unit / 2)) / unit * unit)
     })
 }
 

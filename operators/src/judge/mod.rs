@@ -41,14 +41,14 @@ pub use raise::Raise;
 pub use told::Telling;
 
 use crate::error::Error;
-use crate::group_key::{decode_start, encode_start};
 use crate::operator::{Context, Operator};
 use crate::profile::{Cell, CellKey, Layout, read_cells};
 use crate::state::{ByteTable, KeyedTable, StateRegistry, Stored};
+use crate::through::Through;
 
 /// Tables of the operator's state; the numbers are part of the keys on disk. 0 held cells with other slots, 3 cells without
-/// sequences.
-const CELLS_TABLE: u16 = 4;
+/// sequences, 4 cells whose counts stood alone.
+const CELLS_TABLE: u16 = 6;
 const SERIES_TABLE: u16 = 1;
 const JUDGED_TABLE: u16 = 2;
 const LAYOUT_TABLE: u16 = 5;
@@ -89,9 +89,9 @@ pub struct Judge {
     series: KeyedTable<Vec<u8>, Vec<u8>>,
     /// Windows that have cells, with their key groups.
     windows: BTreeMap<i64, Vec<u16>>,
-    /// Every window that ends here or before was judged, or is of those above and being judged: nothing is added to it.
-    judged_through: EventTime,
-    /// The same, on disk, under every key group.
+    /// Up to where windows were judged, or are of those above and being judged: nothing is added to them.
+    judged_through: Through,
+    /// The same, on disk.
     judged: ByteTable,
     /// Up to where whoever raises alerts was told that windows are judged, since this judge began.
     told_through: EventTime,
@@ -114,12 +114,7 @@ impl Judge {
             Ok(ControlFlow::Continue(()))
         })?;
         let judged = registry.table(JUDGED_TABLE)?;
-        let mut judged_through = EventTime::MIN;
-        for group in registry.owned() {
-            if let Some(through) = judged.get(group, &[])?.as_ref().and_then(Stored::whole) {
-                judged_through = judged_through.max(EventTime(decode_start(through)?));
-            }
-        }
+        let judged_through = Through::recover(&judged, registry.owned())?;
         let series = registry.keyed(SERIES_TABLE, memory_bytes / 2)?;
         let mut layouts = registry.table(LAYOUT_TABLE)?;
         let told_through = EventTime::MIN;
@@ -162,18 +157,7 @@ impl Judge {
         for (start, groups) in windows {
             groups.into_iter().try_for_each(|group| self.forget(start, group))?;
         }
-        self.judge_nothing_before(EventTime(last.saturating_add(self.court.window.0)))
-    }
-
-    /// Takes nothing any more for windows that end at `boundary` or before.
-    fn judge_nothing_before(&mut self, boundary: EventTime) -> Result<(), Error> {
-        if boundary > self.judged_through {
-            self.judged_through = boundary;
-            for group in self.owned.clone() {
-                self.judged.put(group, &[], &encode_start(boundary.0))?;
-            }
-        }
-        Ok(())
+        self.judged_through.raise(EventTime(last.saturating_add(self.court.window.0)), &mut self.judged)
     }
 
     /// Judges the tenants of a key group of a window in the order of their names, and forgets its cells; how many there
@@ -302,7 +286,7 @@ fn signals_of(window: u32, tenant: String, judged: Judged) -> WindowSignals {
 
 /// The columns of findings: the one key group of whoever raises alerts, the window's start in microseconds, and the
 /// encoded [`WindowSignals`] of one tenant. Where there are none, every window of the key groups `from` to `upto` that ends by
-/// `window` is judged.
+/// `window` is judged; [`EventTime::MAX`] says so of those that there are, at the end of a run.
 fn finding_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("_group", DataType::UInt16, false),
@@ -373,9 +357,8 @@ impl Store for Series<'_> {
 
 impl Operator for Judge {
     fn on_batch(&mut self, batch: RecordBatch, _: &mut Context<'_>) -> Result<(), Error> {
-        let (width, judged_through) = (self.court.window.0, self.judged_through.0);
         read_cells(&batch, |group, window, key, cell| {
-            if window.saturating_add(width) <= judged_through {
+            if window.saturating_add(self.court.window.0) <= self.judged_through.of(group).0 {
                 return Ok(());
             }
             add_group(&mut self.windows, window, group);
@@ -390,15 +373,17 @@ impl Operator for Judge {
         let boundary = through.0.saturating_sub(through.0.rem_euclid(width));
         // The end of a run judges the windows that there are, and none that another run may begin.
         let last_end = self.windows.last_key_value().map_or(i64::MIN, |(start, _)| start.saturating_add(width));
-        let boundary = EventTime(if cx.watermark() == EventTime::MAX { last_end } else { boundary });
-        self.judge_nothing_before(boundary)?;
-        let (findings, left) = self.judge_due(self.judged_through)?;
+        let is_end = cx.watermark() == EventTime::MAX;
+        self.judged_through.raise(EventTime(if is_end { last_end } else { boundary }), &mut self.judged)?;
+        let (findings, left) = self.judge_due(self.judged_through.all())?;
         if let Some(start) = left {
             // The last moment at which this window wasn't due yet.
             let done = start.saturating_add(width).saturating_add(self.court.settle.0).saturating_sub(1);
             cx.leave_for_later(EventTime(done).min(cx.watermark()));
         }
-        let through = left.map_or(self.judged_through, EventTime);
+        // At the end of a run others may have later windows than this judge, which has none of them.
+        let done = if is_end { EventTime::MAX } else { self.judged_through.all() };
+        let through = left.map_or(done, EventTime);
         let told = (through > self.told_through).then(|| (through, self.owned.clone()));
         self.told_through = through.max(self.told_through);
         cx.emit(write_findings(&findings, told)?);

@@ -17,6 +17,7 @@ use weir_judge::alert::{Alert as Judged, Change, Facts, Reason, Severity as Clas
 use weir_judge::book::{Book, Manners, WindowSignals};
 use weir_judge::cause::CauseKind;
 use weir_judge::tally::{Family, Place, Release};
+use weir_schemas::time::EventTime;
 
 use super::query::{Names, query};
 use super::{Court, RAISING_GROUP};
@@ -52,6 +53,8 @@ pub struct Raise {
     /// Every window of a key group that ends here or before is judged, by group; on disk the same, in one value.
     judged: Vec<i64>,
     judged_table: ByteTable,
+    /// Key groups of which all windows that there are were judged, since the run is over.
+    ended: Vec<bool>,
     has_heard: bool,
     /// Whether this worker has the one key group.
     is_here: bool,
@@ -91,6 +94,7 @@ impl Raise {
             windows,
             shelf,
             book,
+            ended: vec![false; judged.len()],
             judged,
             judged_table,
             has_heard,
@@ -201,6 +205,10 @@ impl Operator for Raise {
             let window = windows.value(row);
             if signals.is_null(row) {
                 let groups = usize::from(from.value(row))..usize::from(upto.value(row));
+                if window == EventTime::MAX.0 {
+                    self.ended.get_mut(groups).unwrap_or_default().fill(true);
+                    continue;
+                }
                 let judged = self.judged.get_mut(groups).unwrap_or_default();
                 judged.iter_mut().for_each(|through| *through = window.max(*through));
                 self.has_heard = true;
@@ -216,7 +224,9 @@ impl Operator for Raise {
     }
 
     fn end_of_epoch(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let through = self.judged.iter().copied().min().unwrap_or(i64::MIN);
+        let judged = self.judged.iter().zip(&self.ended);
+        let through = judged.map(|(through, has_ended)| if *has_ended { i64::MAX } else { *through }).min();
+        let through = through.unwrap_or(i64::MIN);
         let mut told = Vec::new();
         let mut has_closed = false;
         while let Some(first) = self.windows.first_entry()

@@ -6,13 +6,14 @@ use arrow_array::BooleanArray;
 use weir_schemas::time::EventTime;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::slots::{FIXED_BYTES, Slots};
+use super::slots::FIXED_BYTES;
 use super::value::{HELD_BACK, Header, OUT};
 use super::{BIG_STATE_BYTES, CHUNK, CHUNK_BYTES, Keeping, Maintain};
 use crate::error::Error;
 use crate::group_key::{decode_start, encode_start};
 use crate::operator::Context;
 use crate::state::Stored;
+use crate::through::Through;
 
 impl Maintain {
     /// Looks at groups for rows: decides which leave, writes them, and keeps what was decided in their headers.
@@ -37,10 +38,11 @@ impl Maintain {
 
     /// Whether a group's row leaves now; its revision rises and its flags change accordingly.
     fn wants_row(&mut self, slot: u32, complete: EventTime) -> bool {
-        let (Keeping { provisional, .. }, before) = (self.keeping, self.complete_through.0);
+        let Keeping { provisional, .. } = self.keeping;
         let Some(entry) = self.groups.get_mut(slot) else { return false };
         let changed = std::mem::take(&mut entry.changed);
-        let (was_closed, is_closed) = (entry.start < before, entry.start < complete.0);
+        let was_closed = entry.start < self.complete_through.of(entry.group).0;
+        let is_closed = entry.start < complete.0;
         let wants = if was_closed {
             changed
         } else if is_closed {
@@ -89,7 +91,8 @@ impl Maintain {
     pub(super) fn close_window(&mut self, start: i64, complete: EventTime, cx: &mut Context<'_>) -> Result<(), Error> {
         let Some(window) = self.open_windows.get_mut(&start) else { return Ok(()) };
         window.held_back = false;
-        let key_groups = window.key_groups();
+        let mut key_groups = window.key_groups();
+        key_groups.retain(|group| self.complete_through.of(*group).0 <= start);
         let Some(end) = start.checked_add(1).map(encode_start) else { return Ok(()) };
         for group in key_groups {
             let mut from = encode_start(start).to_vec();
@@ -141,25 +144,26 @@ impl Maintain {
         complete: EventTime,
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
-        let is_closing = |start: i64| closing.binary_search(&start).is_ok();
+        let is_closing =
+            |done: &Through, group: u16, start: i64| closing.binary_search(&start).is_ok() && done.of(group).0 <= start;
         let mut slots = std::mem::take(&mut self.changed);
         slots.sort_unstable();
         slots.dedup();
-        let start_of =
-            |groups: &Slots, slot: u32| groups.get(slot).filter(|entry| entry.changed).map(|entry| entry.start);
-        let (later, now): (Vec<u32>, Vec<u32>) = slots
-            .into_iter()
-            .filter(|slot| start_of(&self.groups, *slot).is_some())
-            .partition(|slot| start_of(&self.groups, *slot).is_some_and(is_closing));
+        slots.retain(|slot| self.groups.get(*slot).is_some_and(|entry| entry.changed));
+        let (later, now): (Vec<u32>, Vec<u32>) = slots.into_iter().partition(|slot| {
+            self.groups.get(*slot).is_some_and(|entry| is_closing(&self.complete_through, entry.group, entry.start))
+        });
         // A window that closes is read from the table, which must have all of it.
         later.iter().try_for_each(|slot| self.save(*slot))?;
         self.write_and_save(&now, complete, cx)?;
         loop {
-            let of_now = |key: &[u8]| decode_start(key).is_ok_and(|start| !is_closing(start));
+            let of_now = |key: &[u8], group: u16| {
+                decode_start(key).is_ok_and(|start| !is_closing(&self.complete_through, group, start))
+            };
             let keys: Vec<(Box<[u8]>, u16)> = self
                 .evicted
                 .iter()
-                .filter(|(key, _)| of_now(key))
+                .filter(|(key, group)| of_now(key, **group))
                 .take(CHUNK)
                 .map(|(key, group)| (key.clone(), *group))
                 .collect();

@@ -47,6 +47,7 @@ use crate::group_key::{KeyFormat, decode_start, encode_start};
 use crate::operator::{Context, Operator};
 use crate::route::GROUPS;
 use crate::state::{ByteTable, StateRegistry, Stored};
+use crate::through::Through;
 use crate::view::ViewPlan;
 use crate::window::Windows;
 use rows::RowFormat;
@@ -100,8 +101,8 @@ pub struct Maintain {
     /// The windows that have state, by start.
     open_windows: BTreeMap<i64, OpenWindow>,
     owned: std::ops::Range<u16>,
-    /// Every window that ends here or before was closed by an earlier epoch.
-    complete_through: EventTime,
+    /// Up to where windows were closed by earlier epochs.
+    complete_through: Through,
     /// Every window that ends here or before is final: its state is on disk only, or gone.
     final_through: EventTime,
     /// The state of every window that ends here or before is gone.
@@ -136,6 +137,7 @@ impl Maintain {
     /// Keeps `plan`'s rows, with what `registry` holds of it from before.
     pub fn new(plan: Arc<ViewPlan>, keeping: Keeping, registry: &mut StateRegistry) -> Result<Maintain, Error> {
         let states = plan.measures.iter().map(|measure| accumulator(&measure.call)).collect::<Result<_, _>>()?;
+        let closed = registry.table(CLOSED_TABLE)?;
         let mut maintain = Maintain {
             windows: Windows::new(&plan.window)?,
             format: KeyFormat::new(plan.dimensions.iter().map(|dimension| dimension.value.column_type().clone()))?,
@@ -143,13 +145,13 @@ impl Maintain {
             plan,
             keeping,
             table: registry.table(GROUPS_TABLE)?,
-            closed: registry.table(CLOSED_TABLE)?,
+            complete_through: Through::recover(&closed, registry.owned())?,
+            closed,
             groups: Slots::new(states),
             changed: Vec::new(),
             evicted: BTreeMap::new(),
             open_windows: BTreeMap::new(),
             owned: registry.owned(),
-            complete_through: EventTime::MIN,
             final_through: EventTime::MIN,
             dropped_through: EventTime::MIN,
             written_bytes: 0,
@@ -164,8 +166,7 @@ impl Maintain {
         self.groups.len()
     }
 
-    /// Finds the windows that have state and aren't known to be final, with one seek per window and key group, and how
-    /// far they were closed.
+    /// Finds the windows that have state and aren't known to be final, with one seek per window and key group.
     fn recover(&mut self) -> Result<(), Error> {
         let first = self.recover_final()?;
         for group in self.owned.clone() {
@@ -183,9 +184,6 @@ impl Maintain {
                 window.spilled = true;
                 let Some(next) = start.checked_add(1) else { break };
                 from = encode_start(next).to_vec();
-            }
-            if let Some(through) = self.closed.get(group, &[])?.as_ref().and_then(Stored::whole) {
-                self.complete_through = self.complete_through.max(EventTime(decode_start(through)?));
             }
         }
         Ok(())
@@ -347,7 +345,7 @@ impl Maintain {
             (EventTime::MAX, None) => EventTime::MIN,
             (at, _) => self.windows.complete_through(at),
         };
-        complete.max(self.complete_through)
+        complete.max(self.complete_through.all())
     }
 }
 
@@ -372,7 +370,7 @@ impl Operator for Maintain {
         let mut complete = self.complete_at(cx.watermark());
         let closing: Vec<i64> = self
             .open_windows
-            .range(self.complete_through.0..complete.0)
+            .range(self.complete_through.all().0..complete.0)
             .filter(|(_, window)| !self.keeping.provisional || window.held_back)
             .map(|(start, _)| *start)
             .collect();
@@ -388,12 +386,7 @@ impl Operator for Maintain {
         }
         self.changed.clear();
         self.finalise(cx.log_watermark(), complete)?;
-        if complete > self.complete_through {
-            self.complete_through = complete;
-            for group in self.owned.clone() {
-                self.closed.put(group, &[], &encode_start(complete.0))?;
-            }
-        }
+        self.complete_through.raise(complete, &mut self.closed)?;
         self.evict()
     }
 }

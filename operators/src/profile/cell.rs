@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::sums::{Sums, counted, read_sparse, write_sparse};
-use crate::state::{Codec, CodecError};
+use super::sums::{Sums, read_dense, write_dense};
+use crate::state::{Codec, CodecError, encode_bytes};
 
 /// Registers of the sketch of users: its standard error is 1.04 / √64 = 13 %.
 const REGISTERS: usize = 64;
@@ -53,11 +53,17 @@ pub struct CellKey {
     pub release: [Vec<u8>; 3],
 }
 
+impl CellKey {
+    /// The encoding of the key of these parts.
+    pub(super) fn encode_of(tenant: &[u8], event_type: &[u8], release: [&[u8]; 3], out: &mut Vec<u8>) {
+        [tenant, event_type].into_iter().chain(release).for_each(|part| encode_bytes(part, out));
+    }
+}
+
 impl Codec for CellKey {
     fn encode(&self, out: &mut Vec<u8>) {
-        self.tenant.encode(out);
-        self.event_type.encode(out);
-        self.release.iter().for_each(|part| part.encode(out));
+        let [sdk, sdk_version, app_version] = &self.release;
+        CellKey::encode_of(&self.tenant, &self.event_type, [sdk, sdk_version, app_version], out);
     }
 
     fn decode(bytes: &mut &[u8]) -> Result<Self, CodecError> {
@@ -93,6 +99,15 @@ impl Users {
     /// Adds the users of another sketch.
     pub fn merge(&mut self, other: &Users) {
         self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine = (*mine).max(theirs));
+    }
+
+    fn add_encoded(&mut self, bytes: &mut &[u8]) -> Result<(), CodecError> {
+        let mut is_foreign = false;
+        read_dense(bytes, |at, rank| match (self.0.get_mut(at), u8::try_from(rank)) {
+            (Some(register), Ok(rank)) => *register = (*register).max(rank),
+            _ => is_foreign = true,
+        })?;
+        if is_foreign { Err(WRONG) } else { Ok(()) }
     }
 
     /// About how many there were.
@@ -192,7 +207,7 @@ impl Cell {
 
     /// Adds what `other` counted.
     pub fn merge(&mut self, other: Cell) {
-        self.counts.merge(other.counts);
+        self.counts.merge(&other.counts);
         for (slot, spots) in other.examples {
             spots.iter().for_each(|spot| self.example(slot, spot));
         }
@@ -208,18 +223,17 @@ impl Cell {
     /// The bytes of the cell with `counts` by slot added, which are mostly all that there are.
     pub(super) fn encode_with(&self, counts: &[u8], out: &mut Vec<u8>) {
         if self.counts.is_empty() {
-            write_sparse(counted(counts), out);
+            write_dense(counts, out);
         } else {
             let mut sums = self.counts.clone();
-            sums.merge(Sums::of(counts));
+            sums.merge(&Sums::of(counts));
             sums.encode(out);
         }
         self.encode_all_but_counts(out);
     }
 
     fn encode_all_but_counts(&self, out: &mut Vec<u8>) {
-        let ranks = self.users.0.iter().map(|&rank| u64::from(rank));
-        write_sparse(ranks.enumerate().filter(|(_, rank)| *rank > 0), out);
+        write_dense(&self.users.0, out);
         varint(self.examples.len() as u64, out);
         for (slot, spots) in &self.examples {
             varint(u64::from(*slot), out);
@@ -255,12 +269,7 @@ impl Cell {
     /// When these aren't a cell's bytes; some of them may have been added then.
     pub(crate) fn add_encoded(&mut self, bytes: &mut &[u8]) -> Result<(), CodecError> {
         self.counts.add_encoded(bytes)?;
-        let registers = &mut self.users.0;
-        read_sparse(bytes, |at, value| {
-            let register = registers.get_mut(at).ok_or(WRONG)?;
-            *register = (*register).max(u8::try_from(value).map_err(|_| WRONG)?);
-            Ok(())
-        })?;
+        self.users.add_encoded(bytes)?;
         for _ in 0..read_varint(bytes)? {
             let slot = u32::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
             for _ in 0..read_varint(bytes)?.min(3) {
@@ -290,7 +299,7 @@ impl Cell {
     }
 }
 
-/// Counts and sketch are sparse: a gap and a value for each that isn't zero, as variable-length integers.
+/// Counts and sketch are written in groups, of which only those that aren't zero.
 impl Codec for Cell {
     fn encode(&self, out: &mut Vec<u8>) {
         self.counts.encode(out);
@@ -363,7 +372,7 @@ mod tests {
             let slot = random.usize(0..60);
             let mut counts = vec![0_u32; slot + 1];
             counts[slot] = random.u32(1..1_000_000);
-            cell.counts.merge(Sums::of(&counts));
+            cell.counts.merge(&Sums::of(&counts));
             let spot = Spot(random.u16(0..3), random.i32(0..9), random.i64(0..1 << 40));
             cell.example(slot as u32, spot);
             cell.cover(spot);

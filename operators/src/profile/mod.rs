@@ -36,7 +36,7 @@ use crate::record::refused;
 use crate::route::key_group;
 use crate::state::{Codec, CodecError};
 use crate::tally::{binary, primitive, primitive_of};
-use count::{Counts, Marks, Places};
+use count::{ByCell, Counts, Marks, Places};
 
 /// Cells that are counted at once, and as many more as a batch brings.
 pub const CELLS_MAX: usize = 16_384;
@@ -122,6 +122,7 @@ pub struct ProfileEvents {
     window: Span,
     cells: Open,
     counts: Counts,
+    by_cell: ByCell,
 }
 
 /// The cells of the open epoch, found by a hash of 128 bits of what they are of: comparing five texts an event would cost
@@ -129,20 +130,18 @@ pub struct ProfileEvents {
 #[derive(Default)]
 pub(crate) struct Open {
     index: HashTable<(u128, u32)>,
-    cells: Vec<OpenCell>,
+    /// By number, as the columns of [`cell_schema`].
+    groups: Vec<u16>,
+    windows: Vec<i64>,
+    keys: BinaryBuilder,
+    cells: Vec<Cell>,
     scratch: Vec<u8>,
-}
-
-struct OpenCell {
-    window: i64,
-    key: CellKey,
-    cell: Cell,
 }
 
 impl Open {
     /// The number of a cell; a new one is made where there is none.
     pub(crate) fn number(&mut self, window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u32 {
-        let Open { index, cells, scratch } = self;
+        let scratch = &mut self.scratch;
         scratch.clear();
         scratch.extend_from_slice(&window.to_le_bytes());
         for part in [tenant, event_type].into_iter().chain(release) {
@@ -150,39 +149,42 @@ impl Open {
             scratch.extend_from_slice(part);
         }
         let identity = xxh3_128(scratch);
-        if let Some((_, at)) = index.find(identity as u64, |(known, _)| *known == identity) {
+        if let Some((_, at)) = self.index.find(identity as u64, |(known, _)| *known == identity) {
             return *at;
         }
-        let key =
-            CellKey { tenant: tenant.to_vec(), event_type: event_type.to_vec(), release: release.map(<[u8]>::to_vec) };
-        let at = cells.len() as u32;
-        cells.push(OpenCell { window, key, cell: Cell::default() });
-        index.insert_unique(identity as u64, (identity, at), |(known, _)| *known as u64);
+        scratch.clear();
+        CellKey::encode_of(tenant, event_type, release, scratch);
+        self.keys.append_value(&scratch);
+        self.groups.push(key_group(tenant));
+        self.windows.push(window);
+        let at = self.cells.len() as u32;
+        self.cells.push(Cell::default());
+        self.index.insert_unique(identity as u64, (identity, at), |(known, _)| *known as u64);
         at
     }
 
     /// The cell with a number.
     pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut Cell> {
-        self.cells.get_mut(at as usize).map(|open| &mut open.cell)
+        self.cells.get_mut(at as usize)
+    }
+
+    fn len(&self) -> usize {
+        self.cells.len()
     }
 
     /// The cells as a batch, in the order of their first event; none are left. What stands in `counts` is added to them.
     pub(crate) fn take(&mut self, counts: Option<&Counts>) -> Result<RecordBatch, Error> {
         self.index.clear();
-        let open = std::mem::take(&mut self.cells);
-        let (mut keys, mut cells, mut bytes) = (BinaryBuilder::new(), BinaryBuilder::new(), Vec::new());
-        for (at, one) in (0..).zip(&open) {
+        let (mut cells, bytes) = (BinaryBuilder::new(), &mut self.scratch);
+        for (at, cell) in (0..).zip(self.cells.drain(..)) {
             bytes.clear();
-            one.key.encode(&mut bytes);
-            keys.append_value(&bytes);
-            bytes.clear();
-            one.cell.encode_with(counts.map_or(&[], |counts| counts.of(at)), &mut bytes);
+            cell.encode_with(counts.map_or(&[], |counts| counts.of(at)), bytes);
             cells.append_value(&bytes);
         }
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(UInt16Array::from_iter_values(open.iter().map(|one| key_group(&one.key.tenant)))),
-            Arc::new(Int64Array::from_iter_values(open.iter().map(|one| one.window))),
-            Arc::new(keys.finish()),
+            Arc::new(UInt16Array::from(std::mem::take(&mut self.groups))),
+            Arc::new(Int64Array::from(std::mem::take(&mut self.windows))),
+            Arc::new(self.keys.finish()),
             Arc::new(cells.finish()),
         ];
         Ok(RecordBatch::try_new(cell_schema(), columns)?)
@@ -202,7 +204,7 @@ impl ProfileEvents {
     /// `layout` says what is counted of which columns; `window` is the judges'.
     pub fn new(layout: Arc<Layout>, columns: SenderColumns, window: Span) -> ProfileEvents {
         let counts = Counts::new(layout.slots());
-        ProfileEvents { layout, columns, window, cells: Open::default(), counts }
+        ProfileEvents { layout, columns, window, cells: Open::default(), counts, by_cell: ByCell::default() }
     }
 
     /// The cell of each row.
@@ -233,7 +235,7 @@ impl ProfileEvents {
     /// Sends them, if there are too many to be kept until the epoch ends.
     fn send_if_many(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         let most = (COUNT_BYTES / self.layout.slots().max(1)).min(CELLS_MAX);
-        if self.cells.cells.len() >= most { self.send(cx) } else { Ok(()) }
+        if self.cells.len() >= most { self.send(cx) } else { Ok(()) }
     }
 
     /// The hashes of the rows' users; empty where there is no such column.
@@ -244,7 +246,7 @@ impl ProfileEvents {
         Ok(hashes)
     }
 
-    /// Counts each row in its cell.
+    /// Counts each row in its cell, cell by cell.
     fn count(&mut self, batch: &RecordBatch, numbers: &[u32]) -> Result<(), Error> {
         let times = primitive::<Int64Type>(batch, system::EVENT_TIME)?.values();
         let kafka_times = primitive::<Int64Type>(batch, system::KAFKA_TIME_MS)?.values();
@@ -253,26 +255,29 @@ impl ProfileEvents {
         let codes = profile_codes(batch).ok_or_else(|| {
             ArrowError::SchemaError(format!("a batch of events that are judged has no {PROFILE_CODES}"))
         })?;
-        let ProfileEvents { layout, cells, counts, .. } = self;
-        let facts = times.iter().zip(kafka_times).zip(schemas);
-        for ((row, &number), ((&time, &recorded), &schema)) in numbers.iter().enumerate().zip(facts) {
+        let ProfileEvents { layout, cells, counts, by_cell, .. } = self;
+        for (number, rows) in by_cell.sort(numbers, cells.len()) {
             let Some(cell) = cells.get_mut(number) else { continue };
-            let mut counts = counts.event(number, |full| cell.counts.merge(full));
-            counts.add(Layout::EVENTS);
-            if recorded >= 0 {
-                let delay = delay_bucket(recorded.saturating_sub(time.div_euclid(1_000)));
-                counts.add(Layout::DELAY + usize::from(delay));
-            }
-            counts.add(Layout::SCHEMA + (schema % u32::from(SCHEMAS)) as usize);
-            counts.add_fields(layout.fields(), codes.value(row));
-            let place = places.of(row);
-            for slot in marks.of(row).iter().map(|&rule| Layout::RULE + usize::from(rule)) {
-                counts.add(slot);
-                cell.example(slot as u32, place);
-            }
-            cell.cover(place);
-            if let Some(&hash) = users.get(row) {
-                cell.users.add(hash);
+            for row in rows.iter().map(|&row| row as usize) {
+                let (Some(&time), Some(&recorded)) = (times.get(row), kafka_times.get(row)) else { continue };
+                let mut counts = counts.event(number, |full| cell.counts.merge(&full));
+                counts.add(Layout::EVENTS);
+                if recorded >= 0 {
+                    let delay = delay_bucket(recorded.saturating_sub(time.div_euclid(1_000)));
+                    counts.add(Layout::DELAY + usize::from(delay));
+                }
+                let schema = schemas.get(row).map_or(0, |id| id % u32::from(SCHEMAS));
+                counts.add(Layout::SCHEMA + schema as usize);
+                counts.add_fields(layout.fields(), codes.value(row));
+                let place = places.of(row);
+                for slot in marks.of(row).iter().map(|&rule| Layout::RULE + usize::from(rule)) {
+                    counts.add(slot);
+                    cell.example(slot as u32, place);
+                }
+                cell.cover(place);
+                if let Some(&hash) = users.get(row) {
+                    cell.users.add(hash);
+                }
             }
         }
         Ok(())
@@ -282,7 +287,7 @@ impl ProfileEvents {
 impl Operator for ProfileEvents {
     fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
         let numbers = self.cells_of(&batch)?;
-        self.counts.grow(self.cells.cells.len());
+        self.counts.grow(self.cells.len());
         self.count(&batch, &numbers)?;
         self.send_if_many(cx)
     }
@@ -309,11 +314,11 @@ impl ProfileCopies {
 impl Operator for ProfileCopies {
     fn on_batch(&mut self, batch: RecordBatch, cx: &mut Context<'_>) -> Result<(), Error> {
         let numbers = self.0.cells_of(&batch)?;
-        self.0.counts.grow(self.0.cells.cells.len());
+        self.0.counts.grow(self.0.cells.len());
         let places = places_of(&batch)?;
         for (row, &number) in numbers.iter().enumerate() {
             let Some(cell) = self.0.cells.get_mut(number) else { continue };
-            self.0.counts.event(number, |full| cell.counts.merge(full)).add(Layout::COPIES);
+            self.0.counts.event(number, |full| cell.counts.merge(&full)).add(Layout::COPIES);
             cell.cover(places.of(row));
             cell.example(Layout::COPIES as u32, places.of(row));
         }
@@ -379,7 +384,7 @@ impl Operator for ProfileRefused {
                 cell.cover(spot);
             }
         }
-        if self.cells.cells.len() >= CELLS_MAX {
+        if self.cells.len() >= CELLS_MAX {
             cx.emit(self.cells.take(None)?);
         }
         Ok(())

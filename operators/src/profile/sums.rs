@@ -1,26 +1,36 @@
 //! Counts by slot, of which most are zero.
 //!
 //! A cell of a few events touches a tenth of the slots of its layout, and a window has tens of thousands of cells: so only
-//! what was counted is kept, in the order of the slots, and adding up is one walk over two sorted lists.
+//! what was counted is kept. A field's slots stand side by side and most fields have a few values, so counts are kept, written
+//! and added up in groups of [`TOGETHER`] slots: cells of one window have nearly the same groups, and adding one to another
+//! is one walk over two lists that mostly agree.
 
 use std::cmp::Ordering;
 
 use super::cell::{WRONG, read_varint, varint};
 use crate::state::CodecError;
 
-/// Slots that stored counts may name, at most: columns are bounded by the reader schema.
-const MOST_SLOTS: usize = 1 << 20;
-/// Slots that are looked at together, since most are zero.
+/// Groups that stored counts may name, at most: columns are bounded by the reader schema.
+const MOST_GROUPS: usize = 1 << 17;
+/// Slots of a group.
 const TOGETHER: usize = 8;
 
-/// Slots with their counts, in the order of the slots; none is zero.
+/// Counts of slots that stand side by side; at least one isn't zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Group {
+    /// The first slot, in groups.
+    at: u32,
+    counts: [u32; TOGETHER],
+}
+
+/// Slots with their counts, in the order of the slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sums(Vec<(u32, u32)>);
+pub struct Sums(Vec<Group>);
 
 impl Sums {
     /// What stands in `counts`, by slot.
-    pub fn of<Count: Copy + Into<u64>>(counts: &[Count]) -> Sums {
-        Sums(counted(counts).map(|(slot, count)| (slot as u32, u32::try_from(count).unwrap_or(u32::MAX))).collect())
+    pub fn of<Count: Copy + Into<u32>>(counts: &[Count]) -> Sums {
+        Sums(groups(counts).collect())
     }
 
     /// Whether nothing was counted.
@@ -30,58 +40,65 @@ impl Sums {
 
     /// The count of a slot.
     pub fn get(&self, slot: usize) -> u32 {
-        let found = u32::try_from(slot).ok().and_then(|slot| self.0.binary_search_by_key(&slot, |(at, _)| *at).ok());
-        found.and_then(|at| self.0.get(at)).map_or(0, |(_, count)| *count)
+        let found = self.0.binary_search_by_key(&(slot / TOGETHER), |group| group.at as usize).ok();
+        let group = found.and_then(|at| self.0.get(at));
+        group.and_then(|group| group.counts.get(slot % TOGETHER)).copied().unwrap_or_default()
     }
 
     /// Adds what `other` counted.
-    pub fn merge(&mut self, other: Sums) {
+    pub fn merge(&mut self, other: &Sums) {
         let mut adding = self.adding();
-        other.0.into_iter().for_each(|(slot, count)| adding.add(slot, count));
+        other.0.iter().for_each(|group| adding.add(*group));
         adding.end();
     }
 
-    /// For adding counts in the order of their slots.
+    /// For adding groups in their order.
     fn adding(&mut self) -> Adding<'_> {
         Adding { sums: self, at: 0, new: Vec::new() }
     }
 
-    /// A gap and a count for each, as variable-length integers.
+    /// The groups one after another, and what ends them.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        write_sparse(self.0.iter().map(|(slot, count)| (*slot as usize, u64::from(*count))), out);
+        write(self.0.iter().copied(), out);
     }
 
     /// Adds what was encoded.
     pub(super) fn add_encoded(&mut self, bytes: &mut &[u8]) -> Result<(), CodecError> {
         let mut adding = self.adding();
-        read_sparse(bytes, |slot, count| {
-            let count = u32::try_from(count).ok().filter(|count| *count != 0).ok_or(WRONG)?;
-            if slot >= MOST_SLOTS {
-                return Err(WRONG);
-            }
-            adding.add(slot as u32, count);
-            Ok(())
-        })?;
+        read(bytes, |group| adding.add(group))?;
         adding.end();
         Ok(())
     }
 }
 
-/// What adds counts to sums: mostly to slots that are there, in one walk; the others are put in at the end.
+/// Writes values by slot as [`Sums`] of them would be, without making these.
+pub(super) fn write_dense(values: &[u8], out: &mut Vec<u8>) {
+    write(groups(values), out);
+}
+
+/// Reads values that were so written, as `each(slot, value)`; none is zero.
+pub(super) fn read_dense(bytes: &mut &[u8], mut each: impl FnMut(usize, u32)) -> Result<(), CodecError> {
+    read(bytes, |group| {
+        let values = (group.at as usize * TOGETHER..).zip(group.counts);
+        values.filter(|(_, value)| *value != 0).for_each(|(slot, value)| each(slot, value));
+    })
+}
+
+/// What adds groups to sums: mostly to groups that are there, in one walk; the others are put in at the end.
 struct Adding<'a> {
     sums: &'a mut Sums,
     at: usize,
-    new: Vec<(u32, u32)>,
+    new: Vec<Group>,
 }
 
 impl Adding<'_> {
     #[inline]
-    fn add(&mut self, slot: u32, count: u32) {
+    fn add(&mut self, theirs: Group) {
         let rest = self.sums.0.get(self.at..).unwrap_or_default();
-        self.at += rest.iter().take_while(|(mine, _)| *mine < slot).count();
+        self.at += rest.iter().take_while(|mine| mine.at < theirs.at).count();
         match self.sums.0.get_mut(self.at) {
-            Some((mine, sum)) if *mine == slot => *sum = sum.saturating_add(count),
-            _ => self.new.push((slot, count)),
+            Some(mine) if mine.at == theirs.at => mine.add(&theirs),
+            _ => self.new.push(theirs),
         }
     }
 
@@ -95,24 +112,34 @@ impl Adding<'_> {
     }
 }
 
-/// The counts that aren't zero, with their slots.
-pub(super) fn counted<Count: Copy + Into<u64>>(counts: &[Count]) -> impl Iterator<Item = (usize, u64)> {
-    let is_counted = |some: &[Count]| some.iter().fold(0, |any, &count| any | count.into()) != 0;
-    let groups = (0..).step_by(TOGETHER).zip(counts.chunks(TOGETHER)).filter(move |(_, some)| is_counted(some));
-    groups
-        .flat_map(|(first, some)| (first..).zip(some.iter().map(|&count| count.into())))
-        .filter(|(_, count)| *count != 0)
+impl Group {
+    #[inline]
+    fn add(&mut self, other: &Group) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(mine, theirs)| *mine = mine.saturating_add(theirs));
+    }
 }
 
-fn interleave(mine: Vec<(u32, u32)>, theirs: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+/// The groups of counts by slot in which something was counted.
+fn groups<Count: Copy + Into<u32>>(counts: &[Count]) -> impl Iterator<Item = Group> {
+    (0..).zip(counts.chunks(TOGETHER)).filter_map(|(at, some)| {
+        let mut group = Group { at, counts: [0; TOGETHER] };
+        group.counts.iter_mut().zip(some).for_each(|(mine, &count)| *mine = count.into());
+        (group.counts != [0; TOGETHER]).then_some(group)
+    })
+}
+
+/// Groups that are in one of two lists or in both, each in the order of their slots and each once in a list.
+fn interleave(mine: Vec<Group>, theirs: Vec<Group>) -> Vec<Group> {
     let mut all = Vec::with_capacity(mine.len() + theirs.len());
     let (mut mine, mut theirs) = (mine.into_iter().peekable(), theirs.into_iter().peekable());
     while let (Some(a), Some(b)) = (mine.peek(), theirs.peek()) {
-        match a.0.cmp(&b.0) {
+        match a.at.cmp(&b.at) {
             Ordering::Less => all.extend(mine.next()),
             Ordering::Greater => all.extend(theirs.next()),
             Ordering::Equal => {
-                all.push((a.0, a.1.saturating_add(b.1)));
+                let mut both = *a;
+                both.add(b);
+                all.push(both);
                 mine.next();
                 theirs.next();
             }
@@ -123,32 +150,47 @@ fn interleave(mine: Vec<(u32, u32)>, theirs: Vec<(u32, u32)>) -> Vec<(u32, u32)>
     all
 }
 
-/// Writes places that rise, and a value for each.
-pub(super) fn write_sparse(values: impl Iterator<Item = (usize, u64)>, out: &mut Vec<u8>) {
+/// Of each group its distance from the one before, which of its counts aren't zero, a bit each, and those, as
+/// variable-length integers; 0 ends them.
+fn write(groups: impl Iterator<Item = Group>, out: &mut Vec<u8>) {
     let mut next = 0;
-    for (at, value) in values {
+    for Group { at, counts } in groups {
         // One more than the gap, so that 0 can end the list.
-        varint((at - next + 1) as u64, out);
-        varint(value, out);
+        varint(u64::from(at - next + 1), out);
         next = at + 1;
+        let mask = counts.iter().rev().fold(0_u8, |mask, count| mask << 1 | u8::from(*count != 0));
+        out.push(mask);
+        counts.iter().filter(|count| **count != 0).for_each(|count| varint(u64::from(*count), out));
     }
     out.push(0);
 }
 
-pub(super) fn read_sparse(
-    bytes: &mut &[u8],
-    mut each: impl FnMut(usize, u64) -> Result<(), CodecError>,
-) -> Result<(), CodecError> {
+fn read(bytes: &mut &[u8], mut each: impl FnMut(Group)) -> Result<(), CodecError> {
     let mut next = 0_usize;
     loop {
         let gap = usize::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
         if gap == 0 {
             return Ok(());
         }
-        let at = next.checked_add(gap - 1).ok_or(WRONG)?;
-        each(at, read_varint(bytes)?)?;
-        next = at.checked_add(1).ok_or(WRONG)?;
+        let at = next.checked_add(gap - 1).filter(|at| *at < MOST_GROUPS).ok_or(WRONG)?;
+        each(Group { at: at as u32, counts: read_counts(bytes)? });
+        next = at + 1;
     }
+}
+
+#[inline]
+fn read_counts(bytes: &mut &[u8]) -> Result<[u32; TOGETHER], CodecError> {
+    let (&mask, rest) = bytes.split_first().filter(|(mask, _)| **mask != 0).ok_or(WRONG)?;
+    *bytes = rest;
+    let (mut mask, mut counts) = (mask, [0; TOGETHER]);
+    while mask != 0 {
+        let count = u32::try_from(read_varint(bytes)?).ok().filter(|count| *count != 0).ok_or(WRONG)?;
+        if let Some(slot) = counts.get_mut(mask.trailing_zeros() as usize) {
+            *slot = count;
+        }
+        mask &= mask - 1;
+    }
+    Ok(counts)
 }
 
 #[cfg(test)]
@@ -167,7 +209,7 @@ mod tests {
                 let slots = counts.len();
                 (0..few).take_while(|_| slots > 0).for_each(|_| counts[random.usize(0..slots)] += random.u32(0..9));
                 dense.iter_mut().zip(&counts).for_each(|(sum, count)| *sum += count);
-                sums.merge(Sums::of(&counts));
+                sums.merge(&Sums::of(&counts));
             }
             assert_eq!(sums, Sums::of(&dense));
             assert!((0..64).all(|slot| sums.get(slot) == dense[slot]));
@@ -176,6 +218,7 @@ mod tests {
             let mut read = Sums::default();
             read.add_encoded(&mut &bytes[..]).unwrap();
             assert_eq!(read, sums);
+            assert!((0..bytes.len()).all(|cut| Sums::default().add_encoded(&mut &bytes[..cut]).is_err()));
         }
     }
 }

@@ -107,7 +107,8 @@ impl Codec for Vec<u8> {
     }
 }
 
-fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+/// Appends the encoding of a byte string.
+pub(crate) fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     for (at, part) in bytes.split(|byte| *byte == 0).enumerate() {
         if at > 0 {
             out.extend_from_slice(&[0, 0xff]);

@@ -28,6 +28,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use changes::FrozenChanges;
+pub(crate) use codec::encode_bytes;
 pub use codec::{Codec, CodecError};
 pub use keyed::KeyedTable;
 pub use pieces::Stored;

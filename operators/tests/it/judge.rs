@@ -5,13 +5,18 @@ use std::sync::Arc;
 
 use arrow_array::builder::BinaryBuilder;
 use arrow_array::cast::AsArray;
-use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array};
+use arrow_array::types::UInt16Type;
+use arrow_array::{
+    ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, UInt16Array, UInt32Array,
+};
+use arrow_select::filter::filter_record_batch;
 use weir_judge::settings::Settings;
 use weir_operators::account::TopicNames;
 use weir_operators::detect::policy::Policy;
 use weir_operators::judge::{CELLS_AT_ONCE, Court, Judge, Names, Raise, Telling};
 use weir_operators::operator::{Context, Effects, Operator};
-use weir_operators::profile::{Layout, ProfileEvents, SenderColumns};
+use weir_operators::profile::{GROUP, Layout, ProfileEvents, SenderColumns};
+use weir_operators::route::worker_of;
 use weir_operators::state::{StateRegistry, Store, StoreOptions};
 use weir_schemas::stage::{Column, event_schema, system};
 use weir_schemas::tables;
@@ -85,7 +90,7 @@ fn senders() -> SenderColumns {
 /// A judging worker: its operators and where they keep their state.
 struct Bench {
     profile: ProfileEvents,
-    judge: Judge,
+    judges: Vec<Judge>,
     raise: Raise,
     /// Epochs in which a window was judged on.
     later: usize,
@@ -93,10 +98,13 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(cells_at_once: usize) -> Bench {
+    /// With `judges` workers that judge.
+    fn new(cells_at_once: usize, judges: usize) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
-        let registry = |name: &str| StateRegistry::new(store.clone(), name, 0, 1, Epoch(1)).unwrap();
+        let registry = |name: &str, worker: usize, peers: usize| {
+            StateRegistry::new(store.clone(), name, worker, peers, Epoch(1)).unwrap()
+        };
         let layout = layout();
         let settings = Settings { learn_windows: 20, ..Settings::default() };
         let court = Court { window: WINDOW, settle: Span(0), settings, cells_at_once };
@@ -110,10 +118,16 @@ impl Bench {
             has_users: true,
         };
         let telling = Telling { layout: layout.clone(), rules: Vec::new() };
+        let judge = |worker: usize| {
+            let mut registry = registry("judge", worker, judges);
+            Judge::new(court.clone(), telling.clone(), "shop", BYTES, &mut registry).unwrap()
+        };
+        let policy = Policy::default();
         Bench {
             profile: ProfileEvents::new(layout, senders(), WINDOW),
-            judge: Judge::new(court.clone(), telling, "shop", BYTES, &mut registry("judge")).unwrap(),
-            raise: Raise::new(court, names, "shop", Policy::default(), topics, BYTES, &mut registry("raise")).unwrap(),
+            judges: (0..judges).map(judge).collect(),
+            raise: Raise::new(court.clone(), names, "shop", policy, topics, BYTES, &mut registry("raise", 0, 1))
+                .unwrap(),
             later: 0,
             _store: (store, folder),
         }
@@ -125,7 +139,7 @@ impl Bench {
         let mut cx = Context::new(Epoch(1), watermark, &mut effects);
         batches.iter().for_each(|batch| self.profile.on_batch(batch.clone(), &mut cx).unwrap());
         self.profile.end_of_epoch(&mut cx).unwrap();
-        let mut effects = hand(&mut self.judge, effects, watermark);
+        let mut effects = self.judge(effects, watermark);
         let mut told = Vec::new();
         loop {
             let behind = effects.behind;
@@ -137,8 +151,26 @@ impl Bench {
                 return told;
             }
             self.later += 1;
-            effects = hand(&mut self.judge, Effects::default(), watermark);
+            effects = self.judge(Effects::default(), watermark);
         }
+    }
+
+    /// Gives each judge the cells of its key groups; what all of them emitted.
+    fn judge(&mut self, cells: Effects, watermark: EventTime) -> Effects {
+        let peers = self.judges.len();
+        let mut all = Effects::default();
+        for (worker, judge) in self.judges.iter_mut().enumerate() {
+            let mut of_worker = Effects::default();
+            for (output, batch) in &cells.emitted {
+                let groups = batch.column(GROUP).as_primitive::<UInt16Type>().values().iter();
+                let is_here: BooleanArray = groups.map(|group| Some(worker_of(*group, peers) == worker)).collect();
+                of_worker.emitted.push((*output, filter_record_batch(batch, &is_here).unwrap()));
+            }
+            let judged = hand(judge, of_worker, watermark);
+            all.emitted.extend(judged.emitted);
+            all.behind = all.behind.or(judged.behind);
+        }
+        all
     }
 }
 
@@ -173,7 +205,7 @@ pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<BTreeMap<String, String>> {
 }
 
 fn alerts_of(bad: &str, batches_of_a_window: usize) -> Vec<BTreeMap<String, String>> {
-    told_by(&mut Bench::new(CELLS_AT_ONCE), bad, batches_of_a_window)
+    told_by(&mut Bench::new(CELLS_AT_ONCE, 1), bad, batches_of_a_window)
 }
 
 fn told_by(bench: &mut Bench, bad: &str, batches_of_a_window: usize) -> Vec<BTreeMap<String, String>> {
@@ -211,9 +243,30 @@ fn the_same_log_tells_the_same_alerts_however_it_is_cut() {
 
 #[test]
 fn a_window_that_is_judged_in_slices_is_told_when_all_of_it_was_judged() {
-    let mut slices = Bench::new(1);
+    let mut slices = Bench::new(1, 1);
     assert_eq!(told_by(&mut slices, "2.1.0", 1), alerts_of("2.1.0", 1));
     assert_eq!(slices.later, 60, "two tenants are two slices");
+}
+
+/// The alerts where the run ends when the bad release has begun to be bad, with so many judges.
+fn told_at_the_end(judges: usize) -> Vec<BTreeMap<String, String>> {
+    let mut bench = Bench::new(CELLS_AT_ONCE, judges);
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut told = Vec::new();
+    for window in 0..BAD_FROM + 2 {
+        let watermark = window.min(BAD_FROM) * WINDOW.0;
+        told.extend(bench.epoch(&[events(window, "2.1.0", &mut random)], EventTime(watermark)));
+    }
+    assert_eq!(told, Vec::new(), "the windows that show it are open");
+    bench.epoch(&[], EventTime::MAX)
+}
+
+#[test]
+fn the_end_of_a_run_tells_what_its_last_windows_show_with_any_number_of_judges() {
+    let told = told_at_the_end(1);
+    assert!(!told.is_empty());
+    // Most of these judge no tenant at all.
+    assert_eq!(told_at_the_end(7), told);
 }
 
 /// Counts half a window by one layout, restarts, and ends the window by `then`; how many tenants are judged.

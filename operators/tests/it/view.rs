@@ -361,6 +361,49 @@ fn run(setting: Setting) -> Run {
     run
 }
 
+/// The end of a run closes the windows that there are, which are later ones at one worker than at another: whoever takes
+/// over the key groups of both has to close what only one of them has closed.
+#[test]
+fn a_window_that_only_some_workers_closed_is_closed_by_whoever_comes_after() {
+    const TENANTS: [&str; 4] = ["", "acme", "globex", "initech"];
+    let pairs = TENANTS.iter().flat_map(|early| TENANTS.iter().map(move |late| (*early, *late)));
+    for (early, late) in pairs.filter(|(early, late)| early != late) {
+        let mut run = Run::new(Setting {
+            seed: 0,
+            provisional: false,
+            having: false,
+            peers: 2,
+            memory_bytes: 1 << 30,
+            lateness: 0,
+            retained: 0,
+            users: 1,
+            delay: 0,
+            epochs: 0,
+        });
+        let epoch = |run: &mut Run, tenant: &'static str, minute: i64, watermark: i64| {
+            let event = Event {
+                partition: 0,
+                offset: minute,
+                at: minute * MINUTE,
+                tenant,
+                kind: "buy",
+                amount: Some(1),
+                user: 1,
+                id: String::new(),
+            };
+            run.epoch(Fed { batches: vec![vec![event]], watermark: Some(EventTime(watermark * MINUTE)) });
+            run.commit();
+        };
+        epoch(&mut run, late, 110, 100);
+        run.end(2);
+        epoch(&mut run, early, 105, 104);
+        run.restart(1);
+        // Corrects what was closed before its time, then all of it is closed.
+        epoch(&mut run, late, 110, 105);
+        epoch(&mut run, late, 120, 112);
+    }
+}
+
 #[test]
 fn rows_are_those_of_a_recomputation_over_all_events() {
     let (mut tombstones, mut restarts, mut ends, mut corrected) = (0, 0, 0, 0);

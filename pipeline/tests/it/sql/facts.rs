@@ -414,6 +414,8 @@ const FACTS: &[&str] = &[
     "round(d10, 5)",
     "round(d10, -2)",
     "round(d18, 3)",
+    "round(toDecimal64(-(i64), 0), -2)",
+    "round(toDecimal64(i64, 0), -2)",
     "round(nd, 1)",
     "round(i32, -3)",
     "round(i32, -9)",
