@@ -16,6 +16,7 @@ use arrow_buffer::{BooleanBuffer, NullBuffer};
 use arrow_schema::{ArrowError, DataType};
 use weir_schemas::types::ColumnType;
 
+use super::typing::is_low;
 use super::{Expr, Function, Scalar, compare, convert, decimals, like, logic, maps, numbers, regular, strings, text};
 use crate::error::Error;
 
@@ -161,6 +162,8 @@ impl<'a> Evaluation<'a> {
                 return Err(expr.failed("is computed by itself"));
             }
         };
+        let is_float = matches!(column_type.without_null(), ColumnType::Float32 | ColumnType::Float64);
+        let array = if is_float && is_low(expr) { numbers::without_negative_zeros(array) } else { array };
         Ok(Value { array, constant })
     }
 }

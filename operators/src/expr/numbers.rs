@@ -80,6 +80,15 @@ fn not_a_number(data_type: &DataType) -> Error {
     Error::Arrow(ArrowError::SchemaError(format!("expected a number, got {data_type}")))
 }
 
+/// Floats with 0 for -0: in ClickHouse's `LowCardinality` the two are one value.
+pub(super) fn without_negative_zeros(array: ArrayRef) -> ArrayRef {
+    match array.data_type() {
+        DataType::Float32 => Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(|value| value + 0.0)),
+        DataType::Float64 => Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(|value| value + 0.0)),
+        _ => array,
+    }
+}
+
 /// A one-row array.
 pub(super) fn one<N>(value: N, to: &DataType) -> Result<ArrayRef, Error>
 where

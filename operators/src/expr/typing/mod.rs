@@ -131,12 +131,16 @@ fn possible(expr: Expr) -> Result<Expr, Refusal> {
     if !expr.is_constant() || !expr.can_fail() {
         return Ok(expr);
     }
-    let options = RecordBatchOptions::new().with_row_count(Some(1));
-    let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
-    match row.map_err(Error::from).and_then(|row| expr.evaluate(&row)) {
+    match one_row().and_then(|row| expr.evaluate(&row)) {
         Ok(_) => Ok(expr),
         Err(error) => Err(Refusal::new(format!("this fails for every event: {error}"), "write another literal")),
     }
+}
+
+/// A row without columns, over which a constant has its value.
+fn one_row() -> Result<RecordBatch, Error> {
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?)
 }
 
 /// Puts `LowCardinality` and `Nullable` back on.
@@ -148,12 +152,28 @@ fn dress(result: ColumnType, nullable: bool, arguments: &[Expr]) -> ColumnType {
 
 /// Whether one argument has low cardinality in ClickHouse and all others are constants.
 fn one_is_low(arguments: &[Expr]) -> bool {
-    let mut varying = arguments.iter().filter(|argument| !argument.is_constant());
+    let mut varying = arguments.iter().filter(|argument| !is_fixed(argument));
     matches!((varying.next(), varying.next()), (Some(only), None) if is_low(only))
 }
 
+/// Whether ClickHouse takes the expression for a constant: no column stands in it, or none that matters to its AND or OR.
+fn is_fixed(expr: &Expr) -> bool {
+    let Expr::Call { function, arguments, .. } = expr else { return expr.is_constant() };
+    let decides = |truth: bool| {
+        arguments.iter().filter(|argument| argument.is_constant()).any(|argument| {
+            let held = one_row().and_then(|row| argument.evaluate_condition(&row));
+            held.is_ok_and(|held| held.iter().eq([Some(truth)]))
+        })
+    };
+    match function {
+        Function::And if decides(false) => true,
+        Function::Or if decides(true) => true,
+        _ => arguments.iter().all(is_fixed),
+    }
+}
+
 /// Whether ClickHouse's type of the expression is a `LowCardinality`, also where ours isn't.
-fn is_low(expr: &Expr) -> bool {
+pub(super) fn is_low(expr: &Expr) -> bool {
     match (expr, base(expr.column_type())) {
         // ClickHouse has no LowCardinality of these.
         (_, ColumnType::Decimal(..) | ColumnType::DateTime64(..)) | (Expr::Literal { .. }, _) => false,

@@ -416,6 +416,13 @@ const FACTS: &[&str] = &[
     "round(d18, 3)",
     "round(toDecimal64(-(i64), 0), -2)",
     "round(toDecimal64(i64, 0), -2)",
+    // Zeros of low cardinality have no sign.
+    "1 / ((0 / -129) - toFloat64OrZero(lc))",
+    "1 / -toFloat64OrZero(lc)",
+    "1 / (toFloat64OrZero(s) * -1)",
+    // What a constant decides is constant.
+    "concat(upper(lc), toString((f64 > 0) or ('a' != 'b')))",
+    "concat(upper(lc), toString((f64 > 0) and ('a' != 'b')))",
     "round(nd, 1)",
     "round(i32, -3)",
     "round(i32, -9)",
