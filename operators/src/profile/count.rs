@@ -1,9 +1,9 @@
 //! Counting events into cells, an event at a time, by what its codes say.
 //!
-//! Counts of all open cells stand in one array, a byte for each slot, so that a cell fits into few cache lines. The events
-//! of a batch belong to thousands of cells in no order, and fetching a cell costs more than counting an event in it: so they
-//! are put in the order of their cells first, [`ByCell`]. A byte is full after 255 events, each of which adds at most one to
-//! a slot; the cell's counts are added to its sums before that. No loop allocates for a row.
+//! Counts of all open cells stand in one array, a byte for each slot, so that a cell fits into few cache lines: the events
+//! of a batch belong to thousands of cells in no order, and fetching their counts is what counting costs. A byte is full
+//! after 255 events, each of which adds at most one to a slot; the cell's counts are added to its sums before that. No
+//! loop allocates for a row.
 
 use weir_schemas::profile::{BUCKET, DEFAULT, Kind, NULL, NUMERIC};
 
@@ -115,46 +115,6 @@ impl CellCounts<'_> {
                 }
             }
         }
-    }
-}
-
-/// A batch's rows in the order of their cells.
-#[derive(Default)]
-pub(super) struct ByCell {
-    rows: Vec<u32>,
-    /// Where the rows of each cell end.
-    ends: Vec<u32>,
-}
-
-impl ByCell {
-    /// Each cell that has rows, with them, in their order. `numbers` are the rows' cells, each below `cells`.
-    pub(super) fn sort(&mut self, numbers: &[u32], cells: usize) -> impl Iterator<Item = (u32, &[u32])> {
-        let ByCell { rows, ends } = self;
-        ends.clear();
-        ends.resize(cells, 0);
-        for &number in numbers {
-            if let Some(count) = ends.get_mut(number as usize) {
-                *count += 1;
-            }
-        }
-        // From how many there are of each to where they begin, which moves to their end as they are put there.
-        let mut begin = 0;
-        for count in ends.iter_mut() {
-            begin += std::mem::replace(count, begin);
-        }
-        rows.clear();
-        rows.resize(numbers.len(), 0);
-        for (row, &number) in (0..).zip(numbers) {
-            if let Some(end) = ends.get_mut(number as usize)
-                && let Some(seat) = rows.get_mut(*end as usize)
-            {
-                *seat = row;
-                *end += 1;
-            }
-        }
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let ranges = starts.zip(ends.iter()).map(|(start, &end)| rows.get(start as usize..end as usize));
-        (0..).zip(ranges).filter_map(|(number, rows)| Some((number, rows.filter(|rows| !rows.is_empty())?)))
     }
 }
 

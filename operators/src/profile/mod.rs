@@ -36,7 +36,7 @@ use crate::record::refused;
 use crate::route::key_group;
 use crate::state::{Codec, CodecError};
 use crate::tally::{binary, primitive, primitive_of};
-use count::{ByCell, Counts, Marks, Places};
+use count::{Counts, Marks, Places};
 
 /// Cells that are counted at once, and as many more as a batch brings.
 pub const CELLS_MAX: usize = 16_384;
@@ -122,7 +122,6 @@ pub struct ProfileEvents {
     window: Span,
     cells: Open,
     counts: Counts,
-    by_cell: ByCell,
 }
 
 /// The cells of the open epoch, found by a hash of 128 bits of what they are of: comparing five texts an event would cost
@@ -204,7 +203,7 @@ impl ProfileEvents {
     /// `layout` says what is counted of which columns; `window` is the judges'.
     pub fn new(layout: Arc<Layout>, columns: SenderColumns, window: Span) -> ProfileEvents {
         let counts = Counts::new(layout.slots());
-        ProfileEvents { layout, columns, window, cells: Open::default(), counts, by_cell: ByCell::default() }
+        ProfileEvents { layout, columns, window, cells: Open::default(), counts }
     }
 
     /// The cell of each row.
@@ -246,7 +245,7 @@ impl ProfileEvents {
         Ok(hashes)
     }
 
-    /// Counts each row in its cell, cell by cell.
+    /// Counts each row in its cell.
     fn count(&mut self, batch: &RecordBatch, numbers: &[u32]) -> Result<(), Error> {
         let times = primitive::<Int64Type>(batch, system::EVENT_TIME)?.values();
         let kafka_times = primitive::<Int64Type>(batch, system::KAFKA_TIME_MS)?.values();
@@ -255,29 +254,26 @@ impl ProfileEvents {
         let codes = profile_codes(batch).ok_or_else(|| {
             ArrowError::SchemaError(format!("a batch of events that are judged has no {PROFILE_CODES}"))
         })?;
-        let ProfileEvents { layout, cells, counts, by_cell, .. } = self;
-        for (number, rows) in by_cell.sort(numbers, cells.len()) {
+        let ProfileEvents { layout, cells, counts, .. } = self;
+        let facts = times.iter().zip(kafka_times).zip(schemas);
+        for ((row, &number), ((&time, &recorded), &schema)) in numbers.iter().enumerate().zip(facts) {
             let Some(cell) = cells.get_mut(number) else { continue };
-            for row in rows.iter().map(|&row| row as usize) {
-                let (Some(&time), Some(&recorded)) = (times.get(row), kafka_times.get(row)) else { continue };
-                let mut counts = counts.event(number, |full| cell.counts.merge(&full));
-                counts.add(Layout::EVENTS);
-                if recorded >= 0 {
-                    let delay = delay_bucket(recorded.saturating_sub(time.div_euclid(1_000)));
-                    counts.add(Layout::DELAY + usize::from(delay));
-                }
-                let schema = schemas.get(row).map_or(0, |id| id % u32::from(SCHEMAS));
-                counts.add(Layout::SCHEMA + schema as usize);
-                counts.add_fields(layout.fields(), codes.value(row));
-                let place = places.of(row);
-                for slot in marks.of(row).iter().map(|&rule| Layout::RULE + usize::from(rule)) {
-                    counts.add(slot);
-                    cell.example(slot as u32, place);
-                }
-                cell.cover(place);
-                if let Some(&hash) = users.get(row) {
-                    cell.users.add(hash);
-                }
+            let mut counts = counts.event(number, |full| cell.counts.merge(&full));
+            counts.add(Layout::EVENTS);
+            if recorded >= 0 {
+                let delay = delay_bucket(recorded.saturating_sub(time.div_euclid(1_000)));
+                counts.add(Layout::DELAY + usize::from(delay));
+            }
+            counts.add(Layout::SCHEMA + (schema % u32::from(SCHEMAS)) as usize);
+            counts.add_fields(layout.fields(), codes.value(row));
+            let place = places.of(row);
+            for slot in marks.of(row).iter().map(|&rule| Layout::RULE + usize::from(rule)) {
+                counts.add(slot);
+                cell.example(slot as u32, place);
+            }
+            cell.cover(place);
+            if let Some(&hash) = users.get(row) {
+                cell.users.add(hash);
             }
         }
         Ok(())
