@@ -114,15 +114,20 @@ pub fn bind(
             rules::check_listed(file, name, source, &columns.columns, &mut problems);
         }
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
+    let fits = problems.is_empty();
     let mut used: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for (view, text) in &texts {
         match sql::plan(view, text, &file_of(pipeline, view), &everything) {
-            Ok(plan) => used.entry(plan.source.clone()).or_default().extend(sql::columns_used(&plan)),
+            Ok(plan) => {
+                check_retention(file, pipeline, &plan, &mut problems);
+                used.entry(plan.source.clone()).or_default().extend(sql::columns_used(&plan));
+            }
             Err(found) => problems.extend(found),
         }
+    }
+    // Rules are over fields that have to be there; views don't ask for them.
+    if !fits {
+        return Err(problems);
     }
     let plans = plan::read_all(pipeline, &mut problems);
     let declared = Declared { file, pipeline, tables: &tables, plans: &plans };
@@ -177,10 +182,7 @@ fn bind_to_wanted(
     let mut views = Vec::new();
     for (view, text) in texts {
         match sql::plan(view, text, &file_of(pipeline, view), &narrowed) {
-            Ok(plan) => {
-                check_retention(declared.file, pipeline, &plan, &mut problems);
-                views.push(BoundView { text: text.clone(), plan, config: pipeline.views[view].clone() });
-            }
+            Ok(plan) => views.push(BoundView { text: text.clone(), plan, config: pipeline.views[view].clone() }),
             Err(found) => problems.extend(found),
         }
     }

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
 use weir_archive::{Catalog, KeptSchema, Pending, Ready, Relation, Version};
 use weir_schemas::registry::Lookup;
 
@@ -18,7 +16,7 @@ use crate::clock::Clock;
 use crate::commit::Positions;
 use crate::error::Error;
 use crate::source::PartitionPosition;
-use crate::source::kafka::unreachable_broker;
+use crate::source::kafka::topic_settings;
 use crate::status::{ArchivedTopic, Failing};
 
 /// How long the thread sleeps when there is nothing to take.
@@ -381,13 +379,6 @@ pub fn retention_ms(
     topics: &[String],
     handle: &tokio::runtime::Handle,
 ) -> Result<Vec<Option<i64>>, Error> {
-    let unreachable = |error: rdkafka::error::KafkaError| unreachable_broker(brokers, error);
-    let admin: AdminClient<DefaultClientContext> = kafka.create().map_err(unreachable)?;
-    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
-    let names: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-    let answers = handle.block_on(admin.describe_configs(&names, &options)).map_err(unreachable)?;
-    let of = |answer: Result<rdkafka::admin::ConfigResource, _>| {
-        answer.ok()?.get("retention.ms")?.value.as_ref()?.parse::<i64>().ok()
-    };
-    Ok(answers.into_iter().map(of).collect())
+    let kept = topic_settings(kafka, brokers, topics, "retention.ms", handle)?;
+    Ok(kept.into_iter().map(|kept| kept?.parse().ok()).collect())
 }

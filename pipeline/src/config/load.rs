@@ -31,19 +31,34 @@ pub fn load(path: &Path) -> Result<Pipeline, Vec<Problem>> {
 /// # Errors
 /// Every problem of the file.
 pub fn load_with(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Pipeline, Vec<Problem>> {
+    whole(look(path, environment))
+}
+
+/// The problems of the pipeline file at `path`, and what it says in spite of them: whoever looks for further ones goes on with
+/// that, and nobody may run it. `None` where it can't be read as one at all.
+pub fn load_with_problems(path: &Path) -> (Option<Pipeline>, Vec<Problem>) {
+    look(path, &|name| std::env::var(name).ok())
+}
+
+fn whole((pipeline, problems): (Option<Pipeline>, Vec<Problem>)) -> Result<Pipeline, Vec<Problem>> {
+    pipeline.filter(|_| problems.is_empty()).ok_or(problems)
+}
+
+fn look(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> (Option<Pipeline>, Vec<Problem>) {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![Problem::of_file(
-            &file,
-            format!("can't read the pipeline file: {error}"),
-            "give the path of a pipeline file; `weir init` writes one to start from",
-        )]
-    })?;
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let what = format!("can't read the pipeline file: {error}");
+            let remedy = "give the path of a pipeline file; `weir init` writes one to start from";
+            return (None, vec![Problem::of_file(&file, what, remedy)]);
+        }
+    };
     let folder = std::path::absolute(path)
         .ok()
         .and_then(|path| path.parent().map(Path::to_path_buf))
         .unwrap_or_else(|| PathBuf::from("."));
-    read(&file, &text, &folder, environment)
+    read_in_spite(&file, &text, &folder, environment)
 }
 
 /// Reads a pipeline file's text; `folder` is where relative paths start, `environment` where secrets are.
@@ -53,12 +68,22 @@ pub fn read(
     folder: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Pipeline, Vec<Problem>> {
+    whole(read_in_spite(file, text, folder, environment))
+}
+
+fn read_in_spite(
+    file: &str,
+    text: &str,
+    folder: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> (Option<Pipeline>, Vec<Problem>) {
     let source = Source::new(file, text);
-    let mut problems = shape_problems::<Pipeline>(&source);
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let mut table: toml::Table = toml::from_str(text).map_err(|error| vec![from_toml(&source, text, &error)])?;
+    let (known, mut problems) = without_unknown::<Pipeline>(&source);
+    let Some(known) = known else { return (None, problems) };
+    let mut table: toml::Table = match toml::from_str(&known) {
+        Ok(table) => table,
+        Err(error) => return (None, vec![from_toml(&source, text, &error)]),
+    };
     for (key, value) in table.iter_mut() {
         substitute(&source, &mut vec![key.clone()], value, environment, &mut problems);
     }
@@ -66,12 +91,12 @@ pub fn read(
         Ok(pipeline) => pipeline,
         Err(error) => {
             problems.push(from_toml(&source, text, &error));
-            return Err(problems);
+            return (None, problems);
         }
     };
     make_absolute(&mut pipeline, folder);
     problems.extend(validate(&source, &pipeline));
-    if problems.is_empty() { Ok(pipeline) } else { Err(problems) }
+    (Some(pipeline), problems)
 }
 
 /// Reads another TOML file of a pipeline's.
@@ -79,7 +104,7 @@ pub fn read(
 /// # Errors
 /// Every unknown key, a wrong type, or wrong syntax, each at its place.
 pub fn read_file<T: DeserializeOwned>(source: &Source<'_>) -> Result<T, Vec<Problem>> {
-    let problems = shape_problems::<T>(source);
+    let (_, problems) = without_unknown::<T>(source);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -134,12 +159,13 @@ fn entry_of(list: &Item, at: usize) -> Option<(&dyn TableLike, Option<std::ops::
 }
 
 /// Problems of form: syntax, unknown keys, wrong types. Unknown keys and sections are blanked out one after the other so
-/// that all of them are found; a wrong type or a missing key ends the search, as what follows would be a guess.
-fn shape_problems<T: DeserializeOwned>(source: &Source<'_>) -> Vec<Problem> {
+/// that all of them are found, and the text without them is given back; a wrong type or a missing key ends the search, as
+/// what follows would be a guess.
+fn without_unknown<T: DeserializeOwned>(source: &Source<'_>) -> (Option<String>, Vec<Problem>) {
     let mut text = source.text.to_owned();
     let mut problems: Vec<Problem> = Vec::new();
     loop {
-        let Err(error) = toml::from_str::<T>(&text) else { return problems };
+        let Err(error) = toml::from_str::<T>(&text) else { return (Some(text), problems) };
         let problem = from_toml(source, &text, &error);
         // An unknown section that has sections of its own comes again, a header at a time.
         if !problems.iter().any(|known| known.message == problem.message && problem.message.starts_with("unknown")) {
@@ -147,7 +173,7 @@ fn shape_problems<T: DeserializeOwned>(source: &Source<'_>) -> Vec<Problem> {
         }
         let unknown = error.message().starts_with("unknown field");
         let Some(range) = error.span().filter(|_| unknown).and_then(|span| item_of_key(&text, span.start)) else {
-            return problems;
+            return (None, problems);
         };
         let blank: String = text[range.clone()].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
         text.replace_range(range, &blank);
@@ -336,6 +362,14 @@ event_time = "occurred_at"
         assert!(message.contains("unknown key `lateness`"), "{message}");
         assert!(message.contains("unknown key `idle_after`"), "{message}");
         assert!(message.contains("did you mean `idle_after_ms`?"), "{message}");
+    }
+
+    #[test]
+    fn an_unknown_key_hides_no_wrong_value() {
+        let text = GOOD.replace("[sources.events]", "[sources.events]\nlateness = 5\ndisorder_ms = 999999999999");
+        let message = check(&text.replace("\"events\"", "\"events\", \"events\"")).unwrap_err();
+        assert!(message.contains("unknown key `lateness`"), "{message}");
+        assert!(message.contains("`events` is read by source `events` already"), "{message}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -118,6 +120,26 @@ pub fn topics_of(consumer: &BaseConsumer<Complaints>, brokers: &str, names: &[St
             remedy: "make the topic, or correct `topics` in the pipeline file".to_owned(),
         }),
     }
+}
+
+/// What the cluster says of one setting of each of `topics`; nothing where it doesn't know the topic or the setting.
+///
+/// # Errors
+/// When the cluster can't be asked.
+pub fn topic_settings(
+    kafka: &ClientConfig,
+    brokers: &str,
+    topics: &[String],
+    setting: &str,
+    handle: &tokio::runtime::Handle,
+) -> Result<Vec<Option<String>>, Error> {
+    let unreachable = |error: KafkaError| unreachable_broker(brokers, error);
+    let admin: AdminClient<DefaultClientContext> = kafka.create().map_err(unreachable)?;
+    let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
+    let names: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let answers = handle.block_on(admin.describe_configs(&names, &options)).map_err(unreachable)?;
+    let of = |answer: Result<ConfigResource, _>| answer.ok()?.get(setting)?.value.clone();
+    Ok(answers.into_iter().map(of).collect())
 }
 
 /// The error for a broker that gave no answer, or a wrong one.

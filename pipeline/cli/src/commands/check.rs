@@ -3,18 +3,21 @@
 use std::path::Path;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::runtime::Runtime;
 use weir_pipeline::archive::archive_of;
 use weir_pipeline::bind::{Bound, bind};
 use weir_pipeline::complaints::{Complaints, why};
 use weir_pipeline::config::Pipeline;
-use weir_pipeline::config::load::load;
+use weir_pipeline::config::load::load_with_problems;
 use weir_pipeline::console::guard::is_loopback;
 use weir_pipeline::error::Error;
 use weir_pipeline::problem::Problem;
 use weir_pipeline::readers::{self, Readers};
 use weir_pipeline::rules::describe_table;
+use weir_pipeline::source::kafka::topic_settings;
 use weir_pipeline::{connect, run, sql};
 use weir_schemas::registry::Registry;
+use weir_sinks::clickhouse::Layout;
 
 use crate::out::say;
 use crate::{OperatorRegistry, Outcome, counted, paint, runtime};
@@ -22,63 +25,92 @@ use crate::{OperatorRegistry, Outcome, counted, paint, runtime};
 /// How long the broker may take to answer.
 const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Checks the pipeline of `file`; with `offline` nothing is asked over the network.
+/// Checks the pipeline of `file`: tells everything that is wrong at once. With `offline` nothing is asked over the network.
 pub(crate) fn run(file: &Path, offline: bool, operators: &OperatorRegistry) -> Outcome {
-    let pipeline = match load(file) {
-        Ok(pipeline) => pipeline,
-        Err(problems) => return Outcome::problems(&problems),
-    };
-    let registry = match connect::registry(&pipeline) {
-        Ok(registry) => registry,
-        Err(error) => return Outcome::of_error(&error),
-    };
+    let (pipeline, problems) = load_with_problems(file);
+    let Some(pipeline) = pipeline else { return Outcome::problems(&problems) };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(outcome) => return outcome,
     };
-    let asked = (!offline).then_some(&registry);
-    let readers = match runtime.block_on(readers::choose(&pipeline, asked)) {
-        Ok(readers) => readers,
-        Err(error) => return Outcome::of_error(&error),
-    };
-    let name = file.display().to_string();
-    let bound = match bind(&name, &pipeline, &readers.schemas) {
-        Ok(bound) => bound,
-        Err(problems) => return Outcome::problems(&problems),
-    };
-    let layout = match run::layout(&name, &pipeline, &bound, operators) {
-        Ok(layout) => layout,
-        Err(error) => return Outcome::of_error(&error),
-    };
-    print_plan(&pipeline, &bound);
-    say!("{}", paint::bold("tables"));
-    match layout.create(&pipeline.clickhouse.database) {
-        Ok(statements) => statements.iter().for_each(|statement| say!("{statement};\n")),
-        Err(error) => return Outcome::refused(error.to_string(), "rename the column in the SELECT"),
-    }
-    let mut found = Found::default();
-    if let Err(error) = run::hold_to_state(&pipeline, &bound, &readers) {
-        found.errors.push(error);
-    }
-    if !offline {
-        runtime.block_on(check_subjects(&pipeline, &bound, &readers, &registry, &mut found));
+    let is_file_fine = problems.is_empty();
+    let mut found = Found { problems, errors: Vec::new() };
+    let fits = fitted(file, &pipeline, offline, operators, &runtime, &mut found);
+    // What addresses and names say that are wrong is no news.
+    if !offline && is_file_fine {
+        if let Some(fits) = &fits {
+            let Fitted { bound, readers, registry, layout } = fits;
+            runtime.block_on(check_subjects(&pipeline, bound, readers, registry, &mut found));
+            let needed = connect::clickhouse(&pipeline).and_then(|client| {
+                let asked = runtime.block_on(layout.needed(&client));
+                asked.map_err(|error| connect::first_contact(&pipeline, error))
+            });
+            found.errors.extend(needed.err());
+        }
         check_topics(&pipeline, &mut found);
-        let needed = connect::clickhouse(&pipeline).and_then(|client| {
-            let asked = runtime.block_on(layout.needed(&client));
-            asked.map_err(|error| connect::first_contact(&pipeline, error))
-        });
-        found.errors.extend(needed.err());
         found.errors.extend(check_archive(&pipeline).err());
     }
-    if let Some(outcome) = found.outcome() {
-        return outcome;
-    }
-    if let Some(note) = open_address(&pipeline) {
+    let outcome = found.outcome();
+    let (Some(Fitted { bound, .. }), None) = (&fits, &outcome) else { return outcome.unwrap_or_else(Outcome::done) };
+    let clocks = Some(&pipeline).filter(|_| !offline).and_then(|pipeline| clocks_of_producers(pipeline, &runtime));
+    for note in [open_address(&pipeline), clocks].into_iter().flatten() {
         say!("{} {note}", paint::bold("note:"));
     }
     let sources = counted(bound.sources.len(), "source");
     say!("{} {sources}, {}", paint::good("fine:"), counted(bound.views.len(), "view"));
     Outcome::done()
+}
+
+/// A pipeline that fits its schemas, and what it was held against.
+struct Fitted {
+    bound: Bound,
+    readers: Readers,
+    registry: Registry,
+    layout: Layout,
+}
+
+/// Holds a pipeline to its schemas, plans its views and rules, holds it to its state, and prints what it comes to where
+/// nothing is wrong. `None` where what is wrong, which `found` then has, leaves nothing to look at further.
+fn fitted(
+    file: &Path,
+    pipeline: &Pipeline,
+    offline: bool,
+    operators: &OperatorRegistry,
+    runtime: &Runtime,
+    found: &mut Found,
+) -> Option<Fitted> {
+    let name = file.display().to_string();
+    let is_fine = found.problems.is_empty();
+    let schemas = connect::registry(pipeline).and_then(|registry| {
+        let asked = (!offline).then_some(&registry);
+        let readers = runtime.block_on(readers::choose(pipeline, asked))?;
+        Ok((registry, readers))
+    });
+    let (registry, readers) = match schemas {
+        Ok(schemas) => schemas,
+        Err(error) => {
+            // Where the file itself is wrong, this may be no more than what comes of it.
+            found.errors.extend(Some(error).filter(|_| is_fine));
+            return None;
+        }
+    };
+    let bound = bind(&name, pipeline, &readers.schemas).map_err(|problems| found.problems.extend(problems)).ok()?;
+    let layout = run::layout(&name, pipeline, &bound, operators).map_err(|error| found.errors.push(error)).ok()?;
+    match layout.create(&pipeline.clickhouse.database) {
+        Ok(statements) if is_fine => {
+            print_plan(pipeline, &bound);
+            say!("{}", paint::bold("tables"));
+            statements.iter().for_each(|statement| say!("{statement};\n"));
+        }
+        Ok(_) => {}
+        Err(error) => {
+            let remedy = "rename the column in the SELECT";
+            found.problems.push(Problem::of_file(&name, error.to_string(), remedy));
+            return None;
+        }
+    }
+    found.errors.extend(run::hold_to_state(pipeline, &bound, &readers).err());
+    Some(Fitted { bound, readers, registry, layout })
 }
 
 /// Whether the archive can be read. A folder that isn't there yet is made by the first run, and not by looking.
@@ -115,6 +147,25 @@ fn open_address(pipeline: &Pipeline) -> Option<String> {
         format!(
             "http = \"{address}\" is reached from beyond this machine and has no `http_token`, so neither the console nor \
              /status is served there; write http_token = \"${{CONSOLE_TOKEN}}\" beside it, or http = \"127.0.0.1:9464\""
+        )
+    })
+}
+
+/// What is to be said of topics whose records' timestamps are their producers': an event's time is judged against its
+/// record's, and a clock that is wrong in both isn't noticed. Where the cluster doesn't tell, nothing is said.
+fn clocks_of_producers(pipeline: &Pipeline, runtime: &Runtime) -> Option<String> {
+    let topics: Vec<String> = pipeline.sources.values().flat_map(|source| source.topics.iter().cloned()).collect();
+    let (kafka, brokers) = (connect::kafka(pipeline), &pipeline.kafka.brokers);
+    let told = topic_settings(&kafka, brokers, &topics, "message.timestamp.type", runtime.handle()).ok()?;
+    let is_theirs = |(_, told): &(&String, Option<String>)| told.as_deref() == Some("CreateTime");
+    let theirs: Vec<String> =
+        topics.iter().zip(told).filter(is_theirs).map(|(topic, _)| format!("`{topic}`")).collect();
+    (!theirs.is_empty()).then(|| {
+        format!(
+            "the timestamps of {} are their producers' (message.timestamp.type is CreateTime): a producer whose clock is \
+             ahead passes `future_limit_ms` with events from the future, and these move the watermark; with LogAppendTime \
+             the timestamps are the broker's",
+            theirs.join(", ")
         )
     })
 }

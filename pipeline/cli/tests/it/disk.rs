@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::log::{Log, MORNING, SALE, Sale, SaleWriter, expected, files, ledger, live};
-use crate::program::{Bench, Done, wait_until};
+use crate::program::{Bench, Done, skipped, wait_until};
 
 /// Holds the namespaces with the small disk until it is dropped.
 struct SmallDisk {
@@ -91,7 +91,7 @@ fn a_full_disk_is_told_and_after_it_nothing_is_lost() {
     let Some(disk) = SmallDisk::mount(&bench, 20) else {
         let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
         assert!(!is_ci, "neither user namespaces nor mounting are allowed here: this test can't run");
-        eprintln!("SKIPPED: neither user namespaces nor mounting are allowed here, so there is no full disk to test");
+        skipped("neither user namespaces nor mounting are allowed here, so there is no full disk to test");
         return;
     };
     let mut log = Log::make(&bench, 2);

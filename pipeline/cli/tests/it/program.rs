@@ -1,5 +1,6 @@
 //! Driving the program as a user does: child processes, their exit codes, what they print.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -27,6 +28,11 @@ pub(crate) fn parts() -> &'static Parts {
         };
         Parts::start(&options).unwrap()
     })
+}
+
+/// Says that a test does nothing here, and why. Not by the macro, whose lines a test that passes keeps to itself.
+pub(crate) fn skipped(why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {why}").unwrap();
 }
 
 /// How much a proof does: `quick` in `make test`, `full` when `WEIR_PROOF=full` asks for it, as `make proof` does.

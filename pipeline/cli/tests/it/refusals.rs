@@ -20,6 +20,13 @@ fn every_problem_of_a_pipeline_file_is_told_at_its_place() {
     bench.weir(&["check", "pipeline.toml"]).refused(2, &told);
     bench.weir(&["run", "pipeline.toml"]).refused(2, &told);
     bench.weir(&["run", "nowhere.toml"]).refused(2, &["nowhere.toml", "weir init"]);
+    // What is wrong beside the file is told with it: a field that the schema hasn't, a view's SQL.
+    bench.edit("event_time = \"occurred_at\"", "event_time = \"ocurred_at\"");
+    let view = bench.folder.path().join("views/by_minute.sql");
+    let sql = std::fs::read_to_string(&view).unwrap();
+    std::fs::write(&view, sql.replace("sumIf(amount", "sumIf(amuont")).unwrap();
+    let beside = ["names the field `ocurred_at`", "did you mean `occurred_at`?", "by_minute.sql:6:", "amuont"];
+    bench.weir(&["check", "pipeline.toml"]).refused(2, &[&told[..], &beside].concat());
 }
 
 #[test]

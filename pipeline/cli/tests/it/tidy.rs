@@ -113,3 +113,31 @@ fn the_code_is_formatted() {
     let shown: String = String::from_utf8_lossy(&output.stdout).lines().take(20).collect::<Vec<_>>().join("\n");
     assert!(output.status.success(), "run `make format`\n{shown}");
 }
+
+/// A key that is told nowhere is found by nobody.
+#[test]
+fn every_key_of_a_pipeline_file_is_told_of() {
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+    let files = |folder: &str| {
+        let entries = std::fs::read_dir(root().join(folder)).unwrap();
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect::<Vec<_>>()
+    };
+    let told: String = files("docs")
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|kind| kind == "md"))
+        .chain([root().join("pipeline/cli/template/pipeline.toml")])
+        .map(read)
+        .collect();
+    let is_told = |key: &str| told.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == key);
+    let mut keys = 0;
+    for path in files("pipeline/src/config") {
+        let text = read(path.clone());
+        let fields = text.split("#[cfg(test)]").next().unwrap().lines();
+        let named = fields.filter_map(|line| Some(line.strip_prefix("    pub ")?.split_once(':')?.0));
+        for key in named.filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')) {
+            assert!(is_told(key), "{}: `{key}` stands neither in the template nor in docs/", path.display());
+            keys += 1;
+        }
+    }
+    assert!(keys > 100, "{keys}");
+}
