@@ -7,6 +7,7 @@ mod alerts;
 mod alerts_killed;
 mod archive;
 mod archive_replay;
+mod begins;
 mod browser;
 mod clients;
 mod console;
