@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::program::{Bench, size, wait_until};
 use crate::shop::{FAULTS, sell, shop};
+use crate::swapped::{is_completed_after_any_kill, is_taken_out_without_the_file_of_the_replay};
 
 /// Each of three stretches of ten minutes of the same day, one right behind the other; the last is none of the replays' business.
 pub(crate) const EVENTS: u64 = 60_000;
 pub(crate) const FROM: &str = "2026-01-05T06:12:00Z";
 pub(crate) const TO: &str = "2026-01-05T06:25:00Z";
-const RANGE: &str = "window_start >= toDateTime('2026-01-05 06:12:00', 'UTC') AND \
+pub(crate) const RANGE: &str = "window_start >= toDateTime('2026-01-05 06:12:00', 'UTC') AND \
                      window_start < toDateTime('2026-01-05 06:25:00', 'UTC')";
 
 /// A shop that has read its log to the end, three times.
@@ -168,6 +169,9 @@ fn a_changed_view_and_rule_differ_as_sql_says_and_are_swapped_in_and_out() {
     assert_eq!(cells[3..6], ["0".to_owned(), removed, changed], "{}", said.out);
 
     swapped_in_and_out(&bench, &replayed);
+    is_completed_after_any_kill(&bench, &replayed);
+    is_taken_out_without_the_file_of_the_replay(&bench, "next.toml");
+    bench.weir(&["replay", "drop", "pipeline.toml", "next"]).fine();
 }
 
 /// A reader that asks without pause sees the old rows or the new ones.
@@ -208,7 +212,6 @@ fn swapped_in_and_out(bench: &Bench, replayed: &str) {
     assert_eq!(bench.ask(audit), "swap\tada\tfor good\nundo\tada");
     bench.weir(&["swap", "pipeline.toml", "next", "--from", "2026-01-05T06:12:30Z"]).refused(2, &["cuts a window"]);
     bench.weir(&["swap", "pipeline.toml", "next", "--undo"]).fine();
-    bench.weir(&["replay", "drop", "pipeline.toml", "next"]).fine();
 }
 
 /// Puts differences into a replay's table behind Weir's back: `diff` has to find these and no others.
