@@ -79,6 +79,11 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     assert_eq!(replayed.to_string(), counted, "as the plan said");
     let planned = bench.weir(&[&arguments[..], &["--plan"]].concat()).fine().out;
     assert!(planned.contains("as `three` ran"), "{planned}");
+    // Of a replay that is there nothing is planned, and nothing that it can't take is ignored.
+    let of_known = |more: &[&str]| bench.weir(&[&["replay", "pipeline.toml", "--run", "one"], more].concat());
+    of_known(&["--plan"]).refused(2, &["replay `one` already", "weir replay show pipeline.toml one"]);
+    of_known(&["--from-archive"]).refused(2, &["--from-archive", "another name"]);
+    of_known(&["--allow-gaps", "--judge-anew"]).refused(2, &["--allow-gaps, --judge-anew"]);
 
     let listed = bench.weir(&["replay", "list", "pipeline.toml"]).fine().out;
     assert!(listed.contains("one") && listed.contains("three") && listed.contains("complete"), "{listed}");

@@ -79,10 +79,13 @@ pub(crate) fn is_taken_out_without_the_file_of_the_replay(bench: &Bench, file: &
     let live = rows(bench, "by_minute");
     bench.weir(SWAP).fine();
     assert_ne!(rows(bench, "by_minute"), live);
+    let told = bench.weir(&["verify", "pipeline.toml"]).out;
+    assert!(told.contains("the replay `next` stands in the place of live rows from 2026-01-05T06:12:00Z"), "{told}");
     let (there, elsewhere) = (bench.folder.path().join(file), bench.folder.path().join("elsewhere.toml"));
     std::fs::rename(&there, &elsewhere).unwrap();
     bench.weir(UNDO).fine();
     assert_eq!(rows(bench, "by_minute"), live);
+    assert!(!bench.weir(&["verify", "pipeline.toml"]).out.contains("stands in the place"));
     bench.weir(SWAP).refused(2, &[file]);
     std::fs::rename(&elsewhere, &there).unwrap();
 }
