@@ -167,7 +167,8 @@ pub(crate) enum Command {
 /// Arguments of `weir demo`.
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// End by itself after this many seconds, with a summary and the verdict of `weir verify`.
+    /// End by itself after this many seconds, with a summary and the verdict of `weir verify`; exit code 5 when that
+    /// finds a difference.
     #[arg(long)]
     pub seconds: Option<u64>,
     /// The folder that keeps the demo's data.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::program::{Bench, size, wait_until};
 use crate::shop::{FAULTS, sell, shop};
-use crate::swapped::{is_completed_after_any_kill, is_taken_out_without_the_file_of_the_replay};
+use crate::swapped::{
+    is_completed_after_any_kill, is_not_in_place_when_clickhouse_refuses, is_taken_out_without_the_file_of_the_replay,
+};
 
 /// Each of three stretches of ten minutes of the same day, one right behind the other; the last is none of the replays' business.
 pub(crate) const EVENTS: u64 = 60_000;
@@ -175,6 +177,7 @@ fn a_changed_view_and_rule_differ_as_sql_says_and_are_swapped_in_and_out() {
 
     swapped_in_and_out(&bench, &replayed);
     is_completed_after_any_kill(&bench, &replayed);
+    is_not_in_place_when_clickhouse_refuses(&bench);
     is_taken_out_without_the_file_of_the_replay(&bench, "next.toml");
     bench.weir(&["replay", "drop", "pipeline.toml", "next"]).fine();
 }

@@ -1,10 +1,12 @@
-//! Swaps and undos that are killed at any moment, and undos whose replay's file is gone: what readers see is complete again by
-//! giving them once more, and nobody can drop what readers may see. Called by the test in `replay.rs` that has such a bench.
+//! Swaps and undos that are killed at any moment, swaps that ClickHouse refuses, and undos whose replay's file is gone: what
+//! readers see is complete again by giving them once more, and nobody can drop what readers may see. Called by the test in `replay.rs` that has such a bench.
 
 use std::time::Duration;
 
+use weir_sinks::clickhouse::base_table;
+
 use crate::program::{Bench, size};
-use crate::replay::RANGE;
+use crate::replay::{RANGE, replay_of};
 
 const SWAP: &[&str] = &["swap", "pipeline.toml", "next", "--by", "ada"];
 const UNDO: &[&str] = &["swap", "pipeline.toml", "next", "--undo", "--by", "ada"];
@@ -12,7 +14,7 @@ const DROP: &[&str] = &["replay", "drop", "pipeline.toml", "next"];
 /// The latest moment of a kill: a swap takes about as long.
 const KILLED_WITHIN_MS: u64 = 400;
 /// How long ClickHouse gets to carry out the statement that a killed program had sent: it doesn't stop with its sender.
-const CARRIED_OUT_AFTER: Duration = Duration::from_millis(300);
+const CARRIED_OUT_AFTER: Duration = Duration::from_millis(500);
 
 /// Readers' rows in the range of the replay.
 fn rows(bench: &Bench, table: &str) -> String {
@@ -72,6 +74,18 @@ pub(crate) fn is_completed_after_any_kill(bench: &Bench, replayed: &str) {
         assert_eq!(rows(bench, "by_minute"), live, "{how}");
     }
     println!("killed before they had ended: {unfinished_swaps} swaps, {unfinished_undos} undos");
+}
+
+/// Begins and ends with the live rows in place. Without the replay's table ClickHouse makes no view that reads it.
+pub(crate) fn is_not_in_place_when_clickhouse_refuses(bench: &Bench) {
+    let live = rows(bench, "by_minute");
+    let (database, table) = (replay_of(bench, "next"), base_table("by_minute"));
+    let (there, elsewhere) = (format!("{database}.{table}"), format!("{database}.elsewhere"));
+    bench.ask(&format!("RENAME TABLE {there} TO {elsewhere}"));
+    bench.weir(SWAP).refused(3, &["clickhouse", "remedy"]);
+    assert!(!is_in_place(bench), "a swap that ClickHouse refused stays in the record");
+    assert_eq!(rows(bench, "by_minute"), live);
+    bench.ask(&format!("RENAME TABLE {elsewhere} TO {there}"));
 }
 
 /// Begins and ends with the live rows in place; the replay was made with the pipeline of `file`.
