@@ -3,8 +3,14 @@
 //! A swap is one row of `weir_swaps` and one replacement of the readers' view made from that table, which coarser views and
 //! those of the readers' database read; no row is copied or deleted. Before the range and behind it readers see the live rows, which the live pipeline goes on writing.
 //!
-//! Invariants: only final windows are swapped, so that no live correction is hidden; a swap or undo that was killed is
-//! completed by giving it again, and by the next start of the pipeline.
+//! Invariants:
+//! - Only final windows are swapped, so that no live correction is hidden.
+//! - A replay that readers may see is in place by the record, since the record is what keeps its database from being dropped:
+//!   a swap is written down before the view is replaced, an undo after it. So whatever is killed in between leaves a replay
+//!   that `weir replay drop` refuses to remove, and is completed by giving it again. The next start of the pipeline makes what
+//!   the record says: it completes a killed swap, and puts the replay of a killed undo in place again.
+//! - A swap whose view ClickHouse refuses is taken out of the record at once, as nobody sees it. Where nobody knows whether
+//!   the view was replaced, as after an answer that never came, the record keeps it.
 //!
 //! Not here: dropping a replay that is in place (`rerun::record` and the command line refuse it).
 
@@ -40,8 +46,6 @@ pub struct Swap<'a> {
     pub client: &'a Client,
     /// The live pipeline's tables.
     pub live: &'a Layout,
-    /// The replay's tables.
-    pub replay: &'a Layout,
     /// The replay's database.
     pub database: &'a str,
     /// The replay.
@@ -53,12 +57,12 @@ pub struct Swap<'a> {
 }
 
 impl Swap<'_> {
-    /// Puts the replay's rows of `view` in place, for windows that begin within `range`.
+    /// Puts the replay's rows of `view`, whose tables are `replay`, in place, for windows that begin within `range`.
     ///
     /// # Errors
-    /// When the tables differ, when the live windows aren't final, when ClickHouse can't be asked.
-    pub async fn swap(&self, view: &str, range: Range) -> Result<(), SwapError> {
-        let (live, replay) = (self.table(self.live, view)?, self.table(self.replay, view)?);
+    /// When the tables differ, when the live windows aren't final, when ClickHouse can't be asked or refuses.
+    pub async fn swap(&self, view: &str, replay: &Layout, range: Range) -> Result<(), SwapError> {
+        let (live, replay) = (table(self.live, "live", view)?, table(replay, "in the replay", view)?);
         if let Some(detail) = difference(live, replay) {
             return Err(refused(
                 view,
@@ -78,57 +82,88 @@ impl Swap<'_> {
                 "wait until they are final, or swap a part with --to",
             ));
         }
-        self.act(live, range, true).await
+        let before = swaps::active(self.client).await?.into_iter().find(|of| self.is_own(of, view));
+        let of = Swapped {
+            view: view.to_owned(),
+            run: self.run.to_owned(),
+            database: self.database.to_owned(),
+            from: range.from.0,
+            to: range.to.0,
+        };
+        self.write_down(&of, true).await?;
+        let active = swaps::active(self.client).await?;
+        let Err(unseen) = self.replace_view(live, &active).await else { return Ok(()) };
+        if unseen.is_view_as_before {
+            // Best effort: what stays in the record is refused by `drop` and taken out by --undo.
+            let _ = match &before {
+                Some(before) => self.write_down(before, true).await,
+                None => self.write_down(&of, false).await,
+            };
+        }
+        Err(unseen.error)
     }
 
     /// Takes the replay's rows of `view` out of the live ones again.
     ///
     /// # Errors
-    /// When they aren't in place, or ClickHouse can't be asked.
+    /// When they aren't in place, or ClickHouse can't be asked or refuses.
     pub async fn undo(&self, view: &str) -> Result<(), SwapError> {
-        let live = self.table(self.live, view)?;
-        let active = swaps::active(self.client).await?;
-        let Some(of) = active.iter().find(|of| of.view == view && of.run == self.run) else {
+        let live = table(self.live, "live", view)?;
+        let (own, others): (Vec<Swapped>, Vec<Swapped>) =
+            swaps::active(self.client).await?.into_iter().partition(|of| self.is_own(of, view));
+        let Some(of) = own.first() else {
             return Err(refused(
                 view,
                 format!("`{}` isn't in its place", self.run),
                 "`weir replay list` tells what is",
             ));
         };
-        self.act(live, Range { from: EventTime(of.from), to: EventTime(of.to) }, false).await
+        self.replace_view(live, &others).await.map_err(|unseen| unseen.error)?;
+        self.write_down(of, false).await
     }
 
-    async fn act(&self, live: &ViewTable, range: Range, is_swap: bool) -> Result<(), SwapError> {
-        let of = Swapped {
-            view: live.table.name.to_string(),
-            run: self.run.to_owned(),
-            database: self.database.to_owned(),
-            from: range.from.0,
-            to: range.to.0,
-        };
-        let act = Act { of: &of, is_swap, by: self.by, why: self.why };
+    /// Whether `of` is this replay in the place of `view`.
+    fn is_own(&self, of: &Swapped, view: &str) -> bool {
+        of.view == view && of.run == self.run
+    }
+
+    /// Writes into the record that `of` was put in place, or taken out.
+    async fn write_down(&self, of: &Swapped, is_swap: bool) -> Result<(), SwapError> {
+        let act = Act { of, is_swap, by: self.by, why: self.why };
+        Ok(self.client.execute(&swaps::record(self.client.database(), &act)).await?)
+    }
+
+    /// Makes the readers' view of `live` with what of `active` stands in its place.
+    async fn replace_view(&self, live: &ViewTable, active: &[Swapped]) -> Result<(), Unseen> {
         let database = self.client.database();
-        self.client.execute(&swaps::record(database, &act)).await?;
-        let active = swaps::active(self.client).await?;
-        let reader = reader::of_view(database, live, &active).map_err(|error| {
-            refused(&of.view, error.to_string(), "start the pipeline once, which says what is wrong")
+        let reader = reader::of_view(database, live, active).map_err(|error| Unseen {
+            error: refused(&live.table.name, error.to_string(), "start the pipeline once, which says what is wrong"),
+            is_view_as_before: true,
         })?;
-        for statement in &reader.making(database).statements {
-            self.client.execute(statement).await?;
+        for (at, statement) in reader.making(database).statements.iter().enumerate() {
+            self.client.execute(statement).await.map_err(|error| Unseen {
+                // The first statement replaces the view, those behind it comment on it.
+                is_view_as_before: at == 0 && matches!(error, DeliveryError::Fatal { .. }),
+                error: error.into(),
+            })?;
         }
         Ok(())
     }
+}
 
-    fn table<'b>(&self, layout: &'b Layout, view: &str) -> Result<&'b ViewTable, SwapError> {
-        layout.views.iter().find(|of| *of.table.name == *view).ok_or_else(|| {
-            let names: Vec<&str> = self.replay.views.iter().map(|of| &*of.table.name).collect();
-            refused(
-                view,
-                "there is no such view on both sides".to_owned(),
-                &format!("name one of {}", names.join(", ")),
-            )
-        })
-    }
+/// Why a view wasn't replaced.
+struct Unseen {
+    error: SwapError,
+    /// Whether readers are known to see what they saw.
+    is_view_as_before: bool,
+}
+
+/// The table of `view` in the layout of that side.
+fn table<'a>(layout: &'a Layout, side: &str, view: &str) -> Result<&'a ViewTable, SwapError> {
+    layout.views.iter().find(|of| *of.table.name == *view).ok_or_else(|| {
+        let names: Vec<&str> = layout.views.iter().map(|of| &*of.table.name).collect();
+        refused(view, format!("there is no such view {side}"), &format!("name one of {}", names.join(", ")))
+    })
 }
 
 /// Why rows of one table can't be read as rows of the other.

@@ -20,8 +20,10 @@ Exit codes:
   1  a bug
   2  the pipeline file, its SQL or the arguments are wrong
   3  a part around Weir (broker, registry, ClickHouse) can't be used
-  4  the state or the log doesn't fit
-  5  `test`, `verify`, `archive verify`, `explain` or `diff` found a difference
+  4  the state or the log doesn't fit, the state's disk failed or is full, or the archive is damaged
+  5  a difference was found: by `test`, `verify`, `explain`, `diff` and `demo`; by `archive verify` and `archive compact`
+     objects that are damaged; by `tap` a ledger that doesn't balance
+130  ended at once by a second Ctrl-C or SIGTERM
 
 Colours are off where NO_COLOR is set or the output isn't a terminal.";
 
@@ -51,7 +53,10 @@ pub(crate) enum Command {
         after_help = "Examples:\n  weir test shop/pipeline.toml\n  weir test shop/pipeline.toml --filter late --seed 7\n  weir test shop/pipeline.toml --update"
     )]
     Test(super::commands::test::Test),
-    /// Turn a masked sample of a pipeline's live topics into a scenario that `weir test` runs.
+    /// Turn a sample of a pipeline's live topics into a scenario that `weir test` runs.
+    ///
+    /// Fields that a source's `sensitive` names are masked; without it nothing is. Exit code 5 when the scenario's ledger doesn't
+    /// balance.
     #[command(
         after_help = "Examples:\n  weir tap shop/pipeline.toml --out shop/scenarios/today.toml\n  weir tap shop/pipeline.toml --out shop/scenarios/now.toml --seconds 10 --topic events"
     )]
@@ -80,7 +85,9 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run the views' own SQL in ClickHouse over the accepted events and compare every cell with the live tables.
+    /// Run the views' own SQL in ClickHouse over the accepted events and compare every cell with what readers see.
+    ///
+    /// Where a replay was swapped in, readers see its rows: that is said before the verdict. Exit code 5 when something differs.
     #[command(
         after_help = "Examples:\n  weir verify shop/pipeline.toml\n  weir verify shop/pipeline.toml --view orders"
     )]
@@ -132,8 +139,9 @@ pub(crate) enum Command {
     Archive(super::commands::archive::Archive),
     /// Run a stretch of history through the pipeline once more, beside the live one: tables, state and ledger of its own.
     Replay(Box<super::commands::replay::Replay>),
-    /// Say what a replay's rows would change of the live ones, and why; --follow keeps it current. Exit code 5 when something
-    /// differs.
+    /// Say what a replay's rows would change of the live ones, and why; --follow keeps it current.
+    ///
+    /// Exit code 5 when something differs: rows, alerts that opened, a column or view that one side lacks. A view that can't be compared is no difference.
     #[command(
         after_help = "Examples:\n  weir diff shop/pipeline.toml fixed_prices\n  weir diff shop/pipeline.toml fixed_prices --view revenue_by_minute --examples 50\n  weir diff shop/pipeline.toml fixed_prices --follow\n  weir diff shop/pipeline.toml fixed_prices --follow --until-equal --json | jq .changed"
     )]
@@ -159,7 +167,8 @@ pub(crate) enum Command {
 /// Arguments of `weir demo`.
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// End by itself after this many seconds, with a summary and the verdict of `weir verify`.
+    /// End by itself after this many seconds, with a summary and the verdict of `weir verify`; exit code 5 when that
+    /// finds a difference.
     #[arg(long)]
     pub seconds: Option<u64>,
     /// The folder that keeps the demo's data.
@@ -194,7 +203,8 @@ pub(crate) struct Clickhouse {
     /// Its password; best given in the environment, where other users don't see it.
     #[arg(long, env = "WEIR_CLICKHOUSE_PASSWORD", hide_env_values = true, requires = "user")]
     pub password: Option<String>,
-    /// The library; absent, the one in the parts cache, fetched when it is missing.
+    /// The library; absent, the one in the parts cache. Nothing is fetched: where it is missing, the message says how to
+    /// get it.
     #[arg(long, env = "WEIR_LIBCHDB")]
     pub library: Option<PathBuf>,
     /// End when this process ends.

@@ -90,7 +90,7 @@ impl Outcome {
         self.code == 0
     }
 
-    /// `test` or `verify` found a difference; the report is printed already.
+    /// A difference was found; the report is printed already.
     fn different() -> Outcome {
         Outcome { code: 5, message: None }
     }

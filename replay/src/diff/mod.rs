@@ -133,8 +133,13 @@ pub struct Cell {
 }
 
 impl ViewDiff {
-    /// Whether nothing differs.
+    /// Whether nothing differs: no row, and no side has a column that the other lacks.
     pub fn is_equal(&self) -> bool {
+        self.are_rows_equal() && self.one_sided.is_empty()
+    }
+
+    /// Whether no row differs in the columns that both sides have.
+    pub fn are_rows_equal(&self) -> bool {
         self.added + self.removed + self.changed == 0
     }
 }

@@ -22,7 +22,8 @@ pub(crate) enum Explained {
     ///
     /// A row that isn't there is explained, too, where every dimension is given: HAVING leaves it out, or it was removed.
     ///
-    /// Reads the stretches of the log that can hold the row's records, and nothing else. Exit code 5 when the value that comes
+    /// Reads the stretches of the log that can hold the row's records, and nothing else. Of a window in whose place a replay was
+    /// swapped in, the row is the replay's, which is said before the verdict. Exit code 5 when the value that comes
     /// out isn't the stored one.
     #[command(after_help = "Examples:\n  \
         weir explain row shop/pipeline.toml revenue_by_minute --window 2026-11-23T10:00:00Z --where country=DE\n  \
@@ -105,6 +106,15 @@ fn print(report: &Report) {
     say!("{}  {} to {}", paint::bold(&report.view), report.window_start, report.window_end);
     for (name, value) in &report.dimensions {
         say!("  {name} = {}", printable(&or_null(value)));
+    }
+    if let Some(of) = &report.replay {
+        say!(
+            "{} the replay `{}` stands in the place of live rows from {} to {}: what is judged here is its row",
+            paint::bold("note:"),
+            of.run,
+            of.from,
+            of.to
+        );
     }
     let state = match (report.is_final, report.is_closed) {
         (true, _) => "final",

@@ -1,4 +1,4 @@
-//! `weir tap`: a masked sample of live topics as a scenario.
+//! `weir tap`: a sample of live topics as a scenario, masked where the source calls fields sensitive.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};

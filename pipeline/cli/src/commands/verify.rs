@@ -1,9 +1,12 @@
-//! `weir verify`: the views' own SQL against the rows kept live.
+//! `weir verify`: the views' own SQL against the rows that readers see, which are a replay's where one was swapped in.
 
 use std::path::Path;
 
 use weir_pipeline::config::load::load;
+use weir_replay::rerun::range::shown;
 use weir_replay::verify::{Options, Verdict, verify};
+use weir_schemas::time::EventTime;
+use weir_sinks::clickhouse::swaps::{self, Swapped};
 
 use crate::out::say;
 use crate::paint;
@@ -36,6 +39,13 @@ pub(crate) fn run(file: &Path, only: &[String], options: Options) -> Outcome {
             "set `keep_events_days` and run the pipeline from an empty state, so that all of them are there",
         );
     }
+    let active = match runtime.block_on(swaps::active(&prepared.clickhouse)) {
+        Ok(active) => active,
+        Err(error) => return Outcome::unreachable(format!("clickhouse: {error}"), "check `[clickhouse]`"),
+    };
+    for of in active.iter().filter(|of| views().any(|view| view.plan.name == of.view)) {
+        say!("{} {}", paint::bold("note:"), replay_in_place(file, of));
+    }
     let mut verdicts = Vec::new();
     for view in views() {
         let events_days = days_of(&view.plan.source).unwrap_or_default();
@@ -47,6 +57,20 @@ pub(crate) fn run(file: &Path, only: &[String], options: Options) -> Outcome {
         }
     }
     report(&verdicts)
+}
+
+/// What has to be known before a replay's rows are judged as if they were the live ones.
+fn replay_in_place(file: &Path, of: &Swapped) -> String {
+    format!(
+        "{}: the replay `{}` stands in the place of live rows from {} to {}, and its rows are compared there; \
+         `weir swap {} {} --undo` takes it out",
+        of.view,
+        of.run,
+        shown(EventTime(of.from)),
+        shown(EventTime(of.to)),
+        file.display(),
+        of.run
+    )
 }
 
 /// Prints the verdicts; differences make exit code 5.

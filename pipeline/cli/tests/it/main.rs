@@ -44,6 +44,7 @@ mod schema;
 mod secured;
 mod sequence;
 mod shop;
+mod swapped;
 mod tidy;
 mod topics;
 mod unique;

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use crate::program::{Bench, size, wait_until};
 use crate::shop::{FAULTS, sell, shop};
+use crate::swapped::{
+    is_completed_after_any_kill, is_not_in_place_when_clickhouse_refuses, is_taken_out_without_the_file_of_the_replay,
+};
 
 /// Each of three stretches of ten minutes of the same day, one right behind the other; the last is none of the replays' business.
 pub(crate) const EVENTS: u64 = 60_000;
 pub(crate) const FROM: &str = "2026-01-05T06:12:00Z";
 pub(crate) const TO: &str = "2026-01-05T06:25:00Z";
-const RANGE: &str = "window_start >= toDateTime('2026-01-05 06:12:00', 'UTC') AND \
+pub(crate) const RANGE: &str = "window_start >= toDateTime('2026-01-05 06:12:00', 'UTC') AND \
                      window_start < toDateTime('2026-01-05 06:25:00', 'UTC')";
 
 /// A shop that has read its log to the end, three times.
@@ -78,6 +81,11 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     assert_eq!(replayed.to_string(), counted, "as the plan said");
     let planned = bench.weir(&[&arguments[..], &["--plan"]].concat()).fine().out;
     assert!(planned.contains("as `three` ran"), "{planned}");
+    // Of a replay that is there nothing is planned, and nothing that it can't take is ignored.
+    let of_known = |more: &[&str]| bench.weir(&[&["replay", "pipeline.toml", "--run", "one"], more].concat());
+    of_known(&["--plan"]).refused(2, &["replay `one` already", "weir replay show pipeline.toml one"]);
+    of_known(&["--from-archive"]).refused(2, &["--from-archive", "another name"]);
+    of_known(&["--allow-gaps", "--judge-anew"]).refused(2, &["--allow-gaps, --judge-anew"]);
 
     let listed = bench.weir(&["replay", "list", "pipeline.toml"]).fine().out;
     assert!(listed.contains("one") && listed.contains("three") && listed.contains("complete"), "{listed}");
@@ -168,6 +176,10 @@ fn a_changed_view_and_rule_differ_as_sql_says_and_are_swapped_in_and_out() {
     assert_eq!(cells[3..6], ["0".to_owned(), removed, changed], "{}", said.out);
 
     swapped_in_and_out(&bench, &replayed);
+    is_completed_after_any_kill(&bench, &replayed);
+    is_not_in_place_when_clickhouse_refuses(&bench);
+    is_taken_out_without_the_file_of_the_replay(&bench, "next.toml");
+    bench.weir(&["replay", "drop", "pipeline.toml", "next"]).fine();
 }
 
 /// A reader that asks without pause sees the old rows or the new ones.
@@ -208,7 +220,6 @@ fn swapped_in_and_out(bench: &Bench, replayed: &str) {
     assert_eq!(bench.ask(audit), "swap\tada\tfor good\nundo\tada");
     bench.weir(&["swap", "pipeline.toml", "next", "--from", "2026-01-05T06:12:30Z"]).refused(2, &["cuts a window"]);
     bench.weir(&["swap", "pipeline.toml", "next", "--undo"]).fine();
-    bench.weir(&["replay", "drop", "pipeline.toml", "next"]).fine();
 }
 
 /// Puts differences into a replay's table behind Weir's back: `diff` has to find these and no others.

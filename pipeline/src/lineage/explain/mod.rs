@@ -1,6 +1,7 @@
 //! Explains a row: which records made it, at which places, and whether they make it again.
 //!
-//! 1. The row is looked up in the readers' view, its epoch in the base table.
+//! 1. The row is looked up in the readers' view, its epoch in the base table. Where a replay was swapped in, the view has the
+//!    replay's rows, and the report names it.
 //! 2. `weir_epochs` gives the stretches of the log whose event times meet the window, up to that epoch.
 //! 3. `weir_quarantine` gives the refused records of the window: they are decoded, and those of the row are told apart;
 //!    `weir_retried` says which of them were taken again.
@@ -31,10 +32,10 @@ use weir_operators::window::Windows;
 use weir_schemas::registry::{Registry, SchemaCache};
 use weir_schemas::time::EventTime;
 use weir_sinks::DeliveryError;
-use weir_sinks::clickhouse::Client;
+use weir_sinks::clickhouse::{Client, swaps};
 
 pub use asked::{Asked, parse_condition};
-pub use report::{Left, Measure, PartitionPlaces, Release, Report, SchemaSeen, VersionSeen};
+pub use report::{InPlace, Left, Measure, PartitionPlaces, Release, Report, SchemaSeen, VersionSeen};
 
 use crate::bind::{Bound, BoundView};
 use crate::config::Pipeline;
@@ -100,6 +101,7 @@ impl<'a> Explain<'a> {
         let dimensions = asked::dimensions(plan, &what.dimensions)?;
         let row = self.runtime.block_on(stored::find(self.client, plan, window, &dimensions))?;
         let mut report = Report::of(plan, window, &row);
+        report.in_place(&self.runtime.block_on(swaps::active(self.client))?, window);
 
         let (known, stretches) = self.runtime.block_on(stretches::of_epochs(self.client, plan, window, row.epoch))?;
         report.epochs(&known);

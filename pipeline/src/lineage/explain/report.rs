@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use weir_operators::view::ViewPlan;
 use weir_schemas::types::ColumnType;
+use weir_sinks::clickhouse::swaps::Swapped;
 
 use super::Window;
 use super::places::{Places, Tally};
@@ -37,6 +38,8 @@ pub struct Report {
     pub is_there: bool,
     /// Why not, in words; empty where they do.
     pub absence: String,
+    /// The replay that stands in the place of the window's live rows, so that the row is its row; null where none does.
+    pub replay: Option<InPlace>,
     /// The epoch whose commit wrote or removed it; where none did, the greatest there can be.
     pub epoch: u64,
     /// The generation of versions.
@@ -80,6 +83,17 @@ pub struct Report {
     floats: Vec<bool>,
     #[serde(skip)]
     has_forgotten: bool,
+}
+
+/// A replay in the place of live rows.
+#[derive(Clone, Debug, Serialize)]
+pub struct InPlace {
+    /// Its name.
+    pub run: String,
+    /// The first start of a window that it stands for, in RFC 3339.
+    pub from: String,
+    /// The first start behind them.
+    pub to: String,
 }
 
 /// A measure, as it is stored and as it came out again.
@@ -185,6 +199,16 @@ impl VersionSeen {
 }
 
 impl Report {
+    /// Names the replay whose rows readers see of the window: of those that stand there, the one that was swapped in last.
+    pub(super) fn in_place(&mut self, active: &[Swapped], window: Window) {
+        let stands = |of: &&Swapped| of.view == self.view && (of.from..of.to).contains(&window.start);
+        self.replay = active.iter().rfind(stands).map(|of| InPlace {
+            run: of.run.clone(),
+            from: shown(of.from),
+            to: shown(of.to),
+        });
+    }
+
     pub(super) fn of(plan: &ViewPlan, window: Window, row: &Row) -> Report {
         let names = plan.dimensions.iter().map(|dimension| dimension.name.clone());
         let measures = plan.measures.iter().zip(&row.measures).map(|(measure, stored)| Measure {

@@ -37,6 +37,8 @@ pub(crate) enum Archive {
     )]
     Restore(Restore),
     /// Merge small objects, let go of old ones and delete what isn't needed, as `weir run` does by itself.
+    ///
+    /// Exit code 5 when an object is damaged: it isn't merged, all else is.
     #[command(after_help = "Example:\n  weir archive compact shop/pipeline.toml")]
     Compact {
         /// The pipeline file.

@@ -54,7 +54,7 @@ pub(super) fn follow(arguments: &Diff) -> Result<Outcome, Outcome> {
     screen.told = bare.iter().enumerate().map(|(at, diff)| explained(diff, at)).collect();
     let mut is_read = screen.begin(rows(&followed));
     while is_read && !stop.load(Ordering::Acquire) {
-        if arguments.until_equal && bare.iter().all(ViewDiff::is_equal) {
+        if arguments.until_equal && bare.iter().all(ViewDiff::are_rows_equal) {
             break;
         }
         runtime.block_on(pause(&stop));
@@ -76,7 +76,7 @@ pub(super) fn follow(arguments: &Diff) -> Result<Outcome, Outcome> {
         }
         is_read = screen.draw(changed, rows(&followed), trouble.as_deref());
     }
-    Ok(outcome(&bare))
+    Ok(outcome(&compared, &bare, alerts.as_ref()))
 }
 
 fn rows(followed: &[Followed]) -> u64 {

@@ -47,7 +47,7 @@ pub(crate) struct Diff {
     /// Keep it current while the live pipeline writes on, until Ctrl-C. The rows of both sides are held in memory.
     #[arg(long)]
     pub follow: bool,
-    /// Follow until nothing differs any more.
+    /// Follow until no row differs any more; alerts, and columns and views of one side only, aren't waited for.
     #[arg(long, requires = "follow")]
     pub until_equal: bool,
     /// Rows of both sides that may be held of each view to follow it.
@@ -79,7 +79,7 @@ fn compare(arguments: &Diff) -> Result<Outcome, Outcome> {
     } else {
         say!("{}", print::whole(&compared, &diffs, alerts.as_ref()));
     }
-    Ok(outcome(&diffs))
+    Ok(outcome(&compared, &diffs, alerts.as_ref()))
 }
 
 /// Everything for programs.
@@ -94,8 +94,13 @@ fn lines<'a>(
     views.chain(compared.apart.iter().map(move |apart| apart.line(run))).chain(of_alerts)
 }
 
-fn outcome(diffs: &[ViewDiff]) -> Outcome {
-    if diffs.iter().all(ViewDiff::is_equal) { Outcome::done() } else { Outcome::different() }
+/// Different is what is told as different: rows, columns and views of one side only, alerts. A view that can't be compared is
+/// told as such, and is no difference.
+fn outcome(compared: &Compared, diffs: &[ViewDiff], alerts: Option<&AlertDiff>) -> Outcome {
+    let is_equal = diffs.iter().all(ViewDiff::is_equal)
+        && !compared.apart.iter().any(Apart::is_new)
+        && alerts.is_none_or(AlertDiff::is_equal);
+    if is_equal { Outcome::done() } else { Outcome::different() }
 }
 
 /// A view's difference for programs.
@@ -118,7 +123,7 @@ pub(crate) fn shown_differences(file: &Path, run: &str) -> Result<Vec<Difference
         removed: diff.removed,
         changed: diff.changed,
     };
-    let new = compared.apart.into_iter().filter(|apart| apart.why.is_none());
+    let new = compared.apart.into_iter().filter(Apart::is_new);
     let new = new.map(|apart| Difference { view: apart.view, ..Difference::default() });
     Ok(diffs.into_iter().map(of_view).chain(new).collect())
 }
@@ -165,8 +170,13 @@ struct Apart {
 }
 
 impl Apart {
+    /// Whether only the replay has it.
+    fn is_new(&self) -> bool {
+        self.why.is_none()
+    }
+
     fn line(&self, run: &str) -> Value {
-        json!({ "run": run, "view": self.view, "is_new": self.why.is_none(), "not_compared": self.why })
+        json!({ "run": run, "view": self.view, "is_new": self.is_new(), "not_compared": self.why })
     }
 }
 

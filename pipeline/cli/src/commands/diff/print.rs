@@ -40,8 +40,7 @@ pub(super) fn whole(compared: &Compared, diffs: &[ViewDiff], alerts: Option<&Ale
             },
         );
     }
-    let is_told = |diff: &&ViewDiff| !diff.is_equal() || !diff.one_sided.is_empty();
-    diffs.iter().filter(is_told).for_each(|diff| view(&mut text, diff));
+    diffs.iter().filter(|diff| !diff.is_equal()).for_each(|diff| view(&mut text, diff));
     alerts.into_iter().for_each(|alerts| opened(&mut text, alerts));
     text.truncate(text.trim_end().len());
     text

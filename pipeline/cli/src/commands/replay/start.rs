@@ -41,19 +41,7 @@ pub(super) fn run(start: &Start, operators: &OperatorRegistry) -> Result<Outcome
     };
     match known {
         Some(mut record) => {
-            let is_new = [
-                start.from.is_some(),
-                start.last.is_some(),
-                start.with.is_some(),
-                start.condition.is_some(),
-                start.judge_anew,
-            ];
-            if is_new.contains(&true) || !start.view.is_empty() || !start.only.is_empty() {
-                return Err(Outcome::refused(
-                    format!("there is a replay `{}` already", record.run),
-                    "give it another name; to go on with this one, give its name alone",
-                ));
-            }
+            refuse_what_is_fixed(start, &record)?;
             carry_out(start, &live, &store, &mut record, operators)
         }
         None => {
@@ -68,6 +56,40 @@ pub(super) fn run(start: &Start, operators: &OperatorRegistry) -> Result<Outcome
             carry_out(start, &live, &store, &mut record, operators)
         }
     }
+}
+
+/// Refuses what only a new replay can be told: of one that is there it would be ignored, and `--plan` would even read.
+fn refuse_what_is_fixed(start: &Start, record: &Record) -> Result<(), Outcome> {
+    if start.plan {
+        return Err(Outcome::refused(
+            format!("there is a replay `{}` already, so nothing is left to plan", record.run),
+            format!(
+                "weir replay show {} {} says what it reads; for another plan leave out --run or give another name",
+                start.file.display(),
+                record.run
+            ),
+        ));
+    }
+    let given = [
+        ("--from", start.from.is_some()),
+        ("--last", start.last.is_some()),
+        ("--view", !start.view.is_empty()),
+        ("--where", start.condition.is_some()),
+        ("--only", !start.only.is_empty()),
+        ("--with", start.with.is_some()),
+        ("--source", start.source.is_some()),
+        ("--from-archive", start.from_archive),
+        ("--allow-gaps", start.allow_gaps),
+        ("--judge-anew", start.judge_anew),
+    ];
+    let given: Vec<&str> = given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
+    if given.is_empty() {
+        return Ok(());
+    }
+    Err(Outcome::refused(
+        format!("there is a replay `{}` already, which {} can't change", record.run, given.join(", ")),
+        "give it another name; to go on with this one, give its name alone",
+    ))
 }
 
 fn planned(start: &Start, live: &Pipeline) -> Result<Planned, Outcome> {
