@@ -78,12 +78,14 @@ async function alerts(params) {
   const rows = objects(answer);
   const owners = Map.groupBy ? Map.groupBy(rows, (of) => of.owner) : rows.reduce((map, of) => map.set(of.owner, [...(map.get(of.owner) ?? []), of]), new Map());
   const open = rows.filter((of) => of.status !== 'resolved').length;
+  // The open ones come first: where one that is over is told, no open one was cut.
+  const more = answer.is_cut && open === rows.length ? '+' : '';
   const toggle = h('label', { class: 'field check', for: 'all' }, h('span', { class: 'box' }, h('input', { type: 'checkbox', id: 'all', checked: all, onchange: (event) => go('sdk', [], new URLSearchParams(event.target.checked ? { all: '1' } : {})) }), ' with those that are over'));
   put(body,
-    h('div', { class: 'head' }, h('h1', {}, open ? `${open} open alert${open === 1 ? '' : 's'}` : 'No open alert'), toggle),
+    h('div', { class: 'head' }, h('h1', {}, open ? `${open}${more} open alert${open === 1 && !more ? '' : 's'}` : 'No open alert'), toggle),
     rows.length ? [...owners].map(([owner, list]) => h('section', { class: 'stack' }, h('h2', {}, owner ? foreign(owner) : 'Nobody named', h('span', { class: 'faint' }, ` ${list.length}`)), h('ul', { class: 'alerts' }, list.map((of) => h('li', {}, line(of))))))
       : note('', 'Nothing is wrong that a detector knows of.', 'An alert opens here by itself, and goes when it is over.'),
-    sql(answer.sql));
+    answer.is_cut ? h('p', { class: 'faint' }, `The first ${rows.length}: there are more.`) : null, sql(answer.sql));
 }
 
 /** An alert in the list. */
@@ -209,8 +211,11 @@ async function byRelease(of, place, alertOf, rows) {
   }
   const label = alertOf.indicator === 'number of events' ? 'Number of events by release' : answer.drawn === 'share' ? 'Affected share by release' : 'Affected records by release';
   drawShares(of, answer, releaseOf(alertOf), label);
-  place.append(h('p', { class: 'faint' }, visible(answer.told)), sql(answer.sql));
+  place.append(h('p', { class: 'faint' }, visible(answer.told), cutWords(answer)), sql(answer.sql));
 }
+
+/** What is said of shares that go back less far than was asked, since there are too many. */
+const cutWords = (answer) => (answer.is_cut ? ` Only the newest ${number(answer.rows.length)} points: a shorter range shows all.` : '');
 
 /** Lines of `affected` and `records` by release; what isn't marked stands back. */
 function drawShares(of, answer, marked, label = 'Refused share by release') {
@@ -264,9 +269,9 @@ async function releases(params) {
     { label: 'First seen (UTC)', cell: (of) => time(of.first_seen) },
     { label: 'Last seen', cell: (of) => ago(of.last_seen) },
   ];
-  put(body, h('div', { class: 'head' }, h('h1', {}, `${rows.length} release${rows.length === 1 ? '' : 's'}`), picker),
+  put(body, h('div', { class: 'head' }, h('h1', {}, answer.is_cut ? `The ${rows.length} worst releases` : `${rows.length} release${rows.length === 1 ? '' : 's'}`), picker),
     answer.knows_accepted ? null : note('', 'Only what was refused is known by release.', 'Set keep_events_days in the source, and shares are known, too.'),
-    rows.length ? card('Releases, the worst first', table('Releases', columns, rows, { class: 'dense' }), sql(answer.sql)) : note('', 'No release in this range.'));
+    rows.length ? card('Releases, the worst first', table('Releases', columns, rows, { class: 'dense' }), answer.is_cut ? h('p', { class: 'faint' }, 'There are more, with smaller shares.') : null, sql(answer.sql)) : note('', 'No release in this range.'));
 }
 
 const openAlerts = async () => (catalog.has_alerts ? objects(await ask('/api/alerts')) : []);
@@ -274,20 +279,19 @@ const openAlerts = async () => (catalog.has_alerts ? objects(await ask('/api/ale
 async function release(name, params) {
   const key = shownKey;
   const { pairs, picker } = ranged(params, ['release', name]);
-  const [all, reasons, open] = await Promise.all([ask('/api/releases', pairs), ask('/api/releases/reasons', [...pairs, ['release', name]]), openAlerts()]);
+  const ofIt = [...pairs, ['release', name]];
+  const [one, reasons, open] = await Promise.all([ask('/api/releases/one', ofIt), ask('/api/releases/reasons', ofIt), openAlerts()]);
   if (key !== shownKey) return;
-  const rows = objects(all);
-  const own = rows.find((of) => of.release === name);
-  const others = rows.filter((of) => of.release !== name && of.release.trim() !== '/');
-  const total = others.reduce((sums, of) => ({ records: sums.records + Number(of.records), refused: sums.refused + Number(of.refused_records) }), { records: 0, refused: 0 });
-  const rest = total.records ? total.refused / total.records : null;
+  const [of] = objects(one);
+  const share = (refused, records) => (Number(records) ? Number(refused) / Number(records) : null);
+  const isSeen = Number(of.own_records) > 0;
   const over = chart('Refused share of the release and of the others');
   const place = h('div', { class: 'room' }, over.element);
   const mine = open.filter((one) => releaseOf(one) === name);
   put(body, h('p', {}, h('a', { href: '#/sdk/releases' }, '← All releases')),
-    h('div', { class: 'head' }, h('div', {}, h('h1', {}, foreign(name)), h('p', { class: 'about' }, own ? `Seen from ${time(own.first_seen)} to ${time(own.last_seen)} UTC, ${number(own.records)} records.` : 'Not seen in this range.')),
-      h('div', { class: 'room' }, h('p', { class: 'big' }, h('span', { class: 'value' }, percent(own?.share)), ' ', h('span', { class: 'unit' }, 'refused')), h('p', { class: 'faint' }, `${percent(rest)} over the ${others.length} others`)), picker),
-    mine.length ? h('ul', { class: 'alerts' }, mine.map((of) => h('li', {}, line(of)))) : note('', 'No open alert is about it.'),
+    h('div', { class: 'head' }, h('div', {}, h('h1', {}, foreign(name)), h('p', { class: 'about' }, isSeen ? `Seen from ${time(of.own_first_seen)} to ${time(of.own_last_seen)} UTC, ${number(of.own_records)} records.` : 'Not seen in this range.')),
+      h('div', { class: 'room' }, h('p', { class: 'big' }, h('span', { class: 'value' }, percent(share(of.own_refused, of.own_records))), ' ', h('span', { class: 'unit' }, 'refused')), h('p', { class: 'faint' }, `${percent(share(of.others_refused, of.others_records))} over the ${number(of.others)} others`)), picker),
+    mine.length ? h('ul', { class: 'alerts' }, mine.map((alertOf) => h('li', {}, line(alertOf)))) : note('', 'No open alert is about it.'),
     card('Against the others', place),
     card('Why its records are refused', reasons.rows.length ? table('Reasons', [
       { label: 'Reason', cell: (of) => foreign(of.reason) }, { label: 'Rule', cell: (of) => foreign(of.rule || '–') }, { label: 'Field', cell: (of) => foreign(of.field || '–') },
@@ -297,7 +301,7 @@ async function release(name, params) {
     const answer = await ask('/api/releases/shares', pairs);
     if (key === shownKey) {
       drawShares(over, answer, name);
-      place.append(sql(answer.sql));
+      place.append(answer.is_cut ? h('p', { class: 'faint' }, cutWords(answer).trim()) : '', sql(answer.sql));
     }
   } catch (error) {
     if (key === shownKey) put(place, failed(error));
