@@ -1,12 +1,14 @@
 // The page of the teams that own SDKs: what is wrong with which release since when, and a look at every release.
 
-import { ask, failed, foreign, h, note, objects, put, sql, table, visible } from './dom.js';
+import { ask, failed, foreign, h, note, objects, put, renew, sql, table, visible } from './dom.js';
 import { ago, number, percent, time } from './format.js';
 import { current, go, link } from './route.js';
 import { listen } from './live.js';
 import { Chart, filled } from './chart.js';
 
 const RANGES = [[3_600, '1 hour'], [21_600, '6 hours'], [86_400, '24 hours'], [604_800, '7 days'], [2_592_000, '30 days']];
+/** How often releases are asked for again; where that takes long, ten times as long as it takes, since it reads every event of the range. */
+const AGAIN_MS = 30_000;
 
 let catalog;
 let root;
@@ -15,6 +17,8 @@ let tabs;
 let shownKey = '';
 let charts = [];
 let alertsKey = null;
+/** When releases are asked for again; never while they are being asked for. */
+let againAt = Infinity;
 
 export function enter(main, all) {
   catalog = all;
@@ -46,20 +50,46 @@ export function routed(route) {
   shownKey = key;
   forget();
   put(body, h('p', { class: 'loading' }, 'Loading …'));
-  const draw = kind === 'alert' && name ? alert(name) : kind === 'release' && name ? release(name, route.params) : kind === 'releases' ? releases(route.params) : alerts(route.params);
+  const draw = kind === 'alert' && name ? alert(name) : kind === 'release' && name ? paced(release(name, route.params)) : kind === 'releases' ? paced(releases(route.params)) : alerts(route.params);
   draw.catch((error) => shownKey === key && put(body, failed(error)));
 }
 
-/** Open alerts come and go by themselves; what somebody reads stays as it is until it changes. */
+/** Waits for releases that are asked for, and sees to when they are asked for again. */
+async function paced(asked) {
+  const began = Date.now();
+  againAt = Infinity;
+  try {
+    await asked;
+  } finally {
+    againAt = Date.now() + Math.max(AGAIN_MS, 10 * (Date.now() - began));
+  }
+}
+
+/** Alerts come and go by themselves, and releases go on; what somebody reads stays as it is until they look up. */
 function refresh(snapshot) {
-  const [kind, name] = current().parts;
+  const { parts: [kind, name], params } = current();
   const key = snapshot.alerts.map((one) => `${one.fingerprint}${one.status}${one.last_seen_at}${one.acknowledged_by}`).join();
-  if (key === alertsKey) return;
   const isFirst = alertsKey === null;
+  if (isFirst) alertsKey = key;
+  if (isFirst || document.hidden || isRead()) return;
+  // A question that fails leaves what is there: the next one may be answered.
+  if (kind === 'releases' || kind === 'release') {
+    if (Date.now() < againAt) return;
+    paced(kind === 'releases' ? releases(params, true) : release(name, params, true)).catch(() => {});
+    return;
+  }
+  if (key === alertsKey) return;
   alertsKey = key;
-  if (isFirst || document.hidden || body.querySelector('details[open]')) return;
-  if (!kind) alerts(current().params).catch(() => {});
+  if (!kind) alerts(params).catch(() => {});
   else if (kind === 'alert') alert(name, true).catch(() => {});
+}
+
+/** Whether somebody reads: has unfolded or selected something, is on a chart, has scrolled a table or is at a link by keys. */
+function isRead() {
+  const selection = getSelection();
+  return Boolean(body.querySelector('details[open], .plot:hover, a:focus, button:focus, summary:focus, .plot:focus'))
+    || [...body.querySelectorAll('.scroll')].some((of) => of.scrollLeft > 0 || of.scrollTop > 0)
+    || (!selection.isCollapsed && body.contains(selection.anchorNode));
 }
 
 /** The release that an alert names; of one that is put down to a platform or a tenant there is none. */
@@ -251,13 +281,14 @@ function ranged(params, parts) {
   return { pairs: [['from', now - range], ['to', now]], picker };
 }
 
-async function releases(params) {
+async function releases(params, again = false) {
   const key = shownKey;
   const { pairs, picker } = ranged(params, ['releases']);
   const answer = await ask('/api/releases', pairs);
   if (key !== shownKey) return;
   const rows = objects(answer);
   const open = await openAlerts();
+  if (key !== shownKey || (again && isRead())) return;
   const columns = [
     { label: 'Release', cell: (of) => (of.release.trim() === '/' ? '(unknown)' : h('a', { href: link('sdk', ['release', of.release]) }, foreign(of.release))) },
     ...(answer.knows_accepted ? [
@@ -269,19 +300,24 @@ async function releases(params) {
     { label: 'First seen (UTC)', cell: (of) => time(of.first_seen) },
     { label: 'Last seen', cell: (of) => ago(of.last_seen) },
   ];
-  put(body, h('div', { class: 'head' }, h('h1', {}, answer.is_cut ? `The ${rows.length} worst releases` : `${rows.length} release${rows.length === 1 ? '' : 's'}`), picker),
+  const show = again ? renew : put;
+  show(body, h('div', { class: 'head' }, h('h1', {}, answer.is_cut ? `The ${rows.length} worst releases` : `${rows.length} release${rows.length === 1 ? '' : 's'}`), picker),
     answer.knows_accepted ? null : note('', 'Only what was refused is known by release.', 'Set keep_events_days in the source, and shares are known, too.'),
     rows.length ? card('Releases, the worst first', table('Releases', columns, rows, { class: 'dense' }), answer.is_cut ? h('p', { class: 'faint' }, 'There are more, with smaller shares.') : null, sql(answer.sql)) : note('', 'No release in this range.'));
 }
 
 const openAlerts = async () => (catalog.has_alerts ? objects(await ask('/api/alerts')) : []);
 
-async function release(name, params) {
+async function release(name, params, again = false) {
   const key = shownKey;
   const { pairs, picker } = ranged(params, ['release', name]);
   const ofIt = [...pairs, ['release', name]];
+  const shares = ask('/api/releases/shares', pairs).then((answer) => ({ answer }), (error) => ({ error }));
   const [one, reasons, open] = await Promise.all([ask('/api/releases/one', ofIt), ask('/api/releases/reasons', ofIt), openAlerts()]);
-  if (key !== shownKey) return;
+  // What is drawn again is drawn at once, so that no chart is empty meanwhile.
+  if (again) await shares;
+  if (key !== shownKey || (again && isRead())) return;
+  if (again) forget();
   const [of] = objects(one);
   const share = (refused, records) => (Number(records) ? Number(refused) / Number(records) : null);
   const isSeen = Number(of.own_records) > 0;
@@ -297,13 +333,13 @@ async function release(name, params) {
       { label: 'Reason', cell: (of) => foreign(of.reason) }, { label: 'Rule', cell: (of) => foreign(of.rule || '–') }, { label: 'Field', cell: (of) => foreign(of.field || '–') },
       { label: 'Records', number: true, cell: (of) => number(of.records) }, { label: 'Expected', cell: (of) => foreign(of.expects || '–') }, { label: 'Found', cell: (of) => foreign(of.finds || '–') }, { label: 'A place', cell: (of) => foreign(of.place) },
     ], objects(reasons), { class: 'dense' }) : h('p', { class: 'nothing' }, 'None were refused.'), sql(reasons.sql)));
-  try {
-    const answer = await ask('/api/releases/shares', pairs);
-    if (key === shownKey) {
-      drawShares(over, answer, name);
-      place.append(answer.is_cut ? h('p', { class: 'faint' }, cutWords(answer).trim()) : '', sql(answer.sql));
-    }
-  } catch (error) {
-    if (key === shownKey) put(place, failed(error));
+  const { answer, error } = await shares;
+  if (key !== shownKey) return;
+  if (error) {
+    put(place, failed(error));
+    return;
   }
+  drawShares(over, answer, name);
+  if (answer.is_cut) place.append(h('p', { class: 'faint' }, cutWords(answer).trim()));
+  place.append(sql(answer.sql));
 }
