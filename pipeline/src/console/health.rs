@@ -1,6 +1,8 @@
 //! Questions about Weir's own tables: completeness, ledger, quarantine, alerts, releases.
 //!
-//! All of them are bounded by a limit; those over records also by a time, since the tables grow for ever.
+//! All of them are bounded by a limit; those over records also by a time, since the tables grow for ever. [`books`] alone isn't:
+//! that every record since ever is accounted for is what it tells, and its table has rows by minute, not by record. Whoever
+//! asks for it again and again waits ten times as long as it takes (`live`).
 
 use weir_schemas::fate::Fate;
 use weir_schemas::tables;
@@ -11,6 +13,8 @@ use super::question::{Parameter, Question, TIME};
 
 /// Rows of a list, at most.
 pub(super) const LISTED: usize = 500;
+/// Days of refused records whose causes are listed.
+pub(super) const CAUSES_DAYS: u32 = 7;
 /// Points of an alert's history, at most.
 const STEPS: usize = 2_000;
 /// Rows of shares by release and time that are told, the newest.
@@ -84,8 +88,10 @@ pub(super) fn ledger(catalog: &Catalog) -> Question {
     ))
 }
 
-/// What was refused, by cause.
+/// What was refused, by cause, of the newest [`CAUSES_DAYS`] days of the topics; [`LISTED`] of them, and one more where that isn't
+/// all. The newest of all, since history may be read; but not later than now, since anybody may give a record a time to come.
 pub(super) fn causes(catalog: &Catalog, is_retried: &str) -> Question {
+    let quarantine = catalog.qualified(tables::QUARANTINE);
     Question::plain(format!(
         "SELECT fingerprint AS cause, any(reason) AS why, any(rule) AS rules, any(field) AS about, any(owner) AS whose, \
          any(severity) AS how_bad, any(detail) AS details, any(expected) AS expects, any(found) AS finds, \
@@ -94,8 +100,10 @@ pub(super) fn causes(catalog: &Catalog, is_retried: &str) -> Question {
          arraySort(groupUniqArray(5)(tenant)) AS tenants, countIf(NOT {is_retried}) AS waiting, \
          countIf({is_retried}) AS retried, any({LATE}) AS is_late, \
          any(concat(topic, '/', toString(partition), '@', toString(offset))) AS place\n\
-         FROM {}\nGROUP BY fingerprint\nORDER BY waiting DESC, retried DESC, cause\nLIMIT {LISTED}",
-        catalog.qualified(tables::QUARANTINE)
+         FROM {quarantine}\n\
+         WHERE kafka_time > (SELECT least(max(kafka_time), now64(3, 'UTC')) FROM {quarantine}) - INTERVAL {CAUSES_DAYS} DAY\n\
+         GROUP BY fingerprint\nORDER BY waiting DESC, retried DESC, cause\nLIMIT {}",
+        LISTED + 1
     ))
 }
 

@@ -174,10 +174,14 @@ pub(super) async fn ledger(State(served): State<Served>) -> Told {
     Ok(Json(json!({ "books": books, "minutes": minutes, "step_s": 60 })))
 }
 
-/// `/api/quarantine`: causes.
+/// `/api/quarantine`: causes of the newest `days` days; `is_cut` where there are more.
 pub(super) async fn quarantine(State(served): State<Served>) -> Told {
     let is_retried = if served.catalog.has_retries { is_retried(&served.client) } else { "0".to_owned() };
-    told(served.desk.ask(&health::causes(&served.catalog, &is_retried), Style::Drawn).await?)
+    let mut answer = served.desk.ask(&health::causes(&served.catalog, &is_retried), Style::Drawn).await?;
+    let is_cut = answer.cut_to(health::LISTED);
+    Ok(Json(json!({
+        "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "is_cut": is_cut, "days": health::CAUSES_DAYS,
+    })))
 }
 
 /// `/api/alerts`: the open ones; with `all=1`, the resolved ones as well.
