@@ -351,6 +351,19 @@ mod tests {
     }
 
     #[test]
+    fn lists_ask_for_one_more_than_is_told_and_shares_for_the_newest() {
+        let catalog = Catalog::default();
+        let shares = shares(&catalog, (0, 60), 60, &Which::default()).sql;
+        assert!(shares.contains(&format!("ORDER BY time DESC, release\nLIMIT {}\n", SHARES + 1)), "{shares}");
+        assert!(shares.ends_with("ORDER BY time, release"), "{shares}");
+        let more = format!("LIMIT {}", LISTED + 1);
+        assert!(releases(&catalog, 0, 60).sql.ends_with(&more) && causes(&catalog, "0").sql.ends_with(&more));
+        // A release's own numbers and those of the others are of all releases.
+        let one = one_release(&catalog, "web 1 / 2", 0, 60);
+        assert!(!one.sql.contains("LIMIT") && one.to_copy().contains("(release = 'web 1 / 2')"), "{}", one.to_copy());
+    }
+
+    #[test]
     fn without_kept_events_refused_records_of_all_sources_are_known() {
         let catalog = Catalog { sources: vec![source("other", None, None)], ..Catalog::default() };
         assert!(!releases(&catalog, 0, 60).sql.contains("topic IN"));
