@@ -12,6 +12,8 @@ const RANGES = [
   [7_776_000, '90 days'], [31_536_000, '1 year'],
 ];
 const RELOAD_MS = 4_000;
+/** A question that takes longer than RELOAD_MS is waited for this long, since asking again would end it. */
+const ANSWER_MS = 30_000;
 const POINTS_MAX = 50_000;
 const EXTENT_MS = 30_000;
 
@@ -22,7 +24,9 @@ let view = null;
 let asked = '';
 let abort = null;
 let loadedAt = 0;
+/** How far the view was when it was asked last. */
 let loadedEpoch = null;
+let loadedFinal = -Infinity;
 const extents = new Map();
 
 export function enter(main, all) {
@@ -148,6 +152,10 @@ async function load(params, isNew) {
   if (isNew || key !== asked) controls(params, want);
   asked = key;
   loadedAt = Date.now();
+  // A snapshot is older than the answers: they hold at least what it tells.
+  const progress = progressOf(newest());
+  loadedEpoch = progress?.epoch ?? null;
+  loadedFinal = Number(progress?.final_through ?? -Infinity);
   const pairs = [['measure', want.measure?.name], ['from', want.from], ['to', want.to], ['step', want.step], ...want.filters];
   const path = `/api/views/${encodeURIComponent(view.name)}`;
   const by = want.by ?? view.dimensions.find((one) => one.name !== view.tenant) ?? view.dimensions[0];
@@ -165,16 +173,19 @@ async function load(params, isNew) {
   if (!signal.aborted) parts.body.removeAttribute('aria-busy');
 }
 
-/** Asks again when the view has moved on, unless somebody looks at a range of their own that is final. */
+const progressOf = (snapshot) => snapshot?.progress.find((one) => one.view === view.name);
+
+/** Asks again when the view has moved on, unless somebody looks at a range of their own that was final when it was asked for. */
 function refresh(snapshot) {
   if (!view || !parts?.figure) return;
-  const progress = snapshot.progress.find((one) => one.view === view.name);
-  const epoch = progress?.epoch ?? null;
-  if (epoch === loadedEpoch || Date.now() - loadedAt < RELOAD_MS || document.hidden) return;
-  loadedEpoch = epoch;
+  const epoch = progressOf(snapshot)?.epoch ?? null;
+  const pause = parts.body.hasAttribute('aria-busy') ? ANSWER_MS : RELOAD_MS;
+  if (epoch === loadedEpoch || Date.now() - loadedAt < pause || document.hidden) return;
+  // Whoever reads isn't disturbed; the next snapshot after that is soon enough.
   if (root.querySelector('.room details[open]') || root.querySelector('.plot:hover')) return;
   const { params } = current();
-  if (!params.get('to')) load(params, false);
+  const isOwn = params.get('from') && params.get('to');
+  if (!isOwn || loadedFinal < Number(params.get('to'))) load(params, false);
 }
 
 function controls(params, want) {

@@ -79,9 +79,10 @@ async function begin() {
   listen((snapshot) => {
     // Alerts are worth a number wherever one is.
     const link = document.querySelector('nav.pages a[data-page="sdk"]');
-    const open = snapshot.alerts.length;
+    // A snapshot holds the worst ones; that there are more is said.
+    const open = `${snapshot.alerts.length}${snapshot.are_alerts_cut ? '+' : ''}`;
     const isUnknown = catalog.has_alerts && age(snapshot, 'alerts') === null;
-    const badge = isUnknown ? h('span', { class: 'badge', 'aria-label': 'alerts not known' }, '?') : open ? h('span', { class: 'badge', 'aria-label': `${open} open alerts` }, String(open)) : null;
+    const badge = isUnknown ? h('span', { class: 'badge', 'aria-label': 'alerts not known' }, '?') : snapshot.alerts.length ? h('span', { class: 'badge', 'aria-label': `${open} open alerts` }, open) : null;
     renew(link, 'SDK team', badge);
   });
   await show();

@@ -19,24 +19,29 @@ export function completeness(view, snapshot, progress, isWhole) {
   }
   const words = through >= EVER_S ? 'complete: the run has ended' : `complete to ${time(through, view.zone)}`;
   const zone = through >= EVER_S ? '.' : ` ${view.zone}.`;
-  const { out, waiting } = leftOut(view, snapshot);
+  const { out, waiting } = leftOut(view, snapshot, through);
   const holds = progress.held_back_by && !isWhole ? ` Held by ${visible(progress.held_back_by)}.` : '';
   const more = [
-    out.length ? `Leaves out ${list(out)}: idle.` : '',
+    out.length ? `Leaves out ${list(out)}.` : '',
     waiting.length ? `Waits for ${list(waiting)}.` : '',
   ].filter(Boolean).join(' ');
   return h('p', { class: `complete${isWhole ? '' : ' open'}` }, h('span', { class: 'dot' }), h('strong', { id: 'complete', 'data-through': String(through) }, words), h('span', { class: 'faint' }, zone),
     h('span', { class: 'faint' }, `${holds}${more ? ` ${more}` : ''}`));
 }
 
-/** The partitions of a view's source that hold nothing back because they rest, and those that wait. */
-export function leftOut(view, snapshot) {
+/**
+ * The partitions of a view's source whose watermark was passed by what the view is complete through, in seconds, as
+ * `is_left_out` of weir_progress_by_partition has it: what they say later is late. And those of the others that wait.
+ */
+export function leftOut(view, snapshot, through) {
   const source = snapshot?.status.sources.find((one) => one.name === view.source);
-  const name = (of) => `${of.topic}/${of.partition}`;
   const partitions = source?.partitions ?? [];
+  // The end of a run passes all of them, which needs no list. Watermarks are in microseconds.
+  const isOut = (of) => through < EVER_S && of.watermark / 1e6 < through;
+  const named = (of) => `${of.topic}/${of.partition} (${of.state}${of.detail ? `: ${of.detail}` : ''})`;
   return {
-    out: partitions.filter((of) => of.state === 'idle').map(name),
-    waiting: partitions.filter((of) => of.state === 'waiting' || of.state === 'parked').map((of) => `${name(of)} (${of.state}${of.detail ? `: ${of.detail}` : ''})`),
+    out: partitions.filter(isOut).map(named),
+    waiting: partitions.filter((of) => !isOut(of) && (of.state === 'waiting' || of.state === 'parked')).map(named),
   };
 }
 

@@ -7,12 +7,14 @@ import { Chart, filled } from './chart.js';
 import { throughOf } from './complete.js';
 import { flow } from './flow.js';
 
+/** How often the quarantine and the ledger are asked for; where that takes long, ten times as long as it takes. */
 const ASKED_EVERY_MS = 10_000;
 const FATES = ['accepted', 'quarantined', 'duplicate', 'duplicate_differing', 'too_late', 'too_late_after_idle', 'tombstone'];
 
 let catalog;
 let parts;
-let askedAt = 0;
+/** When they are asked for next; never while they are. */
+let askAt = 0;
 let told = [];
 
 export function enter(main, all) {
@@ -30,7 +32,7 @@ export function enter(main, all) {
     card('causes', 'Quarantine', 'by cause', parts.causes),
     card('replays', 'Replays', '', [parts.replays, parts.diff])));
   for (const name of ['figures', 'flow', 'partitions', 'destinations', 'views', 'causes', 'replays']) put(parts[name], h('p', { class: 'loading' }, 'Loading …'));
-  askedAt = 0;
+  askAt = 0;
   told = [];
   const end = listen(shown);
   return () => {
@@ -50,10 +52,11 @@ function shown(snapshot) {
   views(snapshot);
   books(snapshot);
   replays(snapshot);
-  if (Date.now() - askedAt > ASKED_EVERY_MS && !document.hidden) {
-    askedAt = Date.now();
-    causes();
-    minutes();
+  if (Date.now() >= askAt && !document.hidden) {
+    const began = Date.now();
+    askAt = Infinity;
+    // Neither fails: what is wrong is shown.
+    Promise.all([causes(), minutes()]).finally(() => { askAt = Date.now() + Math.max(ASKED_EVERY_MS, 10 * (Date.now() - began)); });
   }
 }
 
@@ -201,7 +204,7 @@ async function causes() {
     const answer = await ask('/api/quarantine');
     const rows = objects(answer);
     if (!rows.length) {
-      renew(parts.causes, h('p', { class: 'nothing' }, 'Nothing was refused.'));
+      renew(parts.causes, h('p', { class: 'nothing' }, 'Nothing was refused.'), sql(answer.sql));
       return;
     }
     const columns = [
@@ -216,7 +219,9 @@ async function causes() {
       { label: 'A place', cell: (of) => foreign(of.place) },
       { label: 'Cause', cell: (of) => h('code', {}, visible(of.cause.slice(0, 12))) },
     ];
-    renew(parts.causes, table('Causes', columns, rows, { class: 'dense causes' }), h('p', { class: 'faint' }, 'A cause that was mended: ', h('code', {}, 'weir quarantine retry FILE CAUSE')), sql(answer.sql));
+    const days = `the newest ${answer.days} days of refused records`;
+    const which = answer.is_cut ? `The first ${rows.length} causes of ${days}; there are more. ` : `Of ${days}. `;
+    renew(parts.causes, table('Causes', columns, rows, { class: 'dense causes' }), h('p', { class: 'faint' }, which, 'A cause that was mended: ', h('code', {}, 'weir quarantine retry FILE CAUSE')), sql(answer.sql));
   } catch (error) {
     renew(parts.causes, failed(error));
   }

@@ -43,7 +43,8 @@ export function flow(snapshot, bounds, views, rates) {
     bend(516, top + 58, 516, 236), box(441, 236, 150, 'ledger', `${per(rates.copies, 'copies')}`, 'store'),
     bend(740, top + 58, 740, 236), box(665, 236, 150, 'state', `${bytes(snapshot.state_bytes)} on disk`, 'store'),
     bend(1121, top + 58, 1121, 236), box(1058, 236, 116, 'ClickHouse', count(status.destinations.length, 'destination'), 'store'),
-    s('text', { x: 1108, y: 198, 'text-anchor': 'end', class: 'rate' }, edges[5][1]), wrapped(1108, 214, '', 'end'));
+    // Its bound takes up to four lines, and all of them stand over the box of ClickHouse.
+    s('text', { x: 1108, y: 172, 'text-anchor': 'end', class: 'rate' }, edges[5][1]), wrapped(1108, 187, edges[5][2], 'end'));
   const list = h('ul', { class: 'narrow-flow' }, edges.map(([name, rate, bound]) => h('li', {}, h('strong', {}, name), ' ', rate, h('span', { class: 'faint' }, ` · ${bound}`))));
   return h('div', {}, h('div', { class: 'scroll tall flow-wide', tabindex: '0', role: 'group', 'aria-label': 'The flow' }, drawing), list);
 }

@@ -1,12 +1,14 @@
 // The page of the teams that own SDKs: what is wrong with which release since when, and a look at every release.
 
-import { ask, failed, foreign, h, note, objects, put, sql, table, visible } from './dom.js';
+import { ask, failed, foreign, h, note, objects, put, renew, sql, table, visible } from './dom.js';
 import { ago, number, percent, time } from './format.js';
 import { current, go, link } from './route.js';
 import { listen } from './live.js';
 import { Chart, filled } from './chart.js';
 
 const RANGES = [[3_600, '1 hour'], [21_600, '6 hours'], [86_400, '24 hours'], [604_800, '7 days'], [2_592_000, '30 days']];
+/** How often releases are asked for again; where that takes long, ten times as long as it takes, since it reads every event of the range. */
+const AGAIN_MS = 30_000;
 
 let catalog;
 let root;
@@ -15,6 +17,8 @@ let tabs;
 let shownKey = '';
 let charts = [];
 let alertsKey = null;
+/** When releases are asked for again; never while they are being asked for. */
+let againAt = Infinity;
 
 export function enter(main, all) {
   catalog = all;
@@ -46,20 +50,46 @@ export function routed(route) {
   shownKey = key;
   forget();
   put(body, h('p', { class: 'loading' }, 'Loading …'));
-  const draw = kind === 'alert' && name ? alert(name) : kind === 'release' && name ? release(name, route.params) : kind === 'releases' ? releases(route.params) : alerts(route.params);
+  const draw = kind === 'alert' && name ? alert(name) : kind === 'release' && name ? paced(release(name, route.params)) : kind === 'releases' ? paced(releases(route.params)) : alerts(route.params);
   draw.catch((error) => shownKey === key && put(body, failed(error)));
 }
 
-/** Open alerts come and go by themselves; what somebody reads stays as it is until it changes. */
+/** Waits for releases that are asked for, and sees to when they are asked for again. */
+async function paced(asked) {
+  const began = Date.now();
+  againAt = Infinity;
+  try {
+    await asked;
+  } finally {
+    againAt = Date.now() + Math.max(AGAIN_MS, 10 * (Date.now() - began));
+  }
+}
+
+/** Alerts come and go by themselves, and releases go on; what somebody reads stays as it is until they look up. */
 function refresh(snapshot) {
-  const [kind, name] = current().parts;
+  const { parts: [kind, name], params } = current();
   const key = snapshot.alerts.map((one) => `${one.fingerprint}${one.status}${one.last_seen_at}${one.acknowledged_by}`).join();
-  if (key === alertsKey) return;
   const isFirst = alertsKey === null;
+  if (isFirst) alertsKey = key;
+  if (isFirst || document.hidden || isRead()) return;
+  // A question that fails leaves what is there: the next one may be answered.
+  if (kind === 'releases' || kind === 'release') {
+    if (Date.now() < againAt) return;
+    paced(kind === 'releases' ? releases(params, true) : release(name, params, true)).catch(() => {});
+    return;
+  }
+  if (key === alertsKey) return;
   alertsKey = key;
-  if (isFirst || document.hidden || body.querySelector('details[open]')) return;
-  if (!kind) alerts(current().params).catch(() => {});
+  if (!kind) alerts(params).catch(() => {});
   else if (kind === 'alert') alert(name, true).catch(() => {});
+}
+
+/** Whether somebody reads: has unfolded or selected something, is on a chart, has scrolled a table or is at a link by keys. */
+function isRead() {
+  const selection = getSelection();
+  return Boolean(body.querySelector('details[open], .plot:hover, a:focus, button:focus, summary:focus, .plot:focus'))
+    || [...body.querySelectorAll('.scroll')].some((of) => of.scrollLeft > 0 || of.scrollTop > 0)
+    || (!selection.isCollapsed && body.contains(selection.anchorNode));
 }
 
 /** The release that an alert names; of one that is put down to a platform or a tenant there is none. */
@@ -78,12 +108,14 @@ async function alerts(params) {
   const rows = objects(answer);
   const owners = Map.groupBy ? Map.groupBy(rows, (of) => of.owner) : rows.reduce((map, of) => map.set(of.owner, [...(map.get(of.owner) ?? []), of]), new Map());
   const open = rows.filter((of) => of.status !== 'resolved').length;
+  // The open ones come first: where one that is over is told, no open one was cut.
+  const more = answer.is_cut && open === rows.length ? '+' : '';
   const toggle = h('label', { class: 'field check', for: 'all' }, h('span', { class: 'box' }, h('input', { type: 'checkbox', id: 'all', checked: all, onchange: (event) => go('sdk', [], new URLSearchParams(event.target.checked ? { all: '1' } : {})) }), ' with those that are over'));
   put(body,
-    h('div', { class: 'head' }, h('h1', {}, open ? `${open} open alert${open === 1 ? '' : 's'}` : 'No open alert'), toggle),
+    h('div', { class: 'head' }, h('h1', {}, open ? `${open}${more} open alert${open === 1 && !more ? '' : 's'}` : 'No open alert'), toggle),
     rows.length ? [...owners].map(([owner, list]) => h('section', { class: 'stack' }, h('h2', {}, owner ? foreign(owner) : 'Nobody named', h('span', { class: 'faint' }, ` ${list.length}`)), h('ul', { class: 'alerts' }, list.map((of) => h('li', {}, line(of))))))
       : note('', 'Nothing is wrong that a detector knows of.', 'An alert opens here by itself, and goes when it is over.'),
-    sql(answer.sql));
+    answer.is_cut ? h('p', { class: 'faint' }, `The first ${rows.length}: there are more.`) : null, sql(answer.sql));
 }
 
 /** An alert in the list. */
@@ -209,8 +241,11 @@ async function byRelease(of, place, alertOf, rows) {
   }
   const label = alertOf.indicator === 'number of events' ? 'Number of events by release' : answer.drawn === 'share' ? 'Affected share by release' : 'Affected records by release';
   drawShares(of, answer, releaseOf(alertOf), label);
-  place.append(h('p', { class: 'faint' }, visible(answer.told)), sql(answer.sql));
+  place.append(h('p', { class: 'faint' }, visible(answer.told), cutWords(answer)), sql(answer.sql));
 }
+
+/** What is said of shares that go back less far than was asked, since there are too many. */
+const cutWords = (answer) => (answer.is_cut ? ` Only the newest ${number(answer.rows.length)} points: a shorter range shows all.` : '');
 
 /** Lines of `affected` and `records` by release; what isn't marked stands back. */
 function drawShares(of, answer, marked, label = 'Refused share by release') {
@@ -246,13 +281,14 @@ function ranged(params, parts) {
   return { pairs: [['from', now - range], ['to', now]], picker };
 }
 
-async function releases(params) {
+async function releases(params, again = false) {
   const key = shownKey;
   const { pairs, picker } = ranged(params, ['releases']);
   const answer = await ask('/api/releases', pairs);
   if (key !== shownKey) return;
   const rows = objects(answer);
   const open = await openAlerts();
+  if (key !== shownKey || (again && isRead())) return;
   const columns = [
     { label: 'Release', cell: (of) => (of.release.trim() === '/' ? '(unknown)' : h('a', { href: link('sdk', ['release', of.release]) }, foreign(of.release))) },
     ...(answer.knows_accepted ? [
@@ -264,42 +300,46 @@ async function releases(params) {
     { label: 'First seen (UTC)', cell: (of) => time(of.first_seen) },
     { label: 'Last seen', cell: (of) => ago(of.last_seen) },
   ];
-  put(body, h('div', { class: 'head' }, h('h1', {}, `${rows.length} release${rows.length === 1 ? '' : 's'}`), picker),
+  const show = again ? renew : put;
+  show(body, h('div', { class: 'head' }, h('h1', {}, answer.is_cut ? `The ${rows.length} worst releases` : `${rows.length} release${rows.length === 1 ? '' : 's'}`), picker),
     answer.knows_accepted ? null : note('', 'Only what was refused is known by release.', 'Set keep_events_days in the source, and shares are known, too.'),
-    rows.length ? card('Releases, the worst first', table('Releases', columns, rows, { class: 'dense' }), sql(answer.sql)) : note('', 'No release in this range.'));
+    rows.length ? card('Releases, the worst first', table('Releases', columns, rows, { class: 'dense' }), answer.is_cut ? h('p', { class: 'faint' }, 'There are more, with smaller shares.') : null, sql(answer.sql)) : note('', 'No release in this range.'));
 }
 
 const openAlerts = async () => (catalog.has_alerts ? objects(await ask('/api/alerts')) : []);
 
-async function release(name, params) {
+async function release(name, params, again = false) {
   const key = shownKey;
   const { pairs, picker } = ranged(params, ['release', name]);
-  const [all, reasons, open] = await Promise.all([ask('/api/releases', pairs), ask('/api/releases/reasons', [...pairs, ['release', name]]), openAlerts()]);
-  if (key !== shownKey) return;
-  const rows = objects(all);
-  const own = rows.find((of) => of.release === name);
-  const others = rows.filter((of) => of.release !== name && of.release.trim() !== '/');
-  const total = others.reduce((sums, of) => ({ records: sums.records + Number(of.records), refused: sums.refused + Number(of.refused_records) }), { records: 0, refused: 0 });
-  const rest = total.records ? total.refused / total.records : null;
+  const ofIt = [...pairs, ['release', name]];
+  const shares = ask('/api/releases/shares', pairs).then((answer) => ({ answer }), (error) => ({ error }));
+  const [one, reasons, open] = await Promise.all([ask('/api/releases/one', ofIt), ask('/api/releases/reasons', ofIt), openAlerts()]);
+  // What is drawn again is drawn at once, so that no chart is empty meanwhile.
+  if (again) await shares;
+  if (key !== shownKey || (again && isRead())) return;
+  if (again) forget();
+  const [of] = objects(one);
+  const share = (refused, records) => (Number(records) ? Number(refused) / Number(records) : null);
+  const isSeen = Number(of.own_records) > 0;
   const over = chart('Refused share of the release and of the others');
   const place = h('div', { class: 'room' }, over.element);
   const mine = open.filter((one) => releaseOf(one) === name);
   put(body, h('p', {}, h('a', { href: '#/sdk/releases' }, '← All releases')),
-    h('div', { class: 'head' }, h('div', {}, h('h1', {}, foreign(name)), h('p', { class: 'about' }, own ? `Seen from ${time(own.first_seen)} to ${time(own.last_seen)} UTC, ${number(own.records)} records.` : 'Not seen in this range.')),
-      h('div', { class: 'room' }, h('p', { class: 'big' }, h('span', { class: 'value' }, percent(own?.share)), ' ', h('span', { class: 'unit' }, 'refused')), h('p', { class: 'faint' }, `${percent(rest)} over the ${others.length} others`)), picker),
-    mine.length ? h('ul', { class: 'alerts' }, mine.map((of) => h('li', {}, line(of)))) : note('', 'No open alert is about it.'),
+    h('div', { class: 'head' }, h('div', {}, h('h1', {}, foreign(name)), h('p', { class: 'about' }, isSeen ? `Seen from ${time(of.own_first_seen)} to ${time(of.own_last_seen)} UTC, ${number(of.own_records)} records.` : 'Not seen in this range.')),
+      h('div', { class: 'room' }, h('p', { class: 'big' }, h('span', { class: 'value' }, percent(share(of.own_refused, of.own_records))), ' ', h('span', { class: 'unit' }, 'refused')), h('p', { class: 'faint' }, `${percent(share(of.others_refused, of.others_records))} over the ${number(of.others)} others`)), picker),
+    mine.length ? h('ul', { class: 'alerts' }, mine.map((alertOf) => h('li', {}, line(alertOf)))) : note('', 'No open alert is about it.'),
     card('Against the others', place),
     card('Why its records are refused', reasons.rows.length ? table('Reasons', [
       { label: 'Reason', cell: (of) => foreign(of.reason) }, { label: 'Rule', cell: (of) => foreign(of.rule || '–') }, { label: 'Field', cell: (of) => foreign(of.field || '–') },
       { label: 'Records', number: true, cell: (of) => number(of.records) }, { label: 'Expected', cell: (of) => foreign(of.expects || '–') }, { label: 'Found', cell: (of) => foreign(of.finds || '–') }, { label: 'A place', cell: (of) => foreign(of.place) },
     ], objects(reasons), { class: 'dense' }) : h('p', { class: 'nothing' }, 'None were refused.'), sql(reasons.sql)));
-  try {
-    const answer = await ask('/api/releases/shares', pairs);
-    if (key === shownKey) {
-      drawShares(over, answer, name);
-      place.append(sql(answer.sql));
-    }
-  } catch (error) {
-    if (key === shownKey) put(place, failed(error));
+  const { answer, error } = await shares;
+  if (key !== shownKey) return;
+  if (error) {
+    put(place, failed(error));
+    return;
   }
+  drawShares(over, answer, name);
+  if (answer.is_cut) place.append(h('p', { class: 'faint' }, cutWords(answer).trim()));
+  place.append(sql(answer.sql));
 }

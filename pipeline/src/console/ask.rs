@@ -94,6 +94,28 @@ pub(super) struct Answer {
     pub(super) sql: String,
 }
 
+impl Answer {
+    /// Leaves `limit` rows of an answer that was asked for one more, and tells whether there were more.
+    pub(super) fn cut_to(&mut self, limit: usize) -> bool {
+        let is_cut = self.rows.len() > limit;
+        self.rows.truncate(limit);
+        is_cut
+    }
+
+    /// The same of rows in order of time, of which the newest stay. All rows of the oldest time that is told go with what
+    /// was cut, since some of them may be missing; unless there is no other time.
+    pub(super) fn cut_to_newest(&mut self, limit: usize) -> bool {
+        let is_cut = self.rows.len() > limit;
+        if is_cut {
+            let time = |row: &Vec<Value>| row.first().cloned();
+            let oldest = self.rows.first().and_then(time);
+            let others = self.rows.iter().position(|row| time(row) != oldest);
+            self.rows.drain(..others.unwrap_or(self.rows.len() - limit));
+        }
+        is_cut
+    }
+}
+
 /// How values are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
@@ -325,6 +347,22 @@ mod tests {
         assert!(give().await.is_ok(), "it was taken");
         drop(next);
         assert!(give().await.is_err(), "nobody is there");
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_says_so_and_keeps_whole_points() {
+        let of = |times: &[u64]| Answer { rows: times.iter().map(|at| vec![json!(at)]).collect(), ..Answer::default() };
+        let mut whole = of(&[1, 2]);
+        assert!(!whole.cut_to(2) && !whole.cut_to_newest(2) && whole.rows.len() == 2);
+        let mut first = of(&[1, 2, 3]);
+        assert!(first.cut_to(2) && first.rows == of(&[1, 2]).rows);
+        let mut newest = of(&[1, 1, 2, 3]);
+        assert!(
+            newest.cut_to_newest(3) && newest.rows == of(&[2, 3]).rows,
+            "what is left of the oldest time goes, too"
+        );
+        let mut same = of(&[1, 1, 1]);
+        assert!(same.cut_to_newest(2) && same.rows == of(&[1, 1]).rows);
     }
 
     #[test]

@@ -21,8 +21,6 @@ use super::fault::Fault;
 use super::health::{self, Which};
 use super::question::{Question, shown};
 
-/// Rows of an answer.
-const ROWS: usize = 50_000;
 /// The columns with which an alert's query begins where it tells shares by release.
 const TELLS: [&str; 4] = ["window", "release", "affected", "records"];
 
@@ -107,9 +105,11 @@ pub(super) async fn releases(served: &Served, alert: &Value, range: (i64, i64)) 
             }
         },
     };
-    let answer = served.desk.ask(&beside.question, Style::Drawn).await?;
+    let mut answer = served.desk.ask(&beside.question, Style::Drawn).await?;
+    let is_cut = answer.cut_to_newest(health::SHARES);
     Ok(json!({
-        "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "told": beside.told, "left_out": null,
+        "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "told": beside.told, "is_cut": is_cut,
+        "left_out": null,
         "step_s": of.step_s(range),
         "drawn": if beside.drawn == Drawn::Share { "share" } else { "count" },
     }))
@@ -163,17 +163,17 @@ fn counted(served: &Served, of: &About<'_>, days: Option<u32>, range: (i64, i64)
     }
     question.parameters.extend(health::bounds(range));
     // A release's records are the same for each of several reasons.
-    question.sql = format!(
+    question.sql = health::newest(&format!(
         "SELECT time, release, sum(of_tenant) AS affected, sum(all_of_tenant) AS records\nFROM (\n  \
          SELECT window_start AS time, {} AS release, tenant, sum(affected) AS of_tenant, max(records) AS all_of_tenant\n  \
          FROM {}\n  WHERE {} AND window_start >= {} AND window_start < {}\n  GROUP BY time, release, tenant\n)\n\
-         GROUP BY time, release\nORDER BY time, release\nLIMIT {ROWS}",
+         GROUP BY time, release",
         health::RELEASE,
         served.catalog.qualified(tables::SHARES),
         conditions.join(" AND "),
         health::FROM,
         health::TO,
-    );
+    ));
     Beside { question, drawn: Drawn::Share, told: as_judged(of, days) }
 }
 
@@ -192,13 +192,12 @@ async fn asked(
         return Ok(None);
     }
     let time = |at_s: i64| format!("toDateTime('{}', 'UTC')", shown(at_s));
-    let sql = format!(
-        "SELECT window AS time, release, affected, records\nFROM (\n{}\n)\nWHERE time >= {} AND time < {}\n\
-         ORDER BY time, release\nLIMIT {ROWS}",
+    let sql = health::newest(&format!(
+        "SELECT window AS time, release, affected, records\nFROM (\n{}\n)\nWHERE time >= {} AND time < {}",
         of.query,
         time(from_s),
         time(to_s),
-    );
+    ));
     let is_volume = of.indicator == Family::Volume.name();
     let told = if of.query.contains(tables::SHARES) {
         as_judged(of, days)

@@ -1,6 +1,8 @@
 //! Questions about Weir's own tables: completeness, ledger, quarantine, alerts, releases.
 //!
-//! All of them are bounded by a limit; those over records also by a time, since the tables grow for ever.
+//! All of them are bounded by a limit; those over records also by a time, since the tables grow for ever. [`books`] alone isn't:
+//! that every record since ever is accounted for is what it tells, and its table has rows by minute, not by record. Whoever
+//! asks for it again and again waits ten times as long as it takes (`live`).
 
 use weir_schemas::fate::Fate;
 use weir_schemas::tables;
@@ -10,11 +12,13 @@ use super::catalog::{Catalog, Source};
 use super::question::{Parameter, Question, TIME};
 
 /// Rows of a list, at most.
-const LISTED: usize = 500;
+pub(super) const LISTED: usize = 500;
+/// Days of refused records whose causes are listed.
+pub(super) const CAUSES_DAYS: u32 = 7;
 /// Points of an alert's history, at most.
 const STEPS: usize = 2_000;
-/// Rows of shares by release and time.
-const SHARES: usize = 50_000;
+/// Rows of shares by release and time that are told, the newest.
+pub(super) const SHARES: usize = 50_000;
 
 /// Reasons whose records count as too late and not as quarantined.
 const LATE: &str = "reason IN ('too_late', 'too_late_after_idle')";
@@ -84,8 +88,10 @@ pub(super) fn ledger(catalog: &Catalog) -> Question {
     ))
 }
 
-/// What was refused, by cause.
+/// What was refused, by cause, of the newest [`CAUSES_DAYS`] days of the topics; [`LISTED`] of them, and one more where that isn't
+/// all. The newest of all, since history may be read; but not later than now, since anybody may give a record a time to come.
 pub(super) fn causes(catalog: &Catalog, is_retried: &str) -> Question {
+    let quarantine = catalog.qualified(tables::QUARANTINE);
     Question::plain(format!(
         "SELECT fingerprint AS cause, any(reason) AS why, any(rule) AS rules, any(field) AS about, any(owner) AS whose, \
          any(severity) AS how_bad, any(detail) AS details, any(expected) AS expects, any(found) AS finds, \
@@ -94,19 +100,22 @@ pub(super) fn causes(catalog: &Catalog, is_retried: &str) -> Question {
          arraySort(groupUniqArray(5)(tenant)) AS tenants, countIf(NOT {is_retried}) AS waiting, \
          countIf({is_retried}) AS retried, any({LATE}) AS is_late, \
          any(concat(topic, '/', toString(partition), '@', toString(offset))) AS place\n\
-         FROM {}\nGROUP BY fingerprint\nORDER BY waiting DESC, retried DESC, cause\nLIMIT {LISTED}",
-        catalog.qualified(tables::QUARANTINE)
+         FROM {quarantine}\n\
+         WHERE kafka_time > (SELECT least(max(kafka_time), now64(3, 'UTC')) FROM {quarantine}) - INTERVAL {CAUSES_DAYS} DAY\n\
+         GROUP BY fingerprint\nORDER BY waiting DESC, retried DESC, cause\nLIMIT {}",
+        LISTED + 1
     ))
 }
 
-/// Alerts, the open ones first and of those the worst.
+/// Alerts, the open ones first and of those the worst: `limit` of them, and one more where that isn't all.
 pub(super) fn alerts(catalog: &Catalog, with_resolved: bool, limit: usize) -> Question {
     let condition = if with_resolved { "" } else { "WHERE status != 'resolved'\n" };
     Question::plain(format!(
         "SELECT {}\nFROM {}\n{condition}ORDER BY status = 'resolved', indexOf(['critical', 'warning', 'info'], severity), \
-         last_seen_at DESC, fingerprint\nLIMIT {limit}",
+         last_seen_at DESC, fingerprint\nLIMIT {}",
         BRIEF.join(", "),
-        catalog.qualified(tables::ALERTS)
+        catalog.qualified(tables::ALERTS),
+        limit + 1
     ))
 }
 
@@ -174,21 +183,48 @@ pub(super) fn shares(catalog: &Catalog, range: (i64, i64), step_s: i64, which: &
         .extend(named.chain(which.tenant.map(|tenant| ("tenant", tenant))).map(|(name, value)| text(name, value)));
     let sql = format!(
         "SELECT toStartOfInterval(at, INTERVAL {step_s} SECOND) AS time, release, sum(refused) AS affected, \
-         count() AS records\nFROM (\n{})\nGROUP BY time, release\nORDER BY time, release\nLIMIT {SHARES}",
+         count() AS records\nFROM (\n{})\nGROUP BY time, release",
         records(catalog, which)
     );
-    Question { sql, parameters }
+    Question { sql: newest(&sql), parameters }
 }
 
-/// Releases: since when, how many records, which share of them is refused. Without kept events only refused ones are known.
+/// Rows of `time`, `release`, `affected` and `records` in order of time: the newest [`SHARES`] of them, and one more where that
+/// isn't all. What happens now is what people look for, so it is the oldest that are left out.
+pub(super) fn newest(sql: &str) -> String {
+    format!(
+        "SELECT time, release, affected, records\nFROM (\n{sql}\nORDER BY time DESC, release\nLIMIT {}\n)\n\
+         ORDER BY time, release",
+        SHARES + 1
+    )
+}
+
+/// Releases: since when, how many records, which share of them is refused; the worst [`LISTED`], and one more where that isn't
+/// all. Without kept events only refused ones are known.
 pub(super) fn releases(catalog: &Catalog, from_s: i64, to_s: i64) -> Question {
     let sql = format!(
         "SELECT release, min(at) AS first_seen, max(at) AS last_seen, count() AS records, sum(refused) AS refused_records, \
          refused_records / records AS share\nFROM (\n{})\n\
-         GROUP BY release\nORDER BY share DESC, records DESC, release\nLIMIT {LISTED}",
-        records(catalog, &Which::default())
+         GROUP BY release\nORDER BY share DESC, records DESC, release\nLIMIT {}",
+        records(catalog, &Which::default()),
+        LISTED + 1
     );
     Question { sql, parameters: bounds((from_s, to_s)) }
+}
+
+/// One release beside all others whose name is known, however many those are: a single row, with zeros where nothing was seen.
+pub(super) fn one_release(catalog: &Catalog, release: &str, from_s: i64, to_s: i64) -> Question {
+    let sql = format!(
+        "SELECT sumIf(of_release, is_own) AS own_records, sumIf(refused_of_release, is_own) AS own_refused, \
+         minIf(first_at, is_own) AS own_first_seen, maxIf(last_at, is_own) AS own_last_seen, countIf(NOT is_own) AS others, \
+         sumIf(of_release, NOT is_own) AS others_records, sumIf(refused_of_release, NOT is_own) AS others_refused\nFROM (\n\
+         SELECT release, (release = {{release:String}}) AS is_own, min(at) AS first_at, max(at) AS last_at, count() AS of_release, \
+         sum(refused) AS refused_of_release\nFROM (\n{})\nGROUP BY release\n)\nWHERE is_own OR trimBoth(release) != '/'",
+        records(catalog, &Which::default())
+    );
+    let mut parameters = bounds((from_s, to_s));
+    parameters.push(text("release", release));
+    Question { sql, parameters }
 }
 
 /// Why a release's records are refused, of the same records that [`releases`] counts.
@@ -307,10 +343,24 @@ mod tests {
         let same = are_refused(&Which::default().kept(&catalog), None);
         assert!(reasons(&catalog, "web 1 / 2", 0, 60).sql.contains(&same));
         assert!(releases(&catalog, 0, 60).sql.contains(&same));
+        assert!(one_release(&catalog, "web 1 / 2", 0, 60).sql.contains(&same));
         // Of the one that keeps none, refused records are all that is known.
         let which = Which { source: catalog.sources.get(1), ..Which::default() };
         let alone = shares(&catalog, (0, 60), 60, &which).sql;
         assert!(alone.contains("topic IN ('other-topic')") && !alone.contains("UNION ALL"), "{alone}");
+    }
+
+    #[test]
+    fn lists_ask_for_one_more_than_is_told_and_shares_for_the_newest() {
+        let catalog = Catalog::default();
+        let shares = shares(&catalog, (0, 60), 60, &Which::default()).sql;
+        assert!(shares.contains(&format!("ORDER BY time DESC, release\nLIMIT {}\n", SHARES + 1)), "{shares}");
+        assert!(shares.ends_with("ORDER BY time, release"), "{shares}");
+        let more = format!("LIMIT {}", LISTED + 1);
+        assert!(releases(&catalog, 0, 60).sql.ends_with(&more) && causes(&catalog, "0").sql.ends_with(&more));
+        // A release's own numbers and those of the others are of all releases.
+        let one = one_release(&catalog, "web 1 / 2", 0, 60);
+        assert!(!one.sql.contains("LIMIT") && one.to_copy().contains("(release = 'web 1 / 2')"), "{}", one.to_copy());
     }
 
     #[test]

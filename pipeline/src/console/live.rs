@@ -66,8 +66,10 @@ struct Snapshot {
 struct Slow {
     /// Records by source and fate since ever.
     books: Vec<Value>,
-    /// Open alerts, the worst first.
+    /// Open alerts, the worst first, [`ALERTS`] at most.
     alerts: Vec<Value>,
+    /// Whether there are more.
+    are_alerts_cut: bool,
     /// Replays with their progress.
     replays: Vec<Value>,
     /// Bytes of the state on disk.
@@ -161,7 +163,10 @@ async fn ask_slow(served: &Served, told: &mut Told) {
         true => desk.objects(&health::alerts(catalog, false, ALERTS), Style::Drawn).await,
         false => Ok(Vec::new()),
     };
+    // One more was asked for, which tells that there are more.
+    let alerts = alerts.inspect(|rows| slow.are_alerts_cut = rows.len() > ALERTS);
     renew("alerts", &mut slow.alerts, alerts, at_ms, faults);
+    slow.alerts.truncate(ALERTS);
     renew("replays", &mut slow.replays, replays::seen(served).await, at_ms, faults);
     let state = served.state.clone();
     slow.state_bytes = tokio::task::spawn_blocking(move || bytes_below(&state)).await.unwrap_or_default();

@@ -104,6 +104,7 @@ impl Console {
             .route("/api/alerts/{fingerprint}", get(routes::alert))
             .route("/api/alerts/{fingerprint}/releases", get(routes::of_alert))
             .route("/api/releases", get(routes::releases))
+            .route("/api/releases/one", get(routes::one_release))
             .route("/api/releases/shares", get(routes::shares))
             .route("/api/releases/reasons", get(routes::reasons))
             .route("/api/replays", get(routes::replays))

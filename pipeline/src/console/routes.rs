@@ -149,8 +149,7 @@ pub(super) async fn rows(
         return served.desk.csv(&asked.rows(CSV_ROWS), &name).await;
     }
     let mut answer = served.desk.ask(&asked.rows(ROWS + 1), Style::Read).await?;
-    let is_cut = answer.rows.len() > ROWS;
-    answer.rows.truncate(ROWS);
+    let is_cut = answer.cut_to(ROWS);
     let csv_rows = CSV_ROWS;
     let (columns, rows, sql) = (answer.columns, answer.rows, answer.sql);
     Ok(Json(json!({ "columns": columns, "rows": rows, "sql": sql, "is_cut": is_cut, "csv_rows": csv_rows }))
@@ -175,17 +174,23 @@ pub(super) async fn ledger(State(served): State<Served>) -> Told {
     Ok(Json(json!({ "books": books, "minutes": minutes, "step_s": 60 })))
 }
 
-/// `/api/quarantine`: causes.
+/// `/api/quarantine`: causes of the newest `days` days; `is_cut` where there are more.
 pub(super) async fn quarantine(State(served): State<Served>) -> Told {
     let is_retried = if served.catalog.has_retries { is_retried(&served.client) } else { "0".to_owned() };
-    told(served.desk.ask(&health::causes(&served.catalog, &is_retried), Style::Drawn).await?)
+    let mut answer = served.desk.ask(&health::causes(&served.catalog, &is_retried), Style::Drawn).await?;
+    let is_cut = answer.cut_to(health::LISTED);
+    Ok(Json(json!({
+        "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "is_cut": is_cut, "days": health::CAUSES_DAYS,
+    })))
 }
 
 /// `/api/alerts`: the open ones; with `all=1`, the resolved ones as well.
 pub(super) async fn alerts(State(served): State<Served>, pairs: Pairs) -> Told {
     has_alerts(&served)?;
     let with_resolved = pairs.0.iter().any(|(key, value)| key == "all" && value == "1");
-    told(served.desk.ask(&health::alerts(&served.catalog, with_resolved, ROWS), Style::Drawn).await?)
+    let mut answer = served.desk.ask(&health::alerts(&served.catalog, with_resolved, ROWS), Style::Drawn).await?;
+    let is_cut = answer.cut_to(ROWS);
+    Ok(Json(json!({ "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "is_cut": is_cut })))
 }
 
 fn has_alerts(served: &Served) -> Result<(), Fault> {
@@ -226,12 +231,25 @@ fn no_such_alert() -> Fault {
     Fault::missing("there is no such alert", "take one that /api/alerts lists")
 }
 
-/// `/api/releases`: every release of the range.
+/// `/api/releases`: the releases of the range, the worst first; `is_cut` where there are more.
 pub(super) async fn releases(State(served): State<Served>, pairs: Pairs) -> Told {
     let (from_s, to_s) = range(&pairs, 86_400)?;
-    let answer = served.desk.ask(&health::releases(&served.catalog, from_s, to_s), Style::Drawn).await?;
+    let mut answer = served.desk.ask(&health::releases(&served.catalog, from_s, to_s), Style::Drawn).await?;
+    let is_cut = answer.cut_to(health::LISTED);
     let is_whole = served.catalog.releases().next().is_some();
-    Ok(Json(json!({ "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "knows_accepted": is_whole })))
+    Ok(Json(json!({
+        "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "is_cut": is_cut, "knows_accepted": is_whole,
+    })))
+}
+
+/// `/api/releases/one`: what is known of `release`, and of all others together.
+pub(super) async fn one_release(State(served): State<Served>, pairs: Pairs) -> Told {
+    let ((from_s, to_s), release) = (range(&pairs, 86_400)?, named_release(&pairs)?);
+    told(served.desk.ask(&health::one_release(&served.catalog, release, from_s, to_s), Style::Drawn).await?)
+}
+
+fn named_release(pairs: &Pairs) -> Result<&str, Fault> {
+    text(pairs, "release").ok_or_else(|| Fault::asked("no release is named", "give one as `release`"))
 }
 
 /// `/api/releases/shares`: the share of refused records by release and time.
@@ -245,18 +263,16 @@ pub(super) async fn shares(State(served): State<Served>, pairs: Pairs) -> Told {
     let range = (from_s - from_s.rem_euclid(step_s), to_s);
     served.catalog.releases().next().ok_or_else(missing)?;
     let question = health::shares(&served.catalog, range, step_s, &health::Which::default());
-    let answer = served.desk.ask(&question, Style::Drawn).await?;
-    Ok(Json(
-        json!({ "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "step_s": step_s, "drawn": "share" }),
-    ))
+    let mut answer = served.desk.ask(&question, Style::Drawn).await?;
+    let is_cut = answer.cut_to_newest(health::SHARES);
+    Ok(Json(json!({
+        "columns": answer.columns, "rows": answer.rows, "sql": answer.sql, "is_cut": is_cut, "step_s": step_s, "drawn": "share",
+    })))
 }
 
 /// `/api/releases/reasons`: why records of `release` are refused.
 pub(super) async fn reasons(State(served): State<Served>, pairs: Pairs) -> Told {
-    let (from_s, to_s) = range(&pairs, 86_400)?;
-    let Some(release) = text(&pairs, "release") else {
-        return Err(Fault::asked("no release is named", "give one as `release`"));
-    };
+    let ((from_s, to_s), release) = (range(&pairs, 86_400)?, named_release(&pairs)?);
     told(served.desk.ask(&health::reasons(&served.catalog, release, from_s, to_s), Style::Drawn).await?)
 }
 

@@ -92,7 +92,7 @@ fn assert_clean(browser: &Browser, bench: &Bench) {
     assert_eq!(browser.troubles(&bench.page("/")), Vec::<String>::new());
 }
 
-/// Nobody is kept from using the page, in either theme.
+/// Nobody is kept from using the page, in either theme, and it fits into a phone as well as into a wide window.
 #[track_caller]
 fn assert_usable(browser: &mut Browser, axe: &str, page: &str) {
     for theme in ["light", "dark"] {
@@ -102,6 +102,12 @@ fn assert_usable(browser: &mut Browser, axe: &str, page: &str) {
         assert!(found.is_empty(), "{page}, {theme}:\n{}", found.join("\n"));
         let too_wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth + 1";
         assert_eq!(browser.value(too_wide), json!(false), "{page} is wider than its window");
+    }
+    // What is drawn into a canvas takes the new width a frame later.
+    let fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth + 1";
+    for (width, height) in [SIZES[0], SIZES[2], SIZES[1]] {
+        browser.size(width, height);
+        browser.until(&format!("{page} fits into {width} pixels"), &format!("innerWidth === {width} && {fits}"));
     }
 }
 
