@@ -37,6 +37,7 @@ mod refusals;
 mod replay;
 mod resumed;
 mod retail;
+mod retail_replay;
 mod retail_rules;
 mod rules;
 mod scenario;
