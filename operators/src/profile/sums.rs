@@ -160,18 +160,7 @@ fn write(groups: impl Iterator<Item = Group>, out: &mut Vec<u8>) {
         next = at + 1;
         let mask = counts.iter().rev().fold(0_u8, |mask, count| mask << 1 | u8::from(*count != 0));
         out.push(mask);
-        if counts.iter().fold(0, |any, count| any | count) < 0x80 {
-            // Small ones are their own encoding, and are moved together without a branch.
-            let (mut bytes, mut length) = ([0; TOGETHER], 0);
-            for count in counts {
-                bytes[length % TOGETHER] = count as u8;
-                length += usize::from(count != 0);
-            }
-            out.extend_from_slice(&bytes);
-            out.truncate(out.len() + length - TOGETHER);
-        } else {
-            counts.iter().filter(|count| **count != 0).for_each(|count| varint(u64::from(*count), out));
-        }
+        counts.iter().filter(|count| **count != 0).for_each(|count| varint(u64::from(*count), out));
     }
     out.push(0);
 }
@@ -194,16 +183,6 @@ fn read_counts(bytes: &mut &[u8]) -> Result<[u32; TOGETHER], CodecError> {
     let (&mask, rest) = bytes.split_first().filter(|(mask, _)| **mask != 0).ok_or(WRONG)?;
     *bytes = rest;
     let (mut mask, mut counts) = (mask, [0; TOGETHER]);
-    if let Some((small, rest)) = rest.split_at_checked(mask.count_ones() as usize)
-        && small.iter().all(|byte| (1..0x80).contains(byte))
-    {
-        for byte in small {
-            counts[mask.trailing_zeros() as usize % TOGETHER] = u32::from(*byte);
-            mask &= mask - 1;
-        }
-        *bytes = rest;
-        return Ok(counts);
-    }
     while mask != 0 {
         let count = u32::try_from(read_varint(bytes)?).ok().filter(|count| *count != 0).ok_or(WRONG)?;
         if let Some(slot) = counts.get_mut(mask.trailing_zeros() as usize) {
