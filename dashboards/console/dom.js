@@ -185,3 +185,23 @@ export async function ask(path, pairs = [], signal = undefined) {
 export function objects(answer) {
   return answer.rows.map((row) => Object.fromEntries(answer.columns.map((column, at) => [column.name, row[at]])));
 }
+
+/**
+ * When something that is asked for again and again is due: at `dueAt` first (milliseconds since 1970), never while it is being
+ * asked for, then after `everyMs`, or ten times as long as it took.
+ */
+export function pace(everyMs, dueAt = 0) {
+  return {
+    isDue: () => Date.now() >= dueAt,
+    hurry() { dueAt = 0; },
+    async wait(asked) {
+      const began = Date.now();
+      dueAt = Infinity;
+      try {
+        await asked;
+      } finally {
+        dueAt = Date.now() + Math.max(everyMs, 10 * (Date.now() - began));
+      }
+    },
+  };
+}

@@ -1,6 +1,6 @@
 // The engineer's page: the flow now, who holds it back, and whether every record is accounted for.
 
-import { ask, failed, foreign, h, named, objects, put, renew, say, silent, sql, table, visible } from './dom.js';
+import { ask, failed, foreign, h, named, objects, pace, put, renew, say, silent, sql, table, visible } from './dom.js';
 import { ago, bytes, number, percent, short, span, time, EVER_S } from './format.js';
 import { age, listen, rate, times } from './live.js';
 import { Chart, filled } from './chart.js';
@@ -13,8 +13,7 @@ const FATES = ['accepted', 'quarantined', 'duplicate', 'duplicate_differing', 't
 
 let catalog;
 let parts;
-/** When they are asked for next; never while they are. */
-let askAt = 0;
+const asking = pace(ASKED_EVERY_MS);
 let told = [];
 
 export function enter(main, all) {
@@ -32,7 +31,7 @@ export function enter(main, all) {
     card('causes', 'Quarantine', 'by cause', parts.causes),
     card('replays', 'Replays', '', [parts.replays, parts.diff])));
   for (const name of ['figures', 'flow', 'partitions', 'destinations', 'views', 'causes', 'replays']) put(parts[name], h('p', { class: 'loading' }, 'Loading …'));
-  askAt = 0;
+  asking.hurry();
   told = [];
   const end = listen(shown);
   return () => {
@@ -52,12 +51,8 @@ function shown(snapshot) {
   views(snapshot);
   books(snapshot);
   replays(snapshot);
-  if (Date.now() >= askAt && !document.hidden) {
-    const began = Date.now();
-    askAt = Infinity;
-    // Neither fails: what is wrong is shown.
-    Promise.all([causes(), minutes()]).finally(() => { askAt = Date.now() + Math.max(ASKED_EVERY_MS, 10 * (Date.now() - began)); });
-  }
+  // Neither fails: what is wrong is shown.
+  if (asking.isDue() && !document.hidden) asking.wait(Promise.all([causes(), minutes()]));
 }
 
 const sum = (of) => Object.values(of).reduce((all, one) => all + one, 0);

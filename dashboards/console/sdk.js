@@ -1,6 +1,6 @@
 // The page of the teams that own SDKs: what is wrong with which release since when, and a look at every release.
 
-import { ask, failed, foreign, h, note, objects, put, renew, sql, table, visible } from './dom.js';
+import { ask, failed, foreign, h, note, objects, pace, put, renew, sql, table, visible } from './dom.js';
 import { ago, number, percent, time } from './format.js';
 import { current, go, link } from './route.js';
 import { listen } from './live.js';
@@ -17,8 +17,8 @@ let tabs;
 let shownKey = '';
 let charts = [];
 let alertsKey = null;
-/** When releases are asked for again; never while they are being asked for. */
-let againAt = Infinity;
+/** Of releases, which the first page of them sets off. */
+const asking = pace(AGAIN_MS, Infinity);
 
 export function enter(main, all) {
   catalog = all;
@@ -50,19 +50,8 @@ export function routed(route) {
   shownKey = key;
   forget();
   put(body, h('p', { class: 'loading' }, 'Loading …'));
-  const draw = kind === 'alert' && name ? alert(name) : kind === 'release' && name ? paced(release(name, route.params)) : kind === 'releases' ? paced(releases(route.params)) : alerts(route.params);
+  const draw = kind === 'alert' && name ? alert(name) : kind === 'release' && name ? asking.wait(release(name, route.params)) : kind === 'releases' ? asking.wait(releases(route.params)) : alerts(route.params);
   draw.catch((error) => shownKey === key && put(body, failed(error)));
-}
-
-/** Waits for releases that are asked for, and sees to when they are asked for again. */
-async function paced(asked) {
-  const began = Date.now();
-  againAt = Infinity;
-  try {
-    await asked;
-  } finally {
-    againAt = Date.now() + Math.max(AGAIN_MS, 10 * (Date.now() - began));
-  }
 }
 
 /** Alerts come and go by themselves, and releases go on; what somebody reads stays as it is until they look up. */
@@ -74,8 +63,8 @@ function refresh(snapshot) {
   if (isFirst || document.hidden || isRead()) return;
   // A question that fails leaves what is there: the next one may be answered.
   if (kind === 'releases' || kind === 'release') {
-    if (Date.now() < againAt) return;
-    paced(kind === 'releases' ? releases(params, true) : release(name, params, true)).catch(() => {});
+    if (!asking.isDue()) return;
+    asking.wait(kind === 'releases' ? releases(params, true) : release(name, params, true)).catch(() => {});
     return;
   }
   if (key === alertsKey) return;

@@ -2,7 +2,7 @@
 //!
 //! With `WEIR_SHOTS=FOLDER` every page is photographed at three sizes in both themes, to be looked at.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
@@ -353,10 +353,8 @@ fn assert_drawn(browser: &mut Browser, oracle: &str, hash: &str, label: &str, sq
 #[test]
 fn numbers_drawn_are_those_of_sql_and_nothing_is_called_complete_before_it_landed() {
     let Some(path) = retail::data() else { return };
-    let bench = Bench::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/retail"), "console_retail");
+    let bench = retail::shop("console_retail");
     bench.edit("epoch_ms = 500", "epoch_ms = 500\nhttp = \"127.0.0.1:${HTTP_PORT}\"");
-    let presets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../replay/presets/retail.avsc");
-    std::fs::copy(presets, bench.folder.path().join("retail.avsc")).unwrap();
     let oracle = weir_replay::parts::unique("console_oracle");
     retail::load_oracle(&oracle, &path);
     let csv = path.display().to_string();

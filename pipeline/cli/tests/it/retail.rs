@@ -24,6 +24,15 @@ pub(crate) fn data() -> Option<PathBuf> {
     None
 }
 
+/// A bench with the shop's pipeline and its reader schema.
+pub(crate) fn shop(name: &str) -> Bench {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let bench = Bench::of(&folder.join("tests/it/retail"), name);
+    let avsc = bench.folder.path().join("retail.avsc");
+    std::fs::copy(folder.join("../../replay/presets/retail.avsc"), avsc).unwrap();
+    bench
+}
+
 /// The oracle: the CSV as ClickHouse itself reads it, in a table that Weir never sees, under the views' own name.
 pub(crate) fn load_oracle(database: &str, path: &Path) {
     clickhouse("default", &format!("CREATE DATABASE {database}"), &[]);
@@ -87,12 +96,7 @@ fn assert_equal(bench: &Bench, oracle: &str, how: &str) {
 #[test]
 fn a_year_of_retail_equals_clickhouse_with_any_workers_and_through_a_kill() {
     let Some(path) = data() else { return };
-    let mut bench = Bench::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/retail"), "retail");
-    std::fs::copy(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../replay/presets/retail.avsc"),
-        bench.folder.path().join("retail.avsc"),
-    )
-    .unwrap();
+    let mut bench = shop("retail");
     let oracle = weir_replay::parts::unique("retail_oracle");
     let csv = path.display().to_string();
     let topic = bench.topic.clone();

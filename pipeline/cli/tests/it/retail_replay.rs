@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::program::{Bench, clickhouse};
 use crate::replay::replay_of;
-use crate::retail::{data, load_oracle};
+use crate::retail::{data, load_oracle, shop};
 
 /// Days of London and of UTC are the same then.
 const RANGE: [&str; 4] = ["--from", "2010-12-15T00:00:00Z", "--to", "2011-03-15T00:00:00Z"];
@@ -27,10 +27,7 @@ fn within(window: &str) -> String {
 
 /// A year of the shop, live to its end, with everything in the archive.
 fn lived(path: &Path) -> Bench {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let bench = Bench::of(&folder.join("tests/it/retail"), "retail_replay");
-    let avsc = bench.folder.path().join("retail.avsc");
-    std::fs::copy(folder.join("../../replay/presets/retail.avsc"), avsc).unwrap();
+    let bench = shop("retail_replay");
     let file = std::fs::read_to_string(bench.file()).unwrap();
     std::fs::write(bench.file(), file + RULE).unwrap();
     let csv = path.display().to_string();

@@ -1,10 +1,8 @@
 //! A pack of rules for the real shop's faults: missing customers, cancellations, negative and zero prices, odd codes. Each
 //! count equals that of independent SQL over the CSV as ClickHouse reads it.
 
-use std::path::Path;
-
 use crate::program::{Bench, clickhouse};
-use crate::retail::{data, load_oracle};
+use crate::retail::{data, load_oracle, shop};
 
 /// Each rule, the lines that break it by other means than the rule's own, and how many there are.
 const BROKEN: &[(&str, &str, u64)] = &[
@@ -43,10 +41,7 @@ fn alerts_read_sensibly(bench: &Bench) {
 #[test]
 fn a_pack_of_rules_finds_the_faults_of_a_real_shop() {
     let Some(path) = data() else { return };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let bench = Bench::of(&folder.join("tests/it/retail"), "retail_rules");
-    let avsc = bench.folder.path().join("retail.avsc");
-    std::fs::copy(folder.join("../../replay/presets/retail.avsc"), avsc).unwrap();
+    let bench = shop("retail_rules");
     let rules = std::fs::read_to_string(bench.folder.path().join("rules.toml")).unwrap();
     let pipeline = std::fs::read_to_string(bench.file()).unwrap();
     std::fs::write(bench.file(), pipeline + &rules + JUDGE).unwrap();
