@@ -19,7 +19,7 @@ use weir_operators::combine::Combine;
 use weir_operators::deduplicate::{Deduplicate, Deduplication, Identify};
 use weir_operators::detect::SenderColumns;
 use weir_operators::expr::{Comparison, Expr, Function as Calculation, Scalar};
-use weir_operators::maintain::{CLOSING_BYTES, Keeping, Maintain};
+use weir_operators::maintain::{CLOSING_BYTES, Keeping, Maintain, PROVISIONAL_BYTES};
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_operators::plan::{Claims, Plan, Scope};
 use weir_operators::rule::{self, Basis, Rule};
@@ -308,6 +308,7 @@ fn main() {
         retained: Span(0),
         memory_bytes: 256 << 20,
         closing_bytes: CLOSING_BYTES,
+        provisional_bytes: PROVISIONAL_BYTES,
     };
     let mut combine = Timed::new("combine", &store, |_| Box::new(Combine::new(plan(), 64 << 20).unwrap()));
     let mut maintain =

@@ -48,16 +48,15 @@ impl Maintain {
         } else if is_closed {
             !provisional || changed || entry.header.flags & HELD_BACK != 0
         } else {
-            let small = entry.heap_bytes < BIG_STATE_BYTES;
-            provisional && changed && (small || entry.heap_bytes / 5 * 4 >= entry.sent_bytes)
+            provisional && changed && entry.heap_bytes < BIG_STATE_BYTES
         };
         if wants {
             entry.header.revision += u32::from(was_closed);
             entry.header.flags &= !HELD_BACK;
-            entry.sent_bytes = entry.heap_bytes;
         } else if changed && provisional {
             entry.header.flags |= HELD_BACK;
             self.open_windows.entry(entry.start).or_default().held_back = true;
+            self.waiting.push(&entry.key, entry.group);
         }
         wants
     }
@@ -85,6 +84,38 @@ impl Maintain {
         let deleted = any.then(|| BooleanArray::from(deleted));
         cx.write(row_format.changes(plan, windows, format, &written, deleted, groups)?);
         Ok(())
+    }
+
+    /// Writes rows with big states of open windows, as many as their turn has come for. A row of a window that closes now
+    /// loses its turn: it leaves with its window.
+    pub(super) fn write_waiting(&mut self, complete: EventTime, cx: &mut Context<'_>) -> Result<(), Error> {
+        let each_epoch = self.keeping.provisional_bytes as i64;
+        // What wasn't needed isn't saved up, so that no epoch has more than its share and one state.
+        self.waiting.credit_bytes = self.waiting.credit_bytes.saturating_add(each_epoch).min(each_epoch);
+        let mut slots = Vec::new();
+        while self.waiting.credit_bytes > 0 {
+            let Some((key, group)) = self.waiting.pop() else { break };
+            let start = decode_start(&key)?;
+            if start < complete.0 {
+                continue;
+            }
+            let hash = xxh3_64(&key);
+            let slot = match self.groups.find(hash, &key) {
+                Some(slot) => slot,
+                None => {
+                    let slot = self.groups.place(hash, &key, group, start);
+                    self.read_back(&[slot])?;
+                    slot
+                }
+            };
+            let Some(entry) = self.groups.get_mut(slot) else { continue };
+            entry.header.flags &= !HELD_BACK;
+            self.waiting.credit_bytes -= entry.heap_bytes as i64;
+            slots.push(slot);
+        }
+        self.write_chosen(&slots, cx)?;
+        slots.iter().try_for_each(|slot| self.save(*slot))?;
+        self.evict()
     }
 
     /// Looks at every group of the window that begins at `start`, reading those that are not in memory.

@@ -4,8 +4,9 @@
 //! bytes beneath them; what does not fit is evicted and read back when it is touched. Everything that is decided about
 //! rows is decided at the end of an epoch, by the watermark that stands then:
 //!
-//! - rows of open windows leave each epoch when the view is *provisional*, else when their window closes; big states
-//!   leave an open window only when they have grown by a quarter;
+//! - rows of open windows leave each epoch when the view is *provisional*, else when their window closes; those with
+//!   big states leave an open window in turn, as many bytes an epoch as [`Keeping::provisional_bytes`] allows, so that
+//!   how old such a row may be is bounded by what all of them weigh;
 //! - a group that changes after its window was closed gets a row with a higher `revision`;
 //! - a group for which HAVING is not true has no row, and a tombstone if it had one;
 //! - when allowed lateness has passed, too, the window is final and its state leaves memory. It is dropped at once, or,
@@ -27,7 +28,7 @@ mod rows;
 mod slots;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ const CLOSED_TABLE: u16 = 1;
 const CHUNK: usize = 1_024;
 /// States that are written together, at most, in bytes; one group may be larger.
 const CHUNK_BYTES: usize = 32 << 20;
-/// States from this size on are written seldom while their window is open.
+/// States from this size on leave an open window in turn.
 const BIG_STATE_BYTES: usize = 64 << 10;
 /// Pieces of a stored value, from which on it is put whole again.
 const MOST_PIECES: u32 = 16;
@@ -79,10 +80,14 @@ pub struct Keeping {
     pub memory_bytes: usize,
     /// Bytes of groups whose rows leave an epoch because their windows close, roughly; a window more is always closed.
     pub closing_bytes: usize,
+    /// Bytes of big states whose rows leave open windows in an epoch, on the average.
+    pub provisional_bytes: usize,
 }
 
 /// [`Keeping::closing_bytes`] of a pipeline: some hundred thousand rows.
 pub const CLOSING_BYTES: usize = 64 << 20;
+/// [`Keeping::provisional_bytes`] of a pipeline: what ClickHouse takes each second from every worker and view, and merges.
+pub const PROVISIONAL_BYTES: usize = 4 << 20;
 
 /// The operator that keeps one view's rows.
 pub struct Maintain {
@@ -98,6 +103,7 @@ pub struct Maintain {
     changed: Vec<u32>,
     /// Groups that changed in the open epoch and were evicted since, with their key groups.
     evicted: BTreeMap<Box<[u8]>, u16>,
+    waiting: Waiting,
     /// The windows that have state, by start.
     open_windows: BTreeMap<i64, OpenWindow>,
     owned: std::ops::Range<u16>,
@@ -110,6 +116,30 @@ pub struct Maintain {
     /// Bytes of the groups whose rows this epoch has written so far, roughly.
     written_bytes: usize,
     scratch: Vec<u8>,
+}
+
+/// The groups of open windows with big states whose rows are held back, in the order in which they leave.
+#[derive(Default)]
+struct Waiting {
+    queue: VecDeque<(Box<[u8]>, u16)>,
+    keys: HashSet<Box<[u8]>>,
+    /// Bytes that may leave; below zero after a state that was larger.
+    credit_bytes: i64,
+}
+
+impl Waiting {
+    fn push(&mut self, key: &[u8], group: u16) {
+        if !self.keys.contains(key) {
+            self.keys.insert(key.into());
+            self.queue.push_back((key.into(), group));
+        }
+    }
+
+    fn pop(&mut self) -> Option<(Box<[u8]>, u16)> {
+        let (key, group) = self.queue.pop_front()?;
+        self.keys.remove(&key);
+        Some((key, group))
+    }
 }
 
 /// What is known of a window that has state.
@@ -150,6 +180,7 @@ impl Maintain {
             groups: Slots::new(states),
             changed: Vec::new(),
             evicted: BTreeMap::new(),
+            waiting: Waiting::default(),
             open_windows: BTreeMap::new(),
             owned: registry.owned(),
             final_through: EventTime::MIN,
@@ -375,6 +406,7 @@ impl Operator for Maintain {
             .map(|(start, _)| *start)
             .collect();
         self.write_changed(&closing, complete, cx)?;
+        self.write_waiting(complete, cx)?;
         self.written_bytes = 0;
         for start in closing {
             if self.written_bytes > self.keeping.closing_bytes {

@@ -30,8 +30,6 @@ pub(super) struct Entry {
     pub(super) dirty: bool,
     /// Whether the states changed since the group was last looked at for a row.
     pub(super) changed: bool,
-    /// Heap of the states when a row was last written.
-    pub(super) sent_bytes: usize,
     /// Heap of the states.
     pub(super) heap_bytes: usize,
     /// Whether it was used since the hand of the eviction passed.
@@ -87,7 +85,6 @@ impl Slots {
             added_bytes: 0,
             dirty: false,
             changed: false,
-            sent_bytes: 0,
             heap_bytes: 0,
             used: true,
         };

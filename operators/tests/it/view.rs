@@ -10,7 +10,7 @@ use arrow_array::{Array, RecordBatch};
 use weir_operators::aggregate::{Call, Function};
 use weir_operators::combine::{Combine, GROUP};
 use weir_operators::expr::{self, Comparison, Expr, Scalar};
-use weir_operators::maintain::{CLOSING_BYTES, Keeping, Maintain};
+use weir_operators::maintain::{CLOSING_BYTES, Keeping, Maintain, PROVISIONAL_BYTES};
 use weir_operators::operator::{Context, Effects, Operator};
 use weir_operators::view::{Dimension, Measure, Output, ViewPlan, Width, Window};
 use weir_schemas::rows::Changes;
@@ -213,6 +213,7 @@ impl Run {
             retained: Span(setting.retained),
             memory_bytes: setting.memory_bytes,
             closing_bytes: CLOSING_BYTES,
+            provisional_bytes: PROVISIONAL_BYTES,
         };
         let harness = Harness::new(setting.peers, Some(GROUP), move |registry| {
             Box::new(Maintain::new(plan(setting.having), keeping, registry).unwrap())

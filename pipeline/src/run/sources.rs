@@ -8,7 +8,7 @@ use weir_operators::account::TopicNames;
 use weir_operators::deduplicate::Deduplication;
 use weir_operators::detect::{SenderColumns, Thresholds};
 use weir_operators::judge::{CELLS_AT_ONCE, Court, Names, Telling};
-use weir_operators::maintain::{CLOSING_BYTES, Keeping};
+use weir_operators::maintain::{CLOSING_BYTES, Keeping, PROVISIONAL_BYTES};
 use weir_operators::profile::{self, Layout};
 use weir_operators::within::Within;
 use weir_schemas::place::{Partition, TopicId};
@@ -249,6 +249,7 @@ pub(super) fn graph_of(
         retained,
         memory_bytes: 0,
         closing_bytes: CLOSING_BYTES,
+        provisional_bytes: PROVISIONAL_BYTES,
     };
     let sender = SenderColumns {
         tenant,

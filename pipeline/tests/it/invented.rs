@@ -18,7 +18,7 @@ use weir_operators::account::LEDGER;
 use weir_operators::deduplicate::Deduplication;
 use weir_operators::detect::SenderColumns;
 use weir_operators::error::Error as OperatorError;
-use weir_operators::maintain::{CLOSING_BYTES, Keeping};
+use weir_operators::maintain::{CLOSING_BYTES, Keeping, PROVISIONAL_BYTES};
 use weir_operators::operator::{Context, Operator};
 use weir_operators::state::{ByteTable, StateRegistry, StoreOptions};
 use weir_operators::view::ViewPlan;
@@ -627,6 +627,7 @@ impl World {
                         retained: Span(0),
                         memory_bytes: 0,
                         closing_bytes,
+                        provisional_bytes: PROVISIONAL_BYTES,
                     },
                 )],
                 detect: None,

@@ -17,6 +17,8 @@ use weir_schemas::registry::{Registry, Settings};
 pub(crate) const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 pub(crate) const SCHEMA: &str = include_str!("event.avsc");
 pub(crate) const PARTITIONS: i32 = 8;
+/// How long no row may change before one counts from there.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Events like those of apps: few tenants, a few thousand users, a purchase now and then.
 pub(crate) struct Events {
@@ -146,14 +148,24 @@ pub(crate) fn latency(
     while ask(parts, "system", &there) != "1" {
         std::thread::sleep(Duration::from_millis(100));
     }
-    let start_at_ms = weir_pipeline::clock::Clock::System.now_ms();
+    let now_ms = || weir_pipeline::clock::Clock::System.now_ms();
     // Only what these events can be in, so that what was there before costs nothing.
     let sum = format!(
         "SELECT sum(events) FROM by_minute WHERE window_start >= toStartOfMinute(toDateTime({}, 'UTC'))",
-        start_at_ms / 1_000
+        now_ms() / 1_000
     );
     let seen = || ask(parts, database, &sum).parse::<u64>().unwrap_or(0);
-    let before = seen();
+    let mut before = seen();
+    // What was sent earlier may still be on its way, and isn't to be counted.
+    let mut since = Instant::now();
+    while since.elapsed() < SETTLED {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = seen();
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+    }
+    let start_at_ms = now_ms();
     let rows = Events::new(rate * time.as_secs(), start_at_ms, rate, start_at_ms as u64);
     let acknowledged = Arc::new(Mutex::new(Vec::<(Instant, u64)>::new()));
     let told = Arc::clone(&acknowledged);
