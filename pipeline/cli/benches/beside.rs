@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use shop::{Events, PARTITIONS, ask, bench_folder, free_port, job, latency, weir};
+use shop::{Events, PARTITIONS, ask, begun_minute, bench_folder, free_port, job, latency, weir};
 use started::started;
 use weir_replay::parts::Parts;
 use weir_replay::produce::produce;
@@ -105,6 +105,7 @@ impl Bench<'_> {
             let beside = || {
                 let run = format!("pair_{pair}");
                 let arguments = self.replay(&range, &["--run", &run, "--rate", &rate]);
+                begun_minute();
                 let mut replay = self.start(folder, NAME, free_port(), &arguments);
                 let ages = measure(self.turn);
                 assert!(replay.try_wait().unwrap().is_none(), "the replay had no backlog left: give it more events");

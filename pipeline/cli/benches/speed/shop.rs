@@ -17,8 +17,7 @@ use weir_schemas::registry::{Registry, Settings};
 pub(crate) const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 pub(crate) const SCHEMA: &str = include_str!("event.avsc");
 pub(crate) const PARTITIONS: i32 = 8;
-/// How long no row may change before one counts from there.
-const SETTLED: Duration = Duration::from_secs(2);
+const MINUTE_MS: i64 = 60_000;
 
 /// Events like those of apps: few tenants, a few thousand users, a purchase now and then.
 pub(crate) struct Events {
@@ -135,6 +134,18 @@ pub(crate) fn weir(
     command
 }
 
+/// Waits for a minute to begin, and returns its start in milliseconds since 1970: from there on a minute's rows are of what is
+/// sent then alone, and of every turn they grow alike.
+pub(crate) fn begun_minute() -> i64 {
+    loop {
+        let now_ms = weir_pipeline::clock::Clock::System.now_ms();
+        if now_ms % MINUTE_MS < 1_000 {
+            return now_ms - now_ms % MINUTE_MS;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Milliseconds from producing to a visible row, p50 and p99, of a pipeline that is starting or running: a reader polls the sum
 /// of events, and each event that it misses is as old as the live rate says.
 pub(crate) fn latency(
@@ -148,24 +159,10 @@ pub(crate) fn latency(
     while ask(parts, "system", &there) != "1" {
         std::thread::sleep(Duration::from_millis(100));
     }
-    let now_ms = || weir_pipeline::clock::Clock::System.now_ms();
-    // Only what these events can be in, so that what was there before costs nothing.
-    let sum = format!(
-        "SELECT sum(events) FROM by_minute WHERE window_start >= toStartOfMinute(toDateTime({}, 'UTC'))",
-        now_ms() / 1_000
-    );
+    let start_at_ms = begun_minute();
+    let from = start_at_ms / 1_000;
+    let sum = format!("SELECT sum(events) FROM by_minute WHERE window_start >= toDateTime({from}, 'UTC')");
     let seen = || ask(parts, database, &sum).parse::<u64>().unwrap_or(0);
-    let mut before = seen();
-    // What was sent earlier may still be on its way, and isn't to be counted.
-    let mut since = Instant::now();
-    while since.elapsed() < SETTLED {
-        std::thread::sleep(Duration::from_millis(100));
-        let now = seen();
-        if now != before {
-            (before, since) = (now, Instant::now());
-        }
-    }
-    let start_at_ms = now_ms();
     let rows = Events::new(rate * time.as_secs(), start_at_ms, rate, start_at_ms as u64);
     let acknowledged = Arc::new(Mutex::new(Vec::<(Instant, u64)>::new()));
     let told = Arc::clone(&acknowledged);
@@ -175,7 +172,7 @@ pub(crate) fn latency(
     }));
     let mut ages = Vec::new();
     while !live.is_finished() {
-        let visible = seen().saturating_sub(before);
+        let visible = seen();
         let now = Instant::now();
         // The oldest acknowledged record that isn't visible: when was it acknowledged?
         let sent = acknowledged.lock().unwrap();

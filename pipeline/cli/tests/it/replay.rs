@@ -95,6 +95,16 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     assert_eq!(bench.ask(&there), "0");
 }
 
+/// Whether every thread of a process has the least priority.
+fn gives_way(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok());
+    // The nice value is the seventeenth number behind the name, which is in parentheses.
+    let nice = |stat: String| stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().to_owned();
+    let nice: Vec<String> = stats.map(nice).collect();
+    nice.len() > 5 && nice.iter().all(|nice| nice == "19")
+}
+
 #[test]
 fn a_killed_replay_goes_on_and_ends_equal() {
     let bench = lived("replay_killed");
@@ -102,6 +112,7 @@ fn a_killed_replay_goes_on_and_ends_equal() {
     let goes_on = ["replay", "pipeline.toml", "--run", "slow", "--rate", "20000"];
     let ledger = format!("{}.weir_ledger", replay_of(&bench, "slow"));
     let mut running = bench.start(&begin);
+    wait_until("it gives way to everything else", || gives_way(running.id()));
     for kill in 0..3_u64 {
         let there = format!(
             "SELECT count() FROM system.tables WHERE database = '{}' AND name = 'weir_ledger'",

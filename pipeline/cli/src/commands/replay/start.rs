@@ -34,6 +34,7 @@ use crate::{OperatorRegistry, Outcome, paint, runtime};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) fn run(start: &Start, operators: &OperatorRegistry) -> Result<Outcome, Outcome> {
+    give_way();
     let (live, store) = opened(&start.file)?;
     let known = match &start.run {
         Some(name) => store.read(name).map_err(|error| Outcome::of_error(&error))?,
@@ -56,6 +57,13 @@ pub(super) fn run(start: &Start, operators: &OperatorRegistry) -> Result<Outcome
             carry_out(start, &live, &store, &mut record, operators)
         }
     }
+}
+
+/// Leaves the processor to the live pipeline, and to everything else on this machine, whenever they want it. Of threads only the
+/// calling one gives way, and those that it starts later.
+fn give_way() {
+    // SAFETY: a call that takes three numbers. Where it isn't allowed, the replay runs like any other program.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
 }
 
 /// Refuses what only a new replay can be told: of one that is there it would be ignored, and `--plan` would even read.
