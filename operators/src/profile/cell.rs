@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::sums::{Sums, read_dense, write_dense};
+use super::sums::{Sums, read_values, write_values};
 use crate::state::{Codec, CodecError, encode_bytes};
 
 /// Registers of the sketch of users: its standard error is 1.04 / √64 = 13 %.
@@ -103,7 +103,7 @@ impl Users {
 
     fn add_encoded(&mut self, bytes: &mut &[u8]) -> Result<(), CodecError> {
         let mut is_foreign = false;
-        read_dense(bytes, |at, rank| match (self.0.get_mut(at), u8::try_from(rank)) {
+        read_values(bytes, |at, rank| match (self.0.get_mut(at), u8::try_from(rank)) {
             (Some(register), Ok(rank)) => *register = (*register).max(rank),
             _ => is_foreign = true,
         })?;
@@ -223,7 +223,7 @@ impl Cell {
     /// The bytes of the cell with `counts` by slot added, which are mostly all that there are.
     pub(super) fn encode_with(&self, counts: &[u8], out: &mut Vec<u8>) {
         if self.counts.is_empty() {
-            write_dense(counts, out);
+            write_values(counts, out);
         } else {
             let mut sums = self.counts.clone();
             sums.merge(&Sums::of(counts));
@@ -233,7 +233,7 @@ impl Cell {
     }
 
     fn encode_all_but_counts(&self, out: &mut Vec<u8>) {
-        write_dense(&self.users.0, out);
+        write_values(&self.users.0, out);
         varint(self.examples.len() as u64, out);
         for (slot, spots) in &self.examples {
             varint(u64::from(*slot), out);
@@ -322,7 +322,18 @@ pub(crate) fn varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
+#[inline]
 pub(crate) fn read_varint(bytes: &mut &[u8]) -> Result<u64, CodecError> {
+    match bytes.split_first() {
+        Some((&byte, rest)) if byte < 0x80 => {
+            *bytes = rest;
+            Ok(u64::from(byte))
+        }
+        _ => read_long_varint(bytes),
+    }
+}
+
+fn read_long_varint(bytes: &mut &[u8]) -> Result<u64, CodecError> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let &[byte] = take(bytes, 1)? else { return Err(WRONG) };
@@ -356,7 +367,7 @@ pub(crate) fn read_spot(bytes: &mut &[u8]) -> Result<Spot, CodecError> {
     Ok(Spot(topic, partition, read_varint(bytes)? as i64))
 }
 
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], CodecError> {
+pub(super) fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], CodecError> {
     let (head, rest) = bytes.split_at_checked(length).ok_or(WRONG)?;
     *bytes = rest;
     Ok(head)

@@ -83,10 +83,21 @@ impl FieldSlots {
     }
 }
 
+/// A text's or a number's code and first slot, without the rest of its [`FieldSlots`]: counting an event reads all of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Valued {
+    pub(super) code: u32,
+    pub(super) first: u32,
+}
+
 /// The slots of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     fields: Vec<FieldSlots>,
+    /// Of texts and numbers, which are counted in one of their buckets.
+    valued: Vec<Valued>,
+    /// Which fields have no buckets, or several for an event.
+    others: Vec<FieldSlots>,
     codes: Codes,
     rules: usize,
     slots: usize,
@@ -119,7 +130,10 @@ impl Layout {
             slots += field.slots();
             fields.push(field);
         }
-        Layout { fields, codes, rules, slots }
+        let (valued, others): (Vec<_>, Vec<_>) =
+            fields.iter().cloned().partition(|field| matches!(field.kind, Kind::Text | Kind::Number));
+        let valued = valued.iter().map(|field| Valued { code: field.code as u32, first: field.first as u32 }).collect();
+        Layout { fields, valued, others, codes, rules, slots }
     }
 
     /// Where the codes of the fields stand.
@@ -135,6 +149,11 @@ impl Layout {
     /// The fields, in the order of their slots.
     pub fn fields(&self) -> &[FieldSlots] {
         &self.fields
+    }
+
+    /// Fields as counting sees them: those with one bucket for a value, and the others.
+    pub(super) fn counted(&self) -> (&[Valued], &[FieldSlots]) {
+        (&self.valued, &self.others)
     }
 
     /// What a slot counts, and of which field.

@@ -3,17 +3,21 @@
 //! A cell of a few events touches a tenth of the slots of its layout, and a window has tens of thousands of cells: so only
 //! what was counted is kept. A field's slots stand side by side and most fields have a few values, so counts are kept, written
 //! and added up in groups of [`TOGETHER`] slots: cells of one window have nearly the same groups, and adding one to another
-//! is one walk over two lists that mostly agree.
+//! is one walk over two lists that mostly agree. What travels within an epoch are counts of a byte; where many of the slots
+//! have one, they travel as they are, which is neither longer nor has to be put together and taken apart.
 
 use std::cmp::Ordering;
 
-use super::cell::{WRONG, read_varint, varint};
+use super::cell::{WRONG, read_varint, take, varint};
 use crate::state::CodecError;
 
 /// Groups that stored counts may name, at most: columns are bounded by the reader schema.
 const MOST_GROUPS: usize = 1 << 17;
 /// Slots of a group.
 const TOGETHER: usize = 8;
+/// How counts are written: in groups, or as the bytes that they are.
+const IN_GROUPS: u8 = 0;
+const AS_BYTES: u8 = 1;
 
 /// Counts of slots that stand side by side; at least one isn't zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +56,37 @@ impl Sums {
         adding.end();
     }
 
+    /// Adds counts of a byte by slot.
+    fn add_bytes(&mut self, counts: &[u8]) {
+        let (chunks, last) = counts.as_chunks::<TOGETHER>();
+        let (mut at, mut new) = (0, Vec::new());
+        let mut last_chunk = [0; TOGETHER];
+        last_chunk.iter_mut().zip(last).for_each(|(chunk, count)| *chunk = *count);
+        for (number, chunk) in (0..).zip(chunks.iter().chain([&last_chunk])) {
+            if u64::from_le_bytes(*chunk) == 0 {
+                continue;
+            }
+            while self.0.get(at).is_some_and(|mine| mine.at < number) {
+                at += 1;
+            }
+            let theirs = Group { at: number, counts: chunk.map(u32::from) };
+            match self.0.get_mut(at) {
+                Some(mine) if mine.at == number => mine.add(&theirs),
+                _ => new.push(theirs),
+            }
+        }
+        self.put_in(new);
+    }
+
+    /// Takes groups that it hasn't, in their order.
+    fn put_in(&mut self, new: Vec<Group>) {
+        if self.0.is_empty() {
+            self.0 = new;
+        } else if !new.is_empty() {
+            self.0 = interleave(std::mem::take(&mut self.0), new);
+        }
+    }
+
     /// For adding groups in their order.
     fn adding(&mut self) -> Adding<'_> {
         Adding { sums: self, at: 0, new: Vec::new() }
@@ -59,11 +94,17 @@ impl Sums {
 
     /// The groups one after another, and what ends them.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(IN_GROUPS);
         write(self.0.iter().copied(), out);
     }
 
     /// Adds what was encoded.
     pub(super) fn add_encoded(&mut self, bytes: &mut &[u8]) -> Result<(), CodecError> {
+        if let Some((&AS_BYTES, rest)) = bytes.split_first() {
+            *bytes = rest;
+            self.add_bytes(read_bytes(bytes)?);
+            return Ok(());
+        }
         let mut adding = self.adding();
         read(bytes, |group| adding.add(group))?;
         adding.end();
@@ -71,13 +112,27 @@ impl Sums {
     }
 }
 
-/// Writes values by slot as [`Sums`] of them would be, without making these.
-pub(super) fn write_dense(values: &[u8], out: &mut Vec<u8>) {
-    write(groups(values), out);
+/// Counts that were written as they are.
+fn read_bytes<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CodecError> {
+    let length = usize::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
+    take(bytes, length)
+}
+
+/// Writes values by slot so that [`Sums`] can read and add them, without making these.
+pub(super) fn write_values(values: &[u8], out: &mut Vec<u8>) {
+    let some = values.chunks(TOGETHER).filter(|some| some.iter().any(|value| *value != 0)).count();
+    if some * TOGETHER * 4 >= values.len() {
+        out.push(AS_BYTES);
+        varint(values.len() as u64, out);
+        out.extend_from_slice(values);
+    } else {
+        out.push(IN_GROUPS);
+        write(groups(values), out);
+    }
 }
 
 /// Reads values that were so written, as `each(slot, value)`; none is zero.
-pub(super) fn read_dense(bytes: &mut &[u8], mut each: impl FnMut(usize, u32)) -> Result<(), CodecError> {
+pub(super) fn read_values(bytes: &mut &[u8], mut each: impl FnMut(usize, u32)) -> Result<(), CodecError> {
     read(bytes, |group| {
         let values = (group.at as usize * TOGETHER..).zip(group.counts);
         values.filter(|(_, value)| *value != 0).for_each(|(slot, value)| each(slot, value));
@@ -103,12 +158,7 @@ impl Adding<'_> {
     }
 
     fn end(self) {
-        if self.sums.0.is_empty() {
-            self.sums.0 = self.new;
-        } else if !self.new.is_empty() {
-            let mine = std::mem::take(&mut self.sums.0);
-            self.sums.0 = interleave(mine, self.new);
-        }
+        self.sums.put_in(self.new);
     }
 }
 
@@ -156,16 +206,46 @@ fn write(groups: impl Iterator<Item = Group>, out: &mut Vec<u8>) {
     let mut next = 0;
     for Group { at, counts } in groups {
         // One more than the gap, so that 0 can end the list.
-        varint(u64::from(at - next + 1), out);
+        let gap = at - next + 1;
         next = at + 1;
         let mask = counts.iter().rev().fold(0_u8, |mask, count| mask << 1 | u8::from(*count != 0));
+        if gap < 0x80 && counts.iter().fold(0, |any, count| any | count) < 0x80 {
+            write_small(gap as u8, mask, counts, out);
+            continue;
+        }
+        varint(u64::from(gap), out);
         out.push(mask);
         counts.iter().filter(|count| **count != 0).for_each(|count| varint(u64::from(*count), out));
     }
     out.push(0);
 }
 
+/// Writes a group whose numbers are all bytes: nearly every one is. It is put together in place, and added at once.
+#[inline]
+fn write_small(gap: u8, mask: u8, counts: [u32; TOGETHER], out: &mut Vec<u8>) {
+    let mut bytes = [0_u8; TOGETHER + 2];
+    bytes[0] = gap;
+    bytes[1] = mask;
+    let mut size = 2;
+    for count in counts {
+        // A count that is zero is overwritten by the next one.
+        bytes[size] = count as u8;
+        size += usize::from(count != 0);
+    }
+    let end = out.len() + size;
+    out.extend_from_slice(&bytes);
+    out.truncate(end);
+}
+
 fn read(bytes: &mut &[u8], mut each: impl FnMut(Group)) -> Result<(), CodecError> {
+    match take(bytes, 1)? {
+        &[AS_BYTES] => {
+            groups(read_bytes(bytes)?).for_each(each);
+            return Ok(());
+        }
+        &[IN_GROUPS] => {}
+        _ => return Err(WRONG),
+    }
     let mut next = 0_usize;
     loop {
         let gap = usize::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
@@ -209,7 +289,15 @@ mod tests {
                 let slots = counts.len();
                 (0..few).take_while(|_| slots > 0).for_each(|_| counts[random.usize(0..slots)] += random.u32(0..9));
                 dense.iter_mut().zip(&counts).for_each(|(sum, count)| *sum += count);
-                sums.merge(&Sums::of(&counts));
+                let mut bytes = Vec::new();
+                match <Vec<u8>>::from_iter(counts.iter().map(|count| *count as u8)) {
+                    small if random.bool() && counts.iter().all(|count| *count < 256) => {
+                        write_values(&small, &mut bytes)
+                    }
+                    _ => Sums::of(&counts).encode(&mut bytes),
+                }
+                sums.add_encoded(&mut &bytes[..]).unwrap();
+                assert!((0..bytes.len()).all(|cut| Sums::default().add_encoded(&mut &bytes[..cut]).is_err()));
             }
             assert_eq!(sums, Sums::of(&dense));
             assert!((0..64).all(|slot| sums.get(slot) == dense[slot]));

@@ -16,8 +16,7 @@ use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, Scala
 use arrow_schema::{ArrowError, DataType, TimeUnit};
 
 use super::codes::{CodeRows, Look, Looks};
-use super::reader::{Layout, ReaderSchema, Slot, SlotKind};
-use crate::types::ColumnType;
+use super::reader::{Layout, ReaderSchema, Slot, SlotKind, SlotSpec};
 
 /// The values of one buffer, in the form of its kind.
 pub(super) enum Values {
@@ -45,36 +44,31 @@ pub(super) struct Column {
     pub(super) values: Values,
     valid: Option<BooleanBufferBuilder>,
     look: Option<Look>,
-    /// What a decimal's digits are divided by.
-    unit: f64,
 }
 
 /// All buffers of a reader schema.
 pub(super) struct Buffers {
     pub(super) columns: Vec<Column>,
     codes: CodeRows,
+    /// By column, what the codes keep of one that isn't wanted: with many of those, going by `columns` would cost more than
+    /// the codes do.
+    only_looked_at: Box<[Option<Look>]>,
 }
 
 impl Buffers {
     /// Empty buffers with room for `rows` rows, for the columns that are wanted, and for codes where there are `looks`.
     pub(super) fn new(reader: &ReaderSchema, wanted: &[bool], looks: Option<&Looks>, rows: usize) -> Buffers {
-        let columns = reader
-            .slots
-            .iter()
-            .enumerate()
-            .map(|(index, slot)| {
-                let wanted = wanted.get(slot.column).copied().unwrap_or(false);
-                let valid = (wanted && slot.nullable).then(|| BooleanBufferBuilder::new(rows));
-                let values = if wanted { Values::new(slot.kind, rows) } else { Values::Absent };
-                let look = looks.and_then(|looks| looks.of.get(index).copied().flatten());
-                let unit = match reader.columns.get(slot.column).map(|column| column.column_type.without_null()) {
-                    Some(ColumnType::Decimal(_, scale)) => 10_f64.powi(i32::from(*scale)),
-                    _ => 1.0,
-                };
-                Column { values, valid, look, unit }
-            })
-            .collect();
-        Buffers { columns, codes: CodeRows::new(looks.map_or(0, |looks| looks.bytes), rows) }
+        let column = |(index, slot): (usize, &SlotSpec)| {
+            let wanted = wanted.get(slot.column).copied().unwrap_or(false);
+            let valid = (wanted && slot.nullable).then(|| BooleanBufferBuilder::new(rows));
+            let values = if wanted { Values::new(slot.kind, rows) } else { Values::Absent };
+            let look = looks.and_then(|looks| looks.of.get(index).copied().flatten());
+            Column { values, valid, look }
+        };
+        let columns: Vec<Column> = reader.slots.iter().enumerate().map(column).collect();
+        let only_looked_at =
+            columns.iter().map(|column| column.look.filter(|_| matches!(column.values, Values::Absent))).collect();
+        Buffers { columns, codes: CodeRows::new(looks.map_or(0, |looks| looks.bytes), rows), only_looked_at }
     }
 
     /// Makes room for the codes of the next record.
@@ -98,94 +92,113 @@ impl Buffers {
         &mut self.columns[slot.0 as usize]
     }
 
-    /// Ends a value: it is none of the nulls, and `say` says what the codes keep of it.
+    /// Takes a value that is none of the nulls: `keep` is for the column, and `say` says what the codes keep of it.
     #[inline]
-    fn end(&mut self, slot: Slot, say: impl FnOnce(&mut CodeRows, Look, f64)) {
-        let Buffers { columns, codes } = self;
+    fn take(&mut self, slot: Slot, keep: impl FnOnce(&mut Values), say: impl FnOnce(&mut CodeRows, Look)) {
+        let Buffers { columns, codes, only_looked_at } = self;
+        if let Some(look) = only_looked_at[slot.0 as usize] {
+            return say(codes, look);
+        }
         let column = &mut columns[slot.0 as usize];
+        keep(&mut column.values);
         column.mark_valid();
         if let Some(look) = column.look {
-            say(codes, look, column.unit);
+            say(codes, look);
         }
     }
 
     #[inline]
     pub(super) fn boolean(&mut self, slot: Slot, value: bool) {
-        if let Values::Bool(values) = &mut self.at(slot).values {
-            values.append(value);
-        }
-        self.end(slot, |codes, look, _| codes.number(look, f64::from(u8::from(value))));
+        let keep = |values: &mut Values| {
+            if let Values::Bool(values) = values {
+                values.append(value);
+            }
+        };
+        self.take(slot, keep, |codes, look| codes.number(look, f64::from(u8::from(value))));
     }
 
     #[inline]
     pub(super) fn i32(&mut self, slot: Slot, value: i32) {
-        if let Values::I32(values) = &mut self.at(slot).values {
-            values.push(value);
-        }
-        self.end(slot, |codes, look, _| codes.number(look, f64::from(value)));
+        let keep = |values: &mut Values| {
+            if let Values::I32(values) = values {
+                values.push(value);
+            }
+        };
+        self.take(slot, keep, |codes, look| codes.number(look, f64::from(value)));
     }
 
     #[inline]
     pub(super) fn i64(&mut self, slot: Slot, value: i64) {
-        if let Values::I64(values) = &mut self.at(slot).values {
-            values.push(value);
-        }
-        self.end(slot, |codes, look, _| codes.number(look, value as f64));
+        let keep = |values: &mut Values| {
+            if let Values::I64(values) = values {
+                values.push(value);
+            }
+        };
+        self.take(slot, keep, |codes, look| codes.number(look, value as f64));
     }
 
     #[inline]
     pub(super) fn f32(&mut self, slot: Slot, value: f32) {
-        if let Values::F32(values) = &mut self.at(slot).values {
-            values.push(value);
-        }
-        self.end(slot, |codes, look, _| codes.number(look, f64::from(value)));
+        let keep = |values: &mut Values| {
+            if let Values::F32(values) = values {
+                values.push(value);
+            }
+        };
+        self.take(slot, keep, |codes, look| codes.number(look, f64::from(value)));
     }
 
     #[inline]
     pub(super) fn f64(&mut self, slot: Slot, value: f64) {
-        if let Values::F64(values) = &mut self.at(slot).values {
-            values.push(value);
-        }
-        self.end(slot, |codes, look, _| codes.number(look, value));
+        let keep = |values: &mut Values| {
+            if let Values::F64(values) = values {
+                values.push(value);
+            }
+        };
+        self.take(slot, keep, |codes, look| codes.number(look, value));
     }
 
     /// A decimal within the bounds of the column.
     #[inline]
     pub(super) fn decimal(&mut self, slot: Slot, value: i256) {
-        match &mut self.at(slot).values {
+        let keep = |values: &mut Values| match values {
             Values::I128(values) => values.push(value.to_i128().unwrap_or_default()),
             Values::I256(values) => values.push(value),
             _ => {}
-        }
-        self.end(slot, |codes, look, unit| codes.number(look, float_of(value) / unit));
+        };
+        self.take(slot, keep, |codes, look| codes.number(look, float_of(value) / look.unit));
     }
 
     /// Bytes of any length. The decoder's limits keep a buffer below 2 GiB.
     #[inline]
     pub(super) fn bytes(&mut self, slot: Slot, value: &[u8]) {
-        match &mut self.at(slot).values {
+        let keep = |values: &mut Values| match values {
             Values::Bytes { ends, bytes } => {
                 bytes.extend_from_slice(value);
                 ends.push(bytes.len() as i32);
             }
             Values::Fixed { bytes, .. } => bytes.extend_from_slice(value),
             _ => {}
-        }
-        self.end(slot, |codes, look, _| codes.bytes(look, value));
+        };
+        self.take(slot, keep, |codes, look| codes.bytes(look, value));
     }
 
     /// A list of `items` items, which stand in the buffers already.
     #[inline]
     pub(super) fn list(&mut self, slot: Slot, items: usize) {
-        if let Values::Offsets(ends) = &mut self.at(slot).values {
-            let last = ends.last().copied().unwrap_or_default();
-            ends.push(last + items as i32);
-        }
-        self.end(slot, |codes, look, _| codes.list(look, items));
+        let keep = |values: &mut Values| {
+            if let Values::Offsets(ends) = values {
+                let last = ends.last().copied().unwrap_or_default();
+                ends.push(last + items as i32);
+            }
+        };
+        self.take(slot, keep, |codes, look| codes.list(look, items));
     }
 
     /// A null, or an empty list.
     pub(super) fn null(&mut self, slot: Slot) {
+        if let Some(look) = self.only_looked_at[slot.0 as usize] {
+            return self.codes.null(look);
+        }
         let column = &mut self.columns[slot.0 as usize];
         match &mut column.values {
             Values::Bool(values) => values.append(false),

@@ -8,14 +8,17 @@ use arrow_array::{ArrayRef, FixedSizeBinaryArray};
 use arrow_buffer::Buffer;
 use arrow_schema::ArrowError;
 
-use super::reader::{Layout, Slot, SlotSpec};
+use super::reader::{Layout, ReaderSchema, Slot};
 use crate::profile::{self, Codes, DEFAULT, Kind, NULL};
+use crate::types::ColumnType;
 
 /// What a buffer's values say to the codes of their record.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Look {
     at: u32,
     what: What,
+    /// What a decimal's digits are divided by.
+    pub(super) unit: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,9 +40,17 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    pub(super) fn new(codes: &Codes, layouts: &[Layout], slots: &[SlotSpec]) -> Looks {
+    pub(super) fn new(codes: &Codes, reader: &ReaderSchema) -> Looks {
+        let ReaderSchema { columns, layouts, slots, .. } = reader;
         let mut of = vec![None; slots.len()];
-        let mut set = |slot: Slot, at: usize, what| of[slot.0 as usize] = Some(Look { at: at as u32, what });
+        let unit = |slot: Slot| match columns.get(slots[slot.0 as usize].column).map(|of| of.column_type.without_null())
+        {
+            Some(ColumnType::Decimal(_, scale)) => 10_f64.powi(i32::from(*scale)),
+            _ => 1.0,
+        };
+        let mut set = |slot: Slot, at: usize, what| {
+            of[slot.0 as usize] = Some(Look { at: at as u32, what, unit: unit(slot) });
+        };
         for (column, layout) in layouts.iter().enumerate() {
             let Some((kind, at)) = codes.place(column) else { continue };
             match layout {

@@ -114,7 +114,7 @@ impl Decoder {
         wanted: &[bool],
         codes: Option<&Codes>,
     ) -> Result<Decoder, Vec<Incompatibility>> {
-        let looks = codes.map(|codes| Looks::new(codes, &reader.layouts, &reader.slots));
+        let looks = codes.map(|codes| Looks::new(codes, &reader));
         let program = compile(writer, &reader, wanted, looks.as_ref())?;
         let wanted: Box<[bool]> =
             (0..reader.columns.len()).map(|index| wanted.get(index).copied().unwrap_or(false)).collect();
