@@ -20,11 +20,16 @@ pub(crate) const RANGE: &str = "window_start >= toDateTime('2026-01-05 06:12:00'
 /// A shop that has read its log to the end, three times.
 pub(crate) fn lived(name: &str) -> Bench {
     let bench = shop(name);
+    live_through(&bench);
+    bench
+}
+
+/// Sells three stretches, each read to its end.
+fn live_through(bench: &Bench) {
     for seed in 1..=3 {
-        sell(&bench, EVENTS, seed, FAULTS);
+        sell(bench, EVENTS, seed, FAULTS);
         bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
     }
-    bench
 }
 
 /// Everything that readers see of the live side, and how far its logs are.
@@ -38,6 +43,16 @@ fn live(bench: &Bench) -> String {
 
 pub(crate) fn replay_of(bench: &Bench, run: &str) -> String {
     format!("{}_replay_{run}", bench.database)
+}
+
+/// How many records a replay has committed; none while it has no tables.
+pub(crate) fn read_by(bench: &Bench, run: &str) -> Option<u64> {
+    let database = replay_of(bench, run);
+    let there = format!("SELECT count() FROM system.tables WHERE database = '{database}' AND name = 'weir_ledger'");
+    if bench.ask(&there) == "0" {
+        return None;
+    }
+    bench.ask(&format!("SELECT sum(consumed) FROM {database}.weir_ledger")).parse().ok()
 }
 
 const COLUMNS: &str = "window_start, tenant, country, events, revenue, users";
@@ -72,6 +87,8 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
         bench.weir(&["diff", "pipeline.toml", run]).fine();
     }
     assert_eq!(live(&bench), before);
+    assert_eq!(alerts_of(&bench, "one"), alerts_of(&bench, "three"));
+    assert!(alerts_of(&bench, "one").contains("\topen\t"), "the shop's bad release opens alerts in these minutes");
     // Not all of the log was read again.
     let read = |database: &str| -> u64 {
         bench.ask(&format!("SELECT sum(consumed) FROM {database}.weir_ledger")).parse().unwrap()
@@ -95,6 +112,16 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     assert_eq!(bench.ask(&there), "0");
 }
 
+/// Every step of a replay's alerts. The first example is the first affected record; which others are told, and sampled, depends
+/// on how records fell into epochs.
+fn alerts_of(bench: &Bench, run: &str) -> String {
+    bench.ask(&format!(
+        "SELECT * EXCEPT (examples, samples), examples[1] FROM {}.weir_alerts_history \
+         ORDER BY window_start, fingerprint, revision",
+        replay_of(bench, run)
+    ))
+}
+
 /// Whether every thread of a process has the least priority.
 fn gives_way(process: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
@@ -110,18 +137,10 @@ fn a_killed_replay_goes_on_and_ends_equal() {
     let bench = lived("replay_killed");
     let begin = ["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--run", "slow", "--rate", "20000"];
     let goes_on = ["replay", "pipeline.toml", "--run", "slow", "--rate", "20000"];
-    let ledger = format!("{}.weir_ledger", replay_of(&bench, "slow"));
     let mut running = bench.start(&begin);
     wait_until("it gives way to everything else", || gives_way(running.id()));
     for kill in 0..3_u64 {
-        let there = format!(
-            "SELECT count() FROM system.tables WHERE database = '{}' AND name = 'weir_ledger'",
-            replay_of(&bench, "slow")
-        );
-        wait_until("a part is read", || {
-            bench.ask(&there) == "1"
-                && bench.ask(&format!("SELECT sum(consumed) > {} FROM {ledger}", 4_000 + kill * 12_000)) == "1"
-        });
+        wait_until("a part is read", || read_by(&bench, "slow") > Some(4_000 + kill * 12_000));
         running.kill().unwrap();
         running.wait().unwrap();
         if kill == 0 {
@@ -142,6 +161,26 @@ fn a_killed_replay_goes_on_and_ends_equal() {
     bench.weir(&["replay", "cancel", "pipeline.toml", "unwanted"]).fine();
     assert_eq!(running.wait().unwrap().code(), Some(0));
     bench.weir(&["replay", "drop", "pipeline.toml", "unwanted"]).fine();
+
+    two_run_at_once(&bench);
+}
+
+/// Paced, so that neither can end before both run.
+fn two_run_at_once(bench: &Bench) {
+    let begin = |run: &str| {
+        let arguments = ["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--rate", "10000", "--run", run];
+        bench.start(&arguments)
+    };
+    let mut both = ["left", "right"].map(|run| (run, begin(run)));
+    wait_until("both run", || {
+        let listed = bench.weir(&["replay", "list", "pipeline.toml"]).fine().out;
+        listed.lines().filter(|line| line.contains("running")).count() == 2
+    });
+    for (run, running) in &mut both {
+        assert_eq!(running.wait().unwrap().code(), Some(0), "{run}");
+        assert_eq!(one_sided(bench, "by_minute", &format!("{}.by_minute", replay_of(bench, run))), "0", "{run}");
+        bench.weir(&["diff", "pipeline.toml", run]).fine();
+    }
 }
 
 #[test]
@@ -231,18 +270,54 @@ fn swapped_in_and_out(bench: &Bench, replayed: &str) {
     assert_eq!(bench.ask(audit), "swap\tada\tfor good\nundo\tada");
     bench.weir(&["swap", "pipeline.toml", "next", "--from", "2026-01-05T06:12:30Z"]).refused(2, &["cuts a window"]);
     bench.weir(&["swap", "pipeline.toml", "next", "--undo"]).fine();
+    a_part_of_the_time_is_swapped_in_and_out(bench, replayed);
 }
+
+/// Begins and ends with the live rows in place.
+fn a_part_of_the_time_is_swapped_in_and_out(bench: &Bench, replayed: &str) {
+    let within = "window_start >= toDateTime('2026-01-05 06:15:00', 'UTC') AND \
+                  window_start < toDateTime('2026-01-05 06:20:00', 'UTC')";
+    let rows = |from: &str, condition: &str| {
+        bench
+            .ask(&format!("SELECT count(), countIf({RANGE}), sum(cityHash64({COLUMNS})) FROM {from} WHERE {condition}"))
+    };
+    let outside = format!("NOT ({within})");
+    let (live, beside) = (rows("by_minute", within), rows("by_minute", &outside));
+    let replay = rows(replayed, within);
+    assert_ne!(live, replay);
+    // The replay differs beside these times, too: what isn't swapped would show.
+    let in_rest = format!("{RANGE} AND {outside}");
+    assert_ne!(rows("by_minute", &in_rest), rows(replayed, &in_rest));
+    let times = ["--from", "2026-01-05T06:15:00Z", "--to", "2026-01-05T06:20:00Z"];
+    bench.weir(&[&["swap", "pipeline.toml", "next", "--by", "ada"], &times[..]].concat()).fine();
+    assert_eq!((rows("by_minute", within), rows("by_minute", &outside)), (replay, beside.clone()));
+    bench.weir(&["swap", "pipeline.toml", "next", "--undo", "--by", "ada"]).fine();
+    assert_eq!((rows("by_minute", within), rows("by_minute", &outside)), (live, beside));
+}
+
+/// Cells that are changed behind Weir's back, rows that are taken away, and rows that are added.
+const CHANGED: u64 = 1_000;
+const MISSING: u64 = 100;
+const EXTRA: u64 = 100;
 
 /// Puts differences into a replay's table behind Weir's back: `diff` has to find these and no others.
 #[test]
 fn injected_differences_are_found_exactly() {
-    let bench = lived("replay_injected");
+    let bench = shop("replay_injected");
+    // The shop's four tenants and eight countries have 32 rows a minute. Of windows of ten seconds the range holds 78, and of
+    // their 2,496 rows only few of the smallest tenant and country have no event.
+    bench.edit("[views.by_minute]", "[views.by_slot]\nfile = \"views/by_slot.sql\"\n\n[views.by_minute]");
+    let views = bench.folder.path().join("views");
+    let minute = std::fs::read_to_string(views.join("by_minute.sql")).unwrap();
+    let slot = minute.replace("toStartOfMinute(occurred_at)", "toStartOfInterval(occurred_at, INTERVAL 10 SECOND)");
+    assert_ne!(minute, slot);
+    std::fs::write(views.join("by_slot.sql"), slot).unwrap();
+    live_through(&bench);
     bench.weir(&["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--run", "spoiled"]).fine();
     bench.weir(&["diff", "pipeline.toml", "spoiled"]).fine();
-    let rows = format!("{}.{}", replay_of(&bench, "spoiled"), weir_sinks::clickhouse::base_table("by_minute"));
+    let rows = format!("{}.{}", replay_of(&bench, "spoiled"), weir_sinks::clickhouse::base_table("by_slot"));
     let all: u64 = bench.ask(&format!("SELECT count() FROM {rows} FINAL WHERE {RANGE}")).parse().unwrap();
-    let (changed, missing, extra) = (all / 2, all / 10, all / 10);
-    assert!(changed > 100 && missing > 20, "{all} rows are too few");
+    assert!(all >= CHANGED + MISSING + 200, "{all} rows are too few");
     let some = |first: u64, count: u64| {
         format!(
             "FROM {rows} FINAL WHERE {RANGE} ORDER BY cityHash64(window_start, tenant, country) LIMIT {first}, {count}"
@@ -252,24 +327,22 @@ fn injected_differences_are_found_exactly() {
         bench.ask(&format!("INSERT INTO {rows} SELECT * REPLACE ({replaced}) {from}"));
     };
     // Of the changed rows each has one cell that differs.
-    inject("_version + 1 AS _version, events + 1 AS events", &some(0, changed / 2));
+    inject("_version + 1 AS _version, events + 1 AS events", &some(0, CHANGED / 2));
     inject(
         "_version + 1 AS _version, ifNull(revenue, toDecimal64('0', 2)) + toDecimal64('0.01', 2) AS revenue",
-        &some(changed / 2, changed - changed / 2),
+        &some(CHANGED / 2, CHANGED / 2),
     );
-    inject("_version + 1 AS _version, 1 AS _is_deleted", &some(changed, missing));
-    inject("concat('nobody-', tenant) AS tenant", &some(0, extra));
+    inject("_version + 1 AS _version, 1 AS _is_deleted", &some(CHANGED, MISSING));
+    inject("concat('nobody-', tenant) AS tenant", &some(0, EXTRA));
     let said = bench.weir(&["diff", "pipeline.toml", "spoiled"]);
     assert_eq!(said.code, 5, "{}{}", said.out, said.err);
-    assert_eq!(
-        cells_of(&said.out, "by_minute")[3..6],
-        [extra, missing, changed].map(|n| n.to_string()),
-        "{}",
-        said.out
-    );
-    assert_eq!(cells_of(&said.out, "events")[1], (changed / 2).to_string(), "{}", said.out);
-    assert_eq!(cells_of(&said.out, "revenue")[1], (changed - changed / 2).to_string(), "{}", said.out);
-    assert_eq!(cells_of(&said.out, "users")[1], "0", "{}", said.out);
+    let counts = |view: &str| cells_of(&said.out, view)[1..6].to_vec();
+    let found = [all, all - MISSING + EXTRA, EXTRA, MISSING, CHANGED].map(|n| n.to_string());
+    assert_eq!(counts("by_slot"), found, "{}", said.out);
+    assert_eq!(counts("by_minute")[2..], ["0", "0", "0"], "{}", said.out);
+    // Only the measures of the view that differs are told.
+    let cells = ["events", "revenue", "users"].map(|measure| cells_of(&said.out, measure)[1].clone());
+    assert_eq!(cells, [CHANGED / 2, CHANGED / 2, 0].map(|n| n.to_string()), "{}", said.out);
 }
 
 /// The cells of the line of a table that begins with `first`.
