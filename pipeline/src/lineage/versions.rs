@@ -4,6 +4,7 @@
 //! code; not with addresses, workers, memory or alerts. Secrets are no part of it.
 
 use serde_json::{Map, Value, json};
+use weir_operators::rule::Rule;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::bind::Bound;
@@ -44,9 +45,8 @@ pub fn version_of(pipeline: &Pipeline, bound: &Bound, readers: &Readers) -> Pipe
             .rules
             .iter()
             .map(|rule| {
-                let whole = format!("{} {} {} {:?}", rule.mode.name(), rule.when, rule.expected, rule.basis);
                 let told = json!({
-                    "hash": hash(&whole), "mode": rule.mode.name(), "when": &*rule.when, "requires": &*rule.expected,
+                    "hash": hash_of_rule(rule), "mode": rule.mode.name(), "when": &*rule.when, "requires": &*rule.expected,
                 });
                 (rule.id.to_string(), told)
             })
@@ -66,8 +66,13 @@ pub fn version_of(pipeline: &Pipeline, bound: &Bound, readers: &Readers) -> Pipe
     PipelineVersion { id, pipeline: pipeline.name.clone(), definition }
 }
 
+/// A rule's hash: another one where it may find other events broken.
+pub(crate) fn hash_of_rule(rule: &Rule) -> String {
+    hash(&format!("{} {} {} {:?}", rule.mode.name(), rule.when, rule.expected, rule.basis))
+}
+
 /// What of a source's settings decides results.
-fn settings(config: &config::Source) -> Value {
+pub(crate) fn settings(config: &config::Source) -> Value {
     json!({
         "topics": config.topics,
         "event_time": config.event_time,

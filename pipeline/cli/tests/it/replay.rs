@@ -163,6 +163,7 @@ fn a_killed_replay_goes_on_and_ends_equal() {
     bench.weir(&["replay", "drop", "pipeline.toml", "unwanted"]).fine();
 
     two_run_at_once(&bench);
+    one_is_held_to_what_it_began_with(&bench);
 }
 
 /// Paced, so that neither can end before both run.
@@ -181,6 +182,44 @@ fn two_run_at_once(bench: &Bench) {
         assert_eq!(one_sided(bench, "by_minute", &format!("{}.by_minute", replay_of(bench, run))), "0", "{run}");
         bench.weir(&["diff", "pipeline.toml", run]).fine();
     }
+}
+
+/// What its file says decides its rows: a change between a kill and going on is refused, and named.
+fn one_is_held_to_what_it_began_with(bench: &Bench) {
+    let folder = bench.folder.path();
+    let (file, view) = (folder.join("next.toml"), folder.join("views/next.sql"));
+    let next = std::fs::read_to_string(bench.file()).unwrap().replace("views/by_minute.sql", "views/next.sql");
+    let sql = std::fs::read_to_string(folder.join("views/by_minute.sql")).unwrap();
+    std::fs::write(&file, &next).unwrap();
+    std::fs::write(&view, &sql).unwrap();
+    let begin = ["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--with", "next.toml", "--run", "held"];
+    let mut running = bench.start(&[&begin[..], &["--rate", "10000"]].concat());
+    wait_until("a part is read", || read_by(bench, "held") > Some(4_000));
+    running.kill().unwrap();
+    running.wait().unwrap();
+
+    let goes_on = ["replay", "pipeline.toml", "--run", "held"];
+    let refused = |what: &str| bench.weir(&goes_on).refused(2, &[what, "since the replay began", "another name"]);
+    let changed = |text: &str, from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        text.replace(from, to)
+    };
+    std::fs::write(&file, changed(&next, "amount >= 0", "amount >= 20")).unwrap();
+    refused("rule amounts_are_positive of source events");
+    let rule = "\n[quality.rules.users_are_known]\nsource = \"events\"\nrequire = \"user_id != ''\"\n";
+    std::fs::write(&file, format!("{next}{rule}")).unwrap();
+    refused("rules of source events");
+    std::fs::write(&file, changed(&next, "disorder_ms = 5000", "disorder_ms = 6000")).unwrap();
+    refused("settings of source events");
+    std::fs::write(&file, changed(&next, "[views.by_minute]", "[views.by_day]")).unwrap();
+    refused("names of the views");
+    std::fs::write(&file, &next).unwrap();
+    std::fs::write(&view, changed(&sql, "type != 'heartbeat'", "type = 'purchase'")).unwrap();
+    refused("query of view by_minute");
+
+    std::fs::write(&view, &sql).unwrap();
+    bench.weir(&goes_on).fine();
+    assert_eq!(one_sided(bench, "by_minute", &format!("{}.by_minute", replay_of(bench, "held"))), "0");
 }
 
 #[test]
