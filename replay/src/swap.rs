@@ -57,19 +57,30 @@ pub struct Swap<'a> {
 }
 
 impl Swap<'_> {
+    /// Whether rows of `view`, whose tables are `replay`, can stand in the place of live ones: the live table for it.
+    ///
+    /// # Errors
+    /// When a side has no such view, or the tables differ.
+    pub fn fits(&self, view: &str, replay: &Layout) -> Result<&ViewTable, SwapError> {
+        let live = self.live_table(view)?;
+        let Some(replay) = table(replay, view) else {
+            let detail = "the file of the replay has no such view any more".to_owned();
+            return Err(refused(view, detail, "put it back, or name other views with --view"));
+        };
+        match difference(live, replay) {
+            Some(detail) => {
+                Err(refused(view, detail, "give the changed view a name of its own: it can't stand in for this one"))
+            }
+            None => Ok(live),
+        }
+    }
+
     /// Puts the replay's rows of `view`, whose tables are `replay`, in place, for windows that begin within `range`.
     ///
     /// # Errors
-    /// When the tables differ, when the live windows aren't final, when ClickHouse can't be asked or refuses.
+    /// As [`Swap::fits`]; when the live windows aren't final, when ClickHouse can't be asked or refuses.
     pub async fn swap(&self, view: &str, replay: &Layout, range: Range) -> Result<(), SwapError> {
-        let (live, replay) = (table(self.live, "live", view)?, table(replay, "in the replay", view)?);
-        if let Some(detail) = difference(live, replay) {
-            return Err(refused(
-                view,
-                detail,
-                "give the changed view a name of its own: it can't stand in for this one",
-            ));
-        }
+        let live = self.fits(view, replay)?;
         let final_through = final_through(self.client, &[view]).await?.unwrap_or(EventTime::MIN);
         if final_through < range.to {
             return Err(refused(
@@ -108,7 +119,7 @@ impl Swap<'_> {
     /// # Errors
     /// When they aren't in place, or ClickHouse can't be asked or refuses.
     pub async fn undo(&self, view: &str) -> Result<(), SwapError> {
-        let live = table(self.live, "live", view)?;
+        let live = self.live_table(view)?;
         let (own, others): (Vec<Swapped>, Vec<Swapped>) =
             swaps::active(self.client).await?.into_iter().partition(|of| self.is_own(of, view));
         let Some(of) = own.first() else {
@@ -120,6 +131,16 @@ impl Swap<'_> {
         };
         self.replace_view(live, &others).await.map_err(|unseen| unseen.error)?;
         self.write_down(of, false).await
+    }
+
+    fn live_table(&self, view: &str) -> Result<&ViewTable, SwapError> {
+        table(self.live, view).ok_or_else(|| {
+            refused(
+                view,
+                "the live pipeline has no such view, so readers have none that could show its rows".to_owned(),
+                "add it to the live pipeline's file and start that, or name other views with --view",
+            )
+        })
     }
 
     /// Whether `of` is this replay in the place of `view`.
@@ -158,12 +179,8 @@ struct Unseen {
     is_view_as_before: bool,
 }
 
-/// The table of `view` in the layout of that side.
-fn table<'a>(layout: &'a Layout, side: &str, view: &str) -> Result<&'a ViewTable, SwapError> {
-    layout.views.iter().find(|of| *of.table.name == *view).ok_or_else(|| {
-        let names: Vec<&str> = layout.views.iter().map(|of| &*of.table.name).collect();
-        refused(view, format!("there is no such view {side}"), &format!("name one of {}", names.join(", ")))
-    })
+fn table<'a>(layout: &'a Layout, view: &str) -> Option<&'a ViewTable> {
+    layout.views.iter().find(|of| *of.table.name == *view)
 }
 
 /// Why rows of one table can't be read as rows of the other.
