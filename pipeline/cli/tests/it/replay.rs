@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use weir_replay::rerun::range::parse_time;
+
 use crate::program::{Bench, size, wait_until};
 use crate::shop::{FAULTS, sell, shop};
 use crate::swapped::{
@@ -77,6 +79,7 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     }
     let counted = planned.lines().find(|line| line.ends_with("as the live pipeline counted them")).unwrap().to_owned();
     let counted: String = counted.chars().filter(char::is_ascii_digit).collect();
+    let times = planned.lines().find(|line| line.starts_with("events read")).unwrap().to_owned();
     assert!(!bench.folder.path().join("state.replays").exists());
 
     for (run, workers) in [("one", "1"), ("three", "3")] {
@@ -96,6 +99,13 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     let (replayed, all) = (read(&replay_of(&bench, "one")), read(&bench.database));
     assert!(replayed * 4 < all * 3, "{replayed} of {all}");
     assert_eq!(replayed.to_string(), counted, "as the plan said");
+    let spans = bench.ask(&format!(
+        "SELECT toUnixTimestamp64Micro(min(least_event_time)), toUnixTimestamp64Micro(max(greatest_event_time)) \
+         FROM {}.weir_epochs",
+        replay_of(&bench, "one")
+    ));
+    let told = times.split([' ', ',']).filter_map(|word| parse_time(word).ok()).map(|time| time.0.to_string());
+    assert_eq!(told.collect::<Vec<_>>().join("\t"), spans, "{times}");
     let planned = bench.weir(&[&arguments[..], &["--plan"]].concat()).fine().out;
     assert!(planned.contains("as `three` ran"), "{planned}");
     // Of a replay that is there nothing is planned, and nothing that it can't take is ignored.
@@ -443,4 +453,18 @@ fn what_cannot_be_replayed_is_refused_with_a_remedy() {
     replay(&["--from", "2025-01-01", "--to", "2025-01-02"]).refused(2, &["no partition holds events"]);
     replay(&["--from", FROM, "--to", TO, "--run", "Not-A-Name"]).refused(2, &["lower-case"]);
     bench.weir(&["swap", "pipeline.toml", "nobody"]).refused(2, &["no replay `nobody`"]);
+
+    // A view that the live pipeline lacks has nothing to be compared with or swapped into; the others stay as they are until
+    // they are asked for by name.
+    let more = "[views.anew]\nfile = \"views/by_minute.sql\"\n\n[views.by_minute]";
+    let file = std::fs::read_to_string(bench.file()).unwrap().replace("[views.by_minute]", more);
+    std::fs::write(bench.folder.path().join("more.toml"), file).unwrap();
+    replay(&["--from", FROM, "--to", TO, "--with", "more.toml", "--run", "more"]).fine();
+    let said = bench.weir(&["diff", "pipeline.toml", "more"]);
+    assert!(said.code == 5 && said.out.contains("anew is new"), "{}{}", said.out, said.err);
+    let swap = |more: &[&str]| bench.weir(&[&["swap", "pipeline.toml", "more"], more].concat());
+    swap(&[]).refused(2, &["`anew`", "the live pipeline has no such view", "add it to the live pipeline's file"]);
+    swap(&["--undo"]).refused(2, &["in no view's place"]);
+    swap(&["--view", "by_minute"]).fine();
+    swap(&["--undo"]).fine();
 }
