@@ -57,30 +57,24 @@ pub struct Swap<'a> {
 }
 
 impl Swap<'_> {
-    /// Whether rows of `view`, whose tables are `replay`, can stand in the place of live ones: the live table for it.
+    /// Whether rows of `view`, whose tables are `replay`, can stand in the place of live ones within `range`: the live table,
+    /// if so.
     ///
     /// # Errors
-    /// When a side has no such view, or the tables differ.
-    pub fn fits(&self, view: &str, replay: &Layout) -> Result<&ViewTable, SwapError> {
+    /// When a side has no such view, the tables differ, or the live windows aren't final; when ClickHouse can't be asked.
+    pub async fn fits(&self, view: &str, replay: &Layout, range: Range) -> Result<&ViewTable, SwapError> {
         let live = self.live_table(view)?;
         let Some(replay) = table(replay, view) else {
             let detail = "the file of the replay has no such view any more".to_owned();
             return Err(refused(view, detail, "put it back, or name other views with --view"));
         };
-        match difference(live, replay) {
-            Some(detail) => {
-                Err(refused(view, detail, "give the changed view a name of its own: it can't stand in for this one"))
-            }
-            None => Ok(live),
+        if let Some(detail) = difference(live, replay) {
+            return Err(refused(
+                view,
+                detail,
+                "give the changed view a name of its own: it can't stand in for this one",
+            ));
         }
-    }
-
-    /// Puts the replay's rows of `view`, whose tables are `replay`, in place, for windows that begin within `range`.
-    ///
-    /// # Errors
-    /// As [`Swap::fits`]; when the live windows aren't final, when ClickHouse can't be asked or refuses.
-    pub async fn swap(&self, view: &str, replay: &Layout, range: Range) -> Result<(), SwapError> {
-        let live = self.fits(view, replay)?;
         let final_through = final_through(self.client, &[view]).await?.unwrap_or(EventTime::MIN);
         if final_through < range.to {
             return Err(refused(
@@ -93,6 +87,15 @@ impl Swap<'_> {
                 "wait until they are final, or swap a part with --to",
             ));
         }
+        Ok(live)
+    }
+
+    /// Puts the replay's rows of `view`, whose tables are `replay`, in place, for windows that begin within `range`.
+    ///
+    /// # Errors
+    /// As [`Swap::fits`]; when ClickHouse refuses.
+    pub async fn swap(&self, view: &str, replay: &Layout, range: Range) -> Result<(), SwapError> {
+        let live = self.fits(view, replay, range).await?;
         let before = swaps::active(self.client).await?.into_iter().find(|of| self.is_own(of, view));
         let of = Swapped {
             view: view.to_owned(),

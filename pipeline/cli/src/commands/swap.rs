@@ -97,8 +97,9 @@ fn swap(
     // Of several views none is swapped where one can't be.
     let mut ranges = Vec::with_capacity(names.len());
     for name in &names {
-        swapping.fits(name, &replay_layout).map_err(failed)?;
-        ranges.push(range_of(arguments, record, &of_replay, name)?);
+        let range = range_of(arguments, record, &of_replay, name)?;
+        runtime.block_on(swapping.fits(name, &replay_layout, range)).map_err(failed)?;
+        ranges.push(range);
     }
     for (name, range) in names.iter().zip(ranges) {
         runtime.block_on(swapping.swap(name, &replay_layout, range)).map_err(failed)?;
