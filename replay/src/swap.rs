@@ -57,12 +57,17 @@ pub struct Swap<'a> {
 }
 
 impl Swap<'_> {
-    /// Puts the replay's rows of `view`, whose tables are `replay`, in place, for windows that begin within `range`.
+    /// Whether rows of `view`, whose tables are `replay`, can stand in the place of live ones within `range`: the live table,
+    /// if so.
     ///
     /// # Errors
-    /// When the tables differ, when the live windows aren't final, when ClickHouse can't be asked or refuses.
-    pub async fn swap(&self, view: &str, replay: &Layout, range: Range) -> Result<(), SwapError> {
-        let (live, replay) = (table(self.live, "live", view)?, table(replay, "in the replay", view)?);
+    /// When a side has no such view, the tables differ, or the live windows aren't final; when ClickHouse can't be asked.
+    pub async fn fits(&self, view: &str, replay: &Layout, range: Range) -> Result<&ViewTable, SwapError> {
+        let live = self.live_table(view)?;
+        let Some(replay) = table(replay, view) else {
+            let detail = "the file of the replay has no such view any more".to_owned();
+            return Err(refused(view, detail, "put it back, or name other views with --view"));
+        };
         if let Some(detail) = difference(live, replay) {
             return Err(refused(
                 view,
@@ -82,6 +87,15 @@ impl Swap<'_> {
                 "wait until they are final, or swap a part with --to",
             ));
         }
+        Ok(live)
+    }
+
+    /// Puts the replay's rows of `view`, whose tables are `replay`, in place, for windows that begin within `range`.
+    ///
+    /// # Errors
+    /// As [`Swap::fits`]; when ClickHouse refuses.
+    pub async fn swap(&self, view: &str, replay: &Layout, range: Range) -> Result<(), SwapError> {
+        let live = self.fits(view, replay, range).await?;
         let before = swaps::active(self.client).await?.into_iter().find(|of| self.is_own(of, view));
         let of = Swapped {
             view: view.to_owned(),
@@ -108,7 +122,7 @@ impl Swap<'_> {
     /// # Errors
     /// When they aren't in place, or ClickHouse can't be asked or refuses.
     pub async fn undo(&self, view: &str) -> Result<(), SwapError> {
-        let live = table(self.live, "live", view)?;
+        let live = self.live_table(view)?;
         let (own, others): (Vec<Swapped>, Vec<Swapped>) =
             swaps::active(self.client).await?.into_iter().partition(|of| self.is_own(of, view));
         let Some(of) = own.first() else {
@@ -120,6 +134,16 @@ impl Swap<'_> {
         };
         self.replace_view(live, &others).await.map_err(|unseen| unseen.error)?;
         self.write_down(of, false).await
+    }
+
+    fn live_table(&self, view: &str) -> Result<&ViewTable, SwapError> {
+        table(self.live, view).ok_or_else(|| {
+            refused(
+                view,
+                "the live pipeline has no such view, so readers have none that could show its rows".to_owned(),
+                "add it to the live pipeline's file and start that, or name other views with --view",
+            )
+        })
     }
 
     /// Whether `of` is this replay in the place of `view`.
@@ -158,12 +182,8 @@ struct Unseen {
     is_view_as_before: bool,
 }
 
-/// The table of `view` in the layout of that side.
-fn table<'a>(layout: &'a Layout, side: &str, view: &str) -> Result<&'a ViewTable, SwapError> {
-    layout.views.iter().find(|of| *of.table.name == *view).ok_or_else(|| {
-        let names: Vec<&str> = layout.views.iter().map(|of| &*of.table.name).collect();
-        refused(view, format!("there is no such view {side}"), &format!("name one of {}", names.join(", ")))
-    })
+fn table<'a>(layout: &'a Layout, view: &str) -> Option<&'a ViewTable> {
+    layout.views.iter().find(|of| *of.table.name == *view)
 }
 
 /// Why rows of one table can't be read as rows of the other.

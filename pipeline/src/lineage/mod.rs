@@ -24,6 +24,7 @@ use weir_schemas::tables;
 use weir_schemas::time::{Epoch, EventTime};
 
 pub use versions::{PipelineVersion, version_of};
+pub(crate) use versions::{hash_of_rule, settings};
 
 use crate::error::Error;
 

@@ -4,6 +4,7 @@
 //! code; not with addresses, workers, memory or alerts. Secrets are no part of it.
 
 use serde_json::{Map, Value, json};
+use weir_operators::rule::Rule;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::bind::Bound;
@@ -44,9 +45,8 @@ pub fn version_of(pipeline: &Pipeline, bound: &Bound, readers: &Readers) -> Pipe
             .rules
             .iter()
             .map(|rule| {
-                let whole = format!("{} {} {} {:?}", rule.mode.name(), rule.when, rule.expected, rule.basis);
                 let told = json!({
-                    "hash": hash(&whole), "mode": rule.mode.name(), "when": &*rule.when, "requires": &*rule.expected,
+                    "hash": hash_of_rule(rule), "mode": rule.mode.name(), "when": &*rule.when, "requires": &*rule.expected,
                 });
                 (rule.id.to_string(), told)
             })
@@ -66,8 +66,27 @@ pub fn version_of(pipeline: &Pipeline, bound: &Bound, readers: &Readers) -> Pipe
     PipelineVersion { id, pipeline: pipeline.name.clone(), definition }
 }
 
+/// A rule's hash: another one where it may find other events broken.
+pub(crate) fn hash_of_rule(rule: &Rule) -> String {
+    let basis = steady(&format!("{:?}", rule.basis));
+    hash(&format!("{} {} {} {basis}", rule.mode.name(), rule.when, rule.expected))
+}
+
+/// What is printed of expressions, with the members of long IN lists in order: each process prints them in another one.
+fn steady(text: &str) -> String {
+    let mut parts = text.split("ManyBytes({");
+    let mut steady = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (members, rest) = part.split_once("})").unwrap_or((part, ""));
+        let mut members: Vec<&str> = members.trim_matches(['[', ']']).split("], [").collect();
+        members.sort_unstable();
+        steady.push_str(&format!("ManyBytes({members:?}){rest}"));
+    }
+    steady
+}
+
 /// What of a source's settings decides results.
-fn settings(config: &config::Source) -> Value {
+pub(crate) fn settings(config: &config::Source) -> Value {
     json!({
         "topics": config.topics,
         "event_time": config.event_time,
@@ -84,4 +103,26 @@ fn settings(config: &config::Source) -> Value {
 /// A text's hash, hexadecimal: 128 bits of XXH3.
 pub(super) fn hash(text: &str) -> String {
     format!("{:032x}", xxh3_128(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use hashbrown::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_long_list_has_one_text_in_whatever_order_its_members_are_kept() {
+        let kept = |bytes: std::ops::Range<u8>| {
+            let set: HashSet<Box<[u8]>> = bytes.map(|byte| Box::from([b'x', byte])).collect();
+            format!("In(ManyBytes({set:?}), ManyBytes({{[1]}}))")
+        };
+        let texts: Vec<String> = (0..50).map(|_| kept(0..40)).collect();
+        assert!(texts.iter().all(|text| steady(text) == steady(&texts[0])));
+        assert_ne!(steady(&kept(0..40)), steady(&kept(0..39)));
+        let one = "In(ManyBytes({[120, 1], [2]}), [3])";
+        assert_eq!(steady(one), steady("In(ManyBytes({[2], [120, 1]}), [3])"));
+        assert_ne!(steady(one), steady("In(ManyBytes({[120], [1, 2]}), [3])"));
+        assert_ne!(steady(one), steady("In(ManyBytes({[120, 1], [2]}), [4])"));
+    }
 }

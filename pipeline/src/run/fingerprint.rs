@@ -6,6 +6,7 @@ use weir_operators::view::ViewPlan;
 
 use crate::bind::Bound;
 use crate::config::Pipeline;
+use crate::lineage::{hash_of_rule, settings};
 use crate::readers::Readers;
 use crate::recovery::{Fingerprint, Part, SOURCE_PART};
 
@@ -55,6 +56,29 @@ pub(super) fn fingerprint(pipeline: &Pipeline, bound: &Bound, readers: &Readers)
         fingerprint.parts.insert("detector judge".to_owned(), part);
     }
     fingerprint
+}
+
+/// Adds to the fingerprint of a run for a slice of the log what else decides its results. A live pipeline may change these from
+/// where it is; the rows of a slice are one result, so such a run goes on with what it began with.
+pub(super) fn add_what_decides(fingerprint: &mut Fingerprint, pipeline: &Pipeline, bound: &Bound) {
+    for source in &bound.sources {
+        let Some(config) = pipeline.sources.get(&source.name) else { continue };
+        let part = fingerprint.parts.entry(format!("{SOURCE_PART}{}", source.name)).or_default();
+        part.facts.insert("settings".to_owned(), settings(config).to_string());
+        let rules = &source.contract.rules;
+        // A rule that is new has no fact to differ from; their names together do.
+        let names: Vec<&str> = rules.iter().map(|rule| &*rule.id).collect();
+        part.facts.insert("rules".to_owned(), names.join(", "));
+        for rule in rules {
+            let told = format!("{} {} [{}]", rule.mode.name(), rule.expected, hash_of_rule(rule));
+            part.facts.insert(format!("rule {}", rule.id), told);
+        }
+    }
+    // A view that the file lacks by now would only be remembered as absent.
+    let views: Vec<&str> = bound.views.iter().map(|view| view.plan.name.as_str()).collect();
+    let part = fingerprint.parts.entry("the views".to_owned()).or_default();
+    let names = if views.is_empty() { "none".to_owned() } else { views.join(", ") };
+    part.facts.insert("names".to_owned(), names);
 }
 
 fn canonical(text: &str, plan: &ViewPlan) -> String {

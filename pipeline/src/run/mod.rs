@@ -38,7 +38,7 @@ use crate::recovery::{self, Fingerprint};
 use crate::source::attend::News;
 use crate::source::kafka::KafkaLog;
 use destinations::{tables_of, topics_of};
-use fingerprint::fingerprint;
+use fingerprint::{add_what_decides, fingerprint};
 use operators::{Described, describe};
 use sources::{graph_of, opener, samples_of, schema_news, unreadable};
 use tables::layout_of;
@@ -57,7 +57,10 @@ pub fn run(file: &str, pipeline: &Pipeline, operators: &OperatorRegistry, runnin
     let registry = connect::registry(pipeline)?;
     let client = connect::clickhouse(pipeline)?;
     let readers = runtime.block_on(readers::choose(pipeline, Some(&registry)))?;
-    let assembly = Assembly::of(file, pipeline, &readers, operators)?;
+    let mut assembly = Assembly::of(file, pipeline, &readers, operators)?;
+    if running.slice.is_some() {
+        add_what_decides(&mut assembly.fingerprint, pipeline, &assembly.bound);
+    }
     recovery::hold(&pipeline.state, &assembly.fingerprint)?;
     let applied = runtime.block_on(assembly.layout.apply(&client));
     for statement in applied.map_err(|error| connect::first_contact(pipeline, error))? {

@@ -11,6 +11,7 @@ use weir_pipeline::slice::Slice;
 use weir_pipeline::source::log::Log;
 use weir_schemas::frame::frame;
 use weir_schemas::tables;
+use weir_schemas::time::EventTime;
 use weir_sinks::DeliveryError;
 use weir_sinks::clickhouse::{Client, literal};
 
@@ -37,6 +38,8 @@ pub struct Cost {
     pub records: u64,
     /// Whether the live pipeline counted all of them.
     pub is_counted: bool,
+    /// The first and the last event time of those in time, where all were counted.
+    pub times: Option<(EventTime, EventTime)>,
     /// Bytes of their values: an estimate; absent, none of them could be looked at.
     pub bytes: Option<u64>,
     /// Records of which the live pipeline judged by the clock.
@@ -97,9 +100,10 @@ impl Cost {
             return Ok(cost);
         }
         if client.has_table(tables::EPOCHS).await? {
-            let (known_records, known_offsets) = known(client, slice).await?;
-            cost.records = known_records + offsets.saturating_sub(known_offsets);
-            cost.is_counted = known_offsets >= offsets;
+            let known = known(client, slice).await?;
+            cost.records = known.records + offsets.saturating_sub(known.offsets);
+            cost.is_counted = known.offsets >= offsets;
+            cost.times = known.times.filter(|_| cost.is_counted);
             cost.live_speed = live_speed(client).await?;
         }
         if client.has_table(tables::QUARANTINE).await? {
@@ -111,23 +115,40 @@ impl Cost {
     }
 }
 
-/// The records that the live pipeline took of a slice, and of how many offsets that is known.
-async fn known(client: &Client, slice: &Slice) -> Result<(u64, u64), DeliveryError> {
+/// What the live pipeline knows of a slice.
+#[derive(Default)]
+struct Known {
+    /// The records that it took of it.
+    records: u64,
+    /// Of how many offsets that is known.
+    offsets: u64,
+    /// The first and the last event time; absent where no event was in time.
+    times: Option<(EventTime, EventTime)>,
+}
+
+async fn known(client: &Client, slice: &Slice) -> Result<Known, DeliveryError> {
     #[derive(Deserialize)]
     struct Row {
         records: String,
         offsets: String,
+        least: Option<String>,
+        greatest: Option<String>,
     }
     let within = places(slice, |first, next| format!("first_offset >= {first} AND next_offset <= {next}"));
     // A delivery that was repeated wrote the same row twice.
     let sql = format!(
-        "SELECT toString(sum(records)) AS records, toString(sum(next_offset - first_offset)) AS offsets FROM \
-         (SELECT DISTINCT topic, partition, first_offset, next_offset, records FROM {} WHERE {within})",
+        "SELECT toString(sum(records)) AS records, toString(sum(next_offset - first_offset)) AS offsets, \
+         toString(toUnixTimestamp64Micro(min(earliest))) AS least, toString(toUnixTimestamp64Micro(max(latest))) AS greatest FROM \
+         (SELECT topic, partition, first_offset, next_offset, records, min(least_event_time) AS earliest, \
+         max(greatest_event_time) AS latest FROM {} WHERE {within} \
+         GROUP BY topic, partition, first_offset, next_offset, records)",
         client.qualified(tables::EPOCHS)
     );
-    let rows = client.select::<Row>(&sql).await?;
-    let number = |text: &String| text.parse().unwrap_or_default();
-    Ok(rows.first().map_or((0, 0), |row| (number(&row.records), number(&row.offsets))))
+    let Some(row) = client.select::<Row>(&sql).await?.into_iter().next() else { return Ok(Known::default()) };
+    let number = |text: &str| text.parse().unwrap_or_default();
+    let time = |text: Option<String>| text.and_then(|text| text.parse().ok()).map(EventTime);
+    let times = time(row.least).zip(time(row.greatest));
+    Ok(Known { records: number(&row.records), offsets: number(&row.offsets), times })
 }
 
 /// Records a second in the busiest stretch of the live pipeline's life that is known.

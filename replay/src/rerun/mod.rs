@@ -7,7 +7,8 @@
 //! database, a ledger and a consumer group of its own, and no topic to write to.
 //!
 //! Invariants: nothing of the live pipeline is written, its state isn't opened; a replay ends by itself; killed at any
-//! moment, it goes on from its last commit when it is given again.
+//! moment, it goes on from its last commit when it is given again, with the rules, views and settings that it began with or
+//! not at all.
 //!
 //! Not here: what differs from the live rows (`diff`), and putting rows in their place (`swap`).
 
@@ -118,7 +119,7 @@ impl Rerun<'_> {
             // It only sleeps and looks; should it have panicked, the run is over in any case.
             let _ = watcher.join();
         }
-        result?;
+        result.map_err(of_replay)?;
         if self.store.is_cancelled(&record.run) {
             record.status = Status::Cancelled;
             self.store.write(record)?;
@@ -161,5 +162,20 @@ impl Rerun<'_> {
             }
         };
         std::thread::Builder::new().name("cancelled".to_owned()).spawn(watch).ok()
+    }
+}
+
+/// A replay ends with the rules, views and settings that it began with. In a live pipeline a part of another name would start from
+/// now; in a replay that is no remedy.
+fn of_replay(error: Error) -> Error {
+    match error {
+        Error::Changed { what, .. } => Error::Changed {
+            what: format!("{what}, since the replay began"),
+            remedy:
+                "take the change back and give the replay's name again, or begin a replay of another name, which reads \
+                     everything with the change"
+                    .to_owned(),
+        },
+        other => other,
     }
 }

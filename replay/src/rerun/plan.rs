@@ -62,6 +62,8 @@ pub struct Planned {
     pub reads: ReadFrom,
     /// The stretches, gaps and schemas.
     pub survey: Survey,
+    /// For how long before the times copies are looked for: the longest `dedup_horizon_ms` of what is read.
+    pub horizon_ms: u64,
     /// Whether that leaves out records that belong to the times.
     pub is_part: bool,
     /// How much it is.
@@ -127,6 +129,7 @@ pub fn plan(asked: &Asked<'_>) -> Result<Planned, PlanError> {
             format!("replay to {}, or wait until the rest is final", shown(end)),
         ));
     }
+    let read = asked.views.iter().filter_map(|view| asked.live.sources.get(&view.plan.source));
     let mut looked = asked.look(asked.reads.unwrap_or_default(), range)?;
     if !looked.survey.forgotten.is_empty() && asked.reads.is_none() && asked.live.archive.is_some() {
         looked = asked.look(ReadFrom::Both, range)?;
@@ -137,6 +140,7 @@ pub fn plan(asked: &Asked<'_>) -> Result<Planned, PlanError> {
         views: asked.views.iter().map(|view| view.plan.name.clone()).collect(),
         reads: looked.reads,
         survey: looked.survey,
+        horizon_ms: read.map(|source| source.dedup_horizon_ms).max().unwrap_or(0),
         is_part: looked.is_part,
         cost: looked.cost,
     })

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use weir_pipeline::error::Error;
@@ -21,6 +22,10 @@ use weir_pipeline::slice::Slice;
 
 /// Characters of a run's name, at most: it is part of a database's name.
 const NAME_MAX: usize = 40;
+
+/// How often a lock is tried, and how long between: who asks whether a replay runs has it for a moment, too.
+const TRIES: usize = 20;
+const TRY_EVERY: Duration = Duration::from_millis(10);
 
 /// How far a replay is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +180,19 @@ impl Store {
     /// # Errors
     /// When another process runs it.
     pub fn hold(&self, run: &str) -> Result<Held, Error> {
+        for _ in 0..TRIES {
+            if let Some(held) = self.try_to_hold(run)? {
+                return Ok(held);
+            }
+            std::thread::sleep(TRY_EVERY);
+        }
+        Err(Error::State {
+            detail: format!("the replay `{run}` is run by another process"),
+            remedy: "wait until it has ended, or end it with `weir replay cancel`".to_owned(),
+        })
+    }
+
+    fn try_to_hold(&self, run: &str) -> Result<Option<Held>, Error> {
         let path = self.folder.join(run).join("lock");
         let open = || -> io::Result<File> {
             fs::create_dir_all(self.folder.join(run))?;
@@ -182,18 +200,15 @@ impl Store {
         };
         let file = open().map_err(|error| failed(&path, &error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Held(file)),
-            Err(TryLockError::WouldBlock) => Err(Error::State {
-                detail: format!("the replay `{run}` is run by another process"),
-                remedy: "wait until it has ended, or end it with `weir replay cancel`".to_owned(),
-            }),
+            Ok(()) => Ok(Some(Held(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(failed(&path, &error)),
         }
     }
 
     /// Whether some process runs it.
     pub fn is_running(&self, run: &str) -> bool {
-        self.hold(run).is_err()
+        !matches!(self.try_to_hold(run), Ok(Some(_)))
     }
 
     /// Asks the process that runs it to end.
@@ -273,7 +288,12 @@ mod tests {
         let held = store.hold("a").expect("free");
         assert!(store.is_running("a") && !store.is_running("b"));
         assert!(store.remove("a").is_err());
-        drop(held);
+        let looking = std::thread::spawn(move || {
+            std::thread::sleep(TRY_EVERY);
+            drop(held);
+        });
+        drop(store.hold("a").expect("who only looked has let go"));
+        looking.join().expect("no panic");
         store.cancel("a").expect("asked");
         assert!(store.is_cancelled("a") && !store.is_cancelled("b"));
         store.remove("a").expect("removed");

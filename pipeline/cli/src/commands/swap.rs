@@ -93,9 +93,16 @@ fn swap(
     let replay_layout = layout_of(&record.with, &with, &of_replay, operators)?;
     let runtime = runtime()?;
     let all = || record.views.iter().cloned().collect();
-    for name in if arguments.view.is_empty() { all() } else { arguments.view.clone() } {
-        let range = range_of(arguments, record, &of_replay, &name)?;
-        runtime.block_on(swapping.swap(&name, &replay_layout, range)).map_err(failed)?;
+    let names: Vec<String> = if arguments.view.is_empty() { all() } else { arguments.view.clone() };
+    // Of several views none is swapped where one can't be.
+    let mut ranges = Vec::with_capacity(names.len());
+    for name in &names {
+        let range = range_of(arguments, record, &of_replay, name)?;
+        runtime.block_on(swapping.fits(name, &replay_layout, range)).map_err(failed)?;
+        ranges.push(range);
+    }
+    for (name, range) in names.iter().zip(ranges) {
+        runtime.block_on(swapping.swap(name, &replay_layout, range)).map_err(failed)?;
         let (from, to) = (shown(range.from), shown(range.to));
         say!("{} {name}: readers see the replay's rows from {from} to {to}", paint::good("swapped"));
     }

@@ -1,10 +1,14 @@
-//! A partition whose schema can't be had waits alone, visibly, and nothing of it is lost.
+//! A partition whose schema can't be had waits alone, visibly, and nothing of it is lost; a replay that gives way to the live
+//! pipeline waits for it.
+
+use std::time::Duration;
 
 use apache_avro::types::Value;
 use weir_replay::parts::Part;
 
 use crate::log::{Log, MORNING, SALE, Sale, SaleWriter, expected, files, ledger, live};
 use crate::program::{Bench, parts, terminate, wait_until};
+use crate::replay::{read_by, replay_of};
 
 /// The partition that gets records of the schema that nobody can ask for.
 const WAITS: i32 = 2;
@@ -102,4 +106,62 @@ fn a_partition_waits_while_the_registry_is_down_and_the_others_flow() {
     assert_eq!(live(&bench, "%"), expected(&sold));
     assert_eq!(ledger(&bench), "3600\t3600\t0\t0\t0\t0\t0");
     bench.weir(&["verify", "pipeline.toml"]).fine();
+}
+
+/// Records that the running pipeline is behind.
+fn lag(bench: &Bench) -> i64 {
+    let sources = bench.status().map(|status| status.sources).unwrap_or_default();
+    let partitions = sources.iter().flat_map(|source| &source.partitions);
+    partitions.map(|of| of.status.end_offset - of.status.next_offset).sum()
+}
+
+/// The lag is real: a partition of the live pipeline waits for the registry. The replay doesn't need it, since it reads the
+/// archive.
+#[test]
+fn a_replay_waits_while_the_live_pipeline_is_behind() {
+    let bench = Bench::alone(&files(), "behind");
+    let file = std::fs::read_to_string(bench.file()).unwrap();
+    std::fs::write(bench.file(), file + "\n[archive]\nurl = \"archive\"\nroll_ms = 500\nmerge_after_ms = 0\n").unwrap();
+    let mut log = Log::make(&bench, PARTITIONS);
+    let (known, new) = (SaleWriter::register(&bench, SALE, vec![]), with_field(&bench, "channel"));
+    let mut sold = Vec::new();
+    // Three minutes, of which the first is final, since sales may be a hundred seconds late.
+    sell(&mut log, &known, &[0, 1, 2, 3], 0, 1_800, &mut sold);
+    let mut running = bench.start(&["run", "pipeline.toml"]);
+    wait_until("everything is read", || bench.consumed() == 7_200);
+    wait_until("everything is archived", || {
+        let archive = bench.status().and_then(|status| status.archive);
+        archive.is_some_and(|archive| archive.records == 7_200 && archive.lag_records == 0)
+    });
+    let is_final = "SELECT count() FROM weir_progress WHERE view = 'by_window' AND \
+                    final_through >= toDateTime('2026-01-05 06:01:00', 'UTC')";
+    wait_until("the first minute is final", || bench.ask(is_final) == "1");
+    parts().kill(Part::Registry).unwrap();
+    sell(&mut log, &new, &[WAITS], 1_800, 50, &mut sold);
+    await_parked(&bench);
+    wait_until("its end is known", || lag(&bench) == 50);
+
+    let times = ["--from", "2026-01-05T06:00:00Z", "--to", "2026-01-05T06:01:00Z"];
+    let how = ["--run", "patient", "--from-archive", "--while-lag-below", "1"];
+    let mut replay = bench.start(&[&["replay", "pipeline.toml"], &times[..], &how[..]].concat());
+    wait_until("it has tables", || read_by(&bench, "patient").is_some());
+    // So much it reads in a fraction of a second, if it may.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(read_by(&bench, "patient"), Some(0));
+    assert!(replay.try_wait().unwrap().is_none() && lag(&bench) == 50);
+
+    parts().restart(Part::Registry).unwrap();
+    wait_until("what waited is read", || bench.consumed() == 7_250);
+    let mut ended = None;
+    wait_until("the replay ends", || {
+        ended = replay.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+    let rows = bench.ask(&format!(
+        "SELECT toUnixTimestamp(window_start), shop, sales, revenue, users FROM {}.by_window ORDER BY 1, 2",
+        replay_of(&bench, "patient")
+    ));
+    assert_eq!(rows, expected(sold.iter().filter(|sale| sale.at < MORNING + 60_000)));
+    terminate(&mut running);
 }

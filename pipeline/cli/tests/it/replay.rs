@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use weir_replay::rerun::range::parse_time;
+
 use crate::program::{Bench, size, wait_until};
 use crate::shop::{FAULTS, sell, shop};
 use crate::swapped::{
@@ -20,11 +22,16 @@ pub(crate) const RANGE: &str = "window_start >= toDateTime('2026-01-05 06:12:00'
 /// A shop that has read its log to the end, three times.
 pub(crate) fn lived(name: &str) -> Bench {
     let bench = shop(name);
+    live_through(&bench);
+    bench
+}
+
+/// Sells three stretches, each read to its end.
+fn live_through(bench: &Bench) {
     for seed in 1..=3 {
-        sell(&bench, EVENTS, seed, FAULTS);
+        sell(bench, EVENTS, seed, FAULTS);
         bench.weir(&["run", "pipeline.toml", "--until-end"]).fine();
     }
-    bench
 }
 
 /// Everything that readers see of the live side, and how far its logs are.
@@ -38,6 +45,16 @@ fn live(bench: &Bench) -> String {
 
 pub(crate) fn replay_of(bench: &Bench, run: &str) -> String {
     format!("{}_replay_{run}", bench.database)
+}
+
+/// How many records a replay has committed; none while it has no tables.
+pub(crate) fn read_by(bench: &Bench, run: &str) -> Option<u64> {
+    let database = replay_of(bench, run);
+    let there = format!("SELECT count() FROM system.tables WHERE database = '{database}' AND name = 'weir_ledger'");
+    if bench.ask(&there) == "0" {
+        return None;
+    }
+    bench.ask(&format!("SELECT sum(consumed) FROM {database}.weir_ledger")).parse().ok()
 }
 
 const COLUMNS: &str = "window_start, tenant, country, events, revenue, users";
@@ -62,6 +79,7 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     }
     let counted = planned.lines().find(|line| line.ends_with("as the live pipeline counted them")).unwrap().to_owned();
     let counted: String = counted.chars().filter(char::is_ascii_digit).collect();
+    let times = planned.lines().find(|line| line.starts_with("events read")).unwrap().to_owned();
     assert!(!bench.folder.path().join("state.replays").exists());
 
     for (run, workers) in [("one", "1"), ("three", "3")] {
@@ -72,6 +90,8 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
         bench.weir(&["diff", "pipeline.toml", run]).fine();
     }
     assert_eq!(live(&bench), before);
+    assert_eq!(alerts_of(&bench, "one"), alerts_of(&bench, "three"));
+    assert!(alerts_of(&bench, "one").contains("\topen\t"), "the shop's bad release opens alerts in these minutes");
     // Not all of the log was read again.
     let read = |database: &str| -> u64 {
         bench.ask(&format!("SELECT sum(consumed) FROM {database}.weir_ledger")).parse().unwrap()
@@ -79,6 +99,13 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     let (replayed, all) = (read(&replay_of(&bench, "one")), read(&bench.database));
     assert!(replayed * 4 < all * 3, "{replayed} of {all}");
     assert_eq!(replayed.to_string(), counted, "as the plan said");
+    let spans = bench.ask(&format!(
+        "SELECT toUnixTimestamp64Micro(min(least_event_time)), toUnixTimestamp64Micro(max(greatest_event_time)) \
+         FROM {}.weir_epochs",
+        replay_of(&bench, "one")
+    ));
+    let told = times.split([' ', ',']).filter_map(|word| parse_time(word).ok()).map(|time| time.0.to_string());
+    assert_eq!(told.collect::<Vec<_>>().join("\t"), spans, "{times}");
     let planned = bench.weir(&[&arguments[..], &["--plan"]].concat()).fine().out;
     assert!(planned.contains("as `three` ran"), "{planned}");
     // Of a replay that is there nothing is planned, and nothing that it can't take is ignored.
@@ -93,6 +120,16 @@ fn a_replay_gives_the_live_rows_and_touches_nothing() {
     bench.weir(&["diff", "pipeline.toml", "three"]).refused(2, &["no replay `three`", "one"]);
     let there = format!("SELECT count() FROM system.databases WHERE name = '{}'", replay_of(&bench, "three"));
     assert_eq!(bench.ask(&there), "0");
+}
+
+/// Every step of a replay's alerts. The first example is the first affected record; which others are told, and sampled, depends
+/// on how records fell into epochs.
+fn alerts_of(bench: &Bench, run: &str) -> String {
+    bench.ask(&format!(
+        "SELECT * EXCEPT (examples, samples), examples[1] FROM {}.weir_alerts_history \
+         ORDER BY window_start, fingerprint, revision",
+        replay_of(bench, run)
+    ))
 }
 
 /// Whether every thread of a process has the least priority.
@@ -110,18 +147,10 @@ fn a_killed_replay_goes_on_and_ends_equal() {
     let bench = lived("replay_killed");
     let begin = ["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--run", "slow", "--rate", "20000"];
     let goes_on = ["replay", "pipeline.toml", "--run", "slow", "--rate", "20000"];
-    let ledger = format!("{}.weir_ledger", replay_of(&bench, "slow"));
     let mut running = bench.start(&begin);
     wait_until("it gives way to everything else", || gives_way(running.id()));
     for kill in 0..3_u64 {
-        let there = format!(
-            "SELECT count() FROM system.tables WHERE database = '{}' AND name = 'weir_ledger'",
-            replay_of(&bench, "slow")
-        );
-        wait_until("a part is read", || {
-            bench.ask(&there) == "1"
-                && bench.ask(&format!("SELECT sum(consumed) > {} FROM {ledger}", 4_000 + kill * 12_000)) == "1"
-        });
+        wait_until("a part is read", || read_by(&bench, "slow") > Some(4_000 + kill * 12_000));
         running.kill().unwrap();
         running.wait().unwrap();
         if kill == 0 {
@@ -142,6 +171,65 @@ fn a_killed_replay_goes_on_and_ends_equal() {
     bench.weir(&["replay", "cancel", "pipeline.toml", "unwanted"]).fine();
     assert_eq!(running.wait().unwrap().code(), Some(0));
     bench.weir(&["replay", "drop", "pipeline.toml", "unwanted"]).fine();
+
+    two_run_at_once(&bench);
+    one_is_held_to_what_it_began_with(&bench);
+}
+
+/// Paced, so that neither can end before both run.
+fn two_run_at_once(bench: &Bench) {
+    let begin = |run: &str| {
+        let arguments = ["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--rate", "10000", "--run", run];
+        bench.start(&arguments)
+    };
+    let mut both = ["left", "right"].map(|run| (run, begin(run)));
+    wait_until("both run", || {
+        let listed = bench.weir(&["replay", "list", "pipeline.toml"]).fine().out;
+        listed.lines().filter(|line| line.contains("running")).count() == 2
+    });
+    for (run, running) in &mut both {
+        assert_eq!(running.wait().unwrap().code(), Some(0), "{run}");
+        assert_eq!(one_sided(bench, "by_minute", &format!("{}.by_minute", replay_of(bench, run))), "0", "{run}");
+        bench.weir(&["diff", "pipeline.toml", run]).fine();
+    }
+}
+
+/// What its file says decides its rows: a change between a kill and going on is refused, and named.
+fn one_is_held_to_what_it_began_with(bench: &Bench) {
+    let folder = bench.folder.path();
+    let (file, view) = (folder.join("next.toml"), folder.join("views/next.sql"));
+    let next = std::fs::read_to_string(bench.file()).unwrap().replace("views/by_minute.sql", "views/next.sql");
+    let sql = std::fs::read_to_string(folder.join("views/by_minute.sql")).unwrap();
+    std::fs::write(&file, &next).unwrap();
+    std::fs::write(&view, &sql).unwrap();
+    let begin = ["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--with", "next.toml", "--run", "held"];
+    let mut running = bench.start(&[&begin[..], &["--rate", "10000"]].concat());
+    wait_until("a part is read", || read_by(bench, "held") > Some(4_000));
+    running.kill().unwrap();
+    running.wait().unwrap();
+
+    let goes_on = ["replay", "pipeline.toml", "--run", "held"];
+    let refused = |what: &str| bench.weir(&goes_on).refused(2, &[what, "since the replay began", "another name"]);
+    let changed = |text: &str, from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        text.replace(from, to)
+    };
+    std::fs::write(&file, changed(&next, "amount >= 0", "amount >= 20")).unwrap();
+    refused("rule amounts_are_positive of source events");
+    let rule = "\n[quality.rules.users_are_known]\nsource = \"events\"\nrequire = \"user_id != ''\"\n";
+    std::fs::write(&file, format!("{next}{rule}")).unwrap();
+    refused("rules of source events");
+    std::fs::write(&file, changed(&next, "disorder_ms = 5000", "disorder_ms = 6000")).unwrap();
+    refused("settings of source events");
+    std::fs::write(&file, changed(&next, "[views.by_minute]", "[views.by_day]")).unwrap();
+    refused("names of the views");
+    std::fs::write(&file, &next).unwrap();
+    std::fs::write(&view, changed(&sql, "type != 'heartbeat'", "type = 'purchase'")).unwrap();
+    refused("query of view by_minute");
+
+    std::fs::write(&view, &sql).unwrap();
+    bench.weir(&goes_on).fine();
+    assert_eq!(one_sided(bench, "by_minute", &format!("{}.by_minute", replay_of(bench, "held"))), "0");
 }
 
 #[test]
@@ -231,18 +319,55 @@ fn swapped_in_and_out(bench: &Bench, replayed: &str) {
     assert_eq!(bench.ask(audit), "swap\tada\tfor good\nundo\tada");
     bench.weir(&["swap", "pipeline.toml", "next", "--from", "2026-01-05T06:12:30Z"]).refused(2, &["cuts a window"]);
     bench.weir(&["swap", "pipeline.toml", "next", "--undo"]).fine();
+    a_part_of_the_time_is_swapped_in_and_out(bench, replayed);
 }
+
+/// Begins and ends with the live rows in place.
+fn a_part_of_the_time_is_swapped_in_and_out(bench: &Bench, replayed: &str) {
+    let within = "window_start >= toDateTime('2026-01-05 06:15:00', 'UTC') AND \
+                  window_start < toDateTime('2026-01-05 06:20:00', 'UTC')";
+    let rows = |from: &str, condition: &str| {
+        // A tuple's text has a hash where one of its columns is NULL, too.
+        let hashes = format!("sum(cityHash64(toString(tuple({COLUMNS}))))");
+        bench.ask(&format!("SELECT count(), countIf({RANGE}), {hashes} FROM {from} WHERE {condition}"))
+    };
+    let outside = format!("NOT ({within})");
+    let (live, beside) = (rows("by_minute", within), rows("by_minute", &outside));
+    let replay = rows(replayed, within);
+    assert_ne!(live, replay);
+    // The replay differs beside these times, too: what isn't swapped would show.
+    let in_rest = format!("{RANGE} AND {outside}");
+    assert_ne!(rows("by_minute", &in_rest), rows(replayed, &in_rest));
+    let times = ["--from", "2026-01-05T06:15:00Z", "--to", "2026-01-05T06:20:00Z"];
+    bench.weir(&[&["swap", "pipeline.toml", "next", "--by", "ada"], &times[..]].concat()).fine();
+    assert_eq!((rows("by_minute", within), rows("by_minute", &outside)), (replay, beside.clone()));
+    bench.weir(&["swap", "pipeline.toml", "next", "--undo", "--by", "ada"]).fine();
+    assert_eq!((rows("by_minute", within), rows("by_minute", &outside)), (live, beside));
+}
+
+/// Cells that are changed behind Weir's back, rows that are taken away, and rows that are added.
+const CHANGED: u64 = 1_000;
+const MISSING: u64 = 100;
+const EXTRA: u64 = 100;
 
 /// Puts differences into a replay's table behind Weir's back: `diff` has to find these and no others.
 #[test]
 fn injected_differences_are_found_exactly() {
-    let bench = lived("replay_injected");
+    let bench = shop("replay_injected");
+    // The shop's four tenants and eight countries have 32 rows a minute. Of windows of ten seconds the range holds 78, and of
+    // their 2,496 rows only few of the smallest tenant and country have no event.
+    bench.edit("[views.by_minute]", "[views.by_slot]\nfile = \"views/by_slot.sql\"\n\n[views.by_minute]");
+    let views = bench.folder.path().join("views");
+    let minute = std::fs::read_to_string(views.join("by_minute.sql")).unwrap();
+    let slot = minute.replace("toStartOfMinute(occurred_at)", "toStartOfInterval(occurred_at, INTERVAL 10 SECOND)");
+    assert_ne!(minute, slot);
+    std::fs::write(views.join("by_slot.sql"), slot).unwrap();
+    live_through(&bench);
     bench.weir(&["replay", "pipeline.toml", "--from", FROM, "--to", TO, "--run", "spoiled"]).fine();
     bench.weir(&["diff", "pipeline.toml", "spoiled"]).fine();
-    let rows = format!("{}.{}", replay_of(&bench, "spoiled"), weir_sinks::clickhouse::base_table("by_minute"));
+    let rows = format!("{}.{}", replay_of(&bench, "spoiled"), weir_sinks::clickhouse::base_table("by_slot"));
     let all: u64 = bench.ask(&format!("SELECT count() FROM {rows} FINAL WHERE {RANGE}")).parse().unwrap();
-    let (changed, missing, extra) = (all / 2, all / 10, all / 10);
-    assert!(changed > 100 && missing > 20, "{all} rows are too few");
+    assert!(all >= CHANGED + MISSING + 200, "{all} rows are too few");
     let some = |first: u64, count: u64| {
         format!(
             "FROM {rows} FINAL WHERE {RANGE} ORDER BY cityHash64(window_start, tenant, country) LIMIT {first}, {count}"
@@ -252,24 +377,22 @@ fn injected_differences_are_found_exactly() {
         bench.ask(&format!("INSERT INTO {rows} SELECT * REPLACE ({replaced}) {from}"));
     };
     // Of the changed rows each has one cell that differs.
-    inject("_version + 1 AS _version, events + 1 AS events", &some(0, changed / 2));
+    inject("_version + 1 AS _version, events + 1 AS events", &some(0, CHANGED / 2));
     inject(
         "_version + 1 AS _version, ifNull(revenue, toDecimal64('0', 2)) + toDecimal64('0.01', 2) AS revenue",
-        &some(changed / 2, changed - changed / 2),
+        &some(CHANGED / 2, CHANGED / 2),
     );
-    inject("_version + 1 AS _version, 1 AS _is_deleted", &some(changed, missing));
-    inject("concat('nobody-', tenant) AS tenant", &some(0, extra));
+    inject("_version + 1 AS _version, 1 AS _is_deleted", &some(CHANGED, MISSING));
+    inject("concat('nobody-', tenant) AS tenant", &some(0, EXTRA));
     let said = bench.weir(&["diff", "pipeline.toml", "spoiled"]);
     assert_eq!(said.code, 5, "{}{}", said.out, said.err);
-    assert_eq!(
-        cells_of(&said.out, "by_minute")[3..6],
-        [extra, missing, changed].map(|n| n.to_string()),
-        "{}",
-        said.out
-    );
-    assert_eq!(cells_of(&said.out, "events")[1], (changed / 2).to_string(), "{}", said.out);
-    assert_eq!(cells_of(&said.out, "revenue")[1], (changed - changed / 2).to_string(), "{}", said.out);
-    assert_eq!(cells_of(&said.out, "users")[1], "0", "{}", said.out);
+    let counts = |view: &str| cells_of(&said.out, view)[1..6].to_vec();
+    let found = [all, all - MISSING + EXTRA, EXTRA, MISSING, CHANGED].map(|n| n.to_string());
+    assert_eq!(counts("by_slot"), found, "{}", said.out);
+    assert_eq!(counts("by_minute")[2..], ["0", "0", "0"], "{}", said.out);
+    // Only the measures of the view that differs are told.
+    let cells = ["events", "revenue", "users"].map(|measure| cells_of(&said.out, measure)[1].clone());
+    assert_eq!(cells, [CHANGED / 2, CHANGED / 2, 0].map(|n| n.to_string()), "{}", said.out);
 }
 
 /// The cells of the line of a table that begins with `first`.
@@ -331,4 +454,18 @@ fn what_cannot_be_replayed_is_refused_with_a_remedy() {
     replay(&["--from", "2025-01-01", "--to", "2025-01-02"]).refused(2, &["no partition holds events"]);
     replay(&["--from", FROM, "--to", TO, "--run", "Not-A-Name"]).refused(2, &["lower-case"]);
     bench.weir(&["swap", "pipeline.toml", "nobody"]).refused(2, &["no replay `nobody`"]);
+
+    // A view that the live pipeline lacks has nothing to be compared with or swapped into; the others stay as they are until
+    // they are asked for by name.
+    let more = "[views.anew]\nfile = \"views/by_minute.sql\"\n\n[views.by_minute]";
+    let file = std::fs::read_to_string(bench.file()).unwrap().replace("[views.by_minute]", more);
+    std::fs::write(bench.folder.path().join("more.toml"), file).unwrap();
+    replay(&["--from", FROM, "--to", TO, "--with", "more.toml", "--run", "more"]).fine();
+    let said = bench.weir(&["diff", "pipeline.toml", "more"]);
+    assert!(said.code == 5 && said.out.contains("anew is new"), "{}{}", said.out, said.err);
+    let swap = |more: &[&str]| bench.weir(&[&["swap", "pipeline.toml", "more"], more].concat());
+    swap(&[]).refused(2, &["`anew`", "the live pipeline has no such view", "add it to the live pipeline's file"]);
+    swap(&["--undo"]).refused(2, &["in no view's place"]);
+    swap(&["--view", "by_minute"]).fine();
+    swap(&["--undo"]).fine();
 }

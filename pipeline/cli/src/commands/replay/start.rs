@@ -196,6 +196,8 @@ fn carry_out(
     let pace = Arc::new(Pace::new(start.rate));
     let runtime = runtime()?;
     runtime.spawn(stop_on_signal(stop.clone()));
+    // Until the live pipeline has said how far it is behind, it may be.
+    pace.hold(start.while_lag_below.is_some());
     if let Some(lag) = start.while_lag_below {
         let Some(address) = live.http.clone() else {
             return Err(Outcome::refused(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanDuration};
 use weir_replay::rerun::cost::{Cost, measured};
 use weir_replay::rerun::plan::Planned;
+use weir_replay::rerun::range::shown;
 use weir_replay::rerun::record::{ReadFrom, Record};
 
 use super::Start;
@@ -39,10 +40,27 @@ pub(super) fn print(planned: &Planned, start: &Start, earlier: &[Record]) {
     }
     say!("{table}");
     say!("{} offsets", paint::count(planned.survey.slice.offsets()));
+    beside(planned);
     costs(&planned.cost, start, earlier);
     schemas_and_gaps(planned);
     refusals(planned, start);
     say!("");
+}
+
+/// How far what is read goes beyond the times, where that is known.
+fn beside(planned: &Planned) {
+    let Some((first, last)) = planned.cost.times else { return };
+    let length = |micros: i64| HumanDuration(Duration::from_micros(u64::try_from(micros).unwrap_or(0)));
+    let (before, behind) = (length(planned.range.from.0 - first.0), length(last.0 - planned.range.to.0));
+    let copies = match planned.horizon_ms {
+        0 => String::new(),
+        ms => format!(", copies are looked for {} before", HumanDuration(Duration::from_millis(ms))),
+    };
+    let (first, last) = (shown(first), shown(last));
+    say!(
+        "{}  from {first}, {before} before, to {last}, {behind} behind: epochs are read whole, with what came late{copies}",
+        paint::bold("events read")
+    );
 }
 
 fn costs(cost: &Cost, start: &Start, earlier: &[Record]) {
