@@ -15,6 +15,10 @@ const RELOAD_MS = 4_000;
 /** A question that takes longer than RELOAD_MS is waited for this long, since asking again would end it. */
 const ANSWER_MS = 30_000;
 const POINTS_MAX = 50_000;
+/** The range that isn't counted from now. */
+const OWN = 'own';
+/** The last second that ClickHouse's DateTime holds, nearly. */
+const LAST_S = 4_291_747_200;
 const EXTENT_MS = 30_000;
 
 let catalog;
@@ -190,6 +194,12 @@ function refresh(snapshot) {
 
 function controls(params, want) {
   const change = (key, value) => {
+    if (key === 'range' && value === OWN) {
+      // As it is now: what was drawn with these controls may be long ago.
+      const now = wanted(params, extents.get(view.name));
+      choose(Math.floor(now.from), Math.ceil(now.to));
+      return;
+    }
     const next = new URLSearchParams(params);
     if (value === '' || value === null) next.delete(key);
     else next.set(key, value);
@@ -201,11 +211,12 @@ function controls(params, want) {
   const steps = view.steps.filter((one) => (want.to - want.from) / one.step_s <= 20_000 && (want.to - want.from) / one.step_s >= 2);
   // A view with HAVING has points of its own windows only, and they may be too many.
   const ranges = RANGES.filter(([s]) => s >= view.window_s * 2 && (!view.has_having || s / view.window_s <= POINTS_MAX)).map(([s, text]) => [s, text]);
-  if (want.custom) ranges.unshift(['', 'chosen']);
+  ranges.push([OWN, 'chosen']);
   put(parts.controls,
     select('measure', 'Measure', want.measure?.name, view.measures.filter((one) => one.is_number).map((one) => [one.name, visible(one.name)]), 'measure'),
     view.dimensions.length ? select('by', 'Lines by', want.by?.name, [['', 'none'], ...view.dimensions.map((one) => [one.name, visible(one.name)])], 'by') : null,
-    select('range', 'Range', want.custom ? '' : want.length, ranges, 'range'),
+    select('range', 'Range', want.custom ? OWN : want.length, ranges, 'range'),
+    want.custom ? ownRange(want) : null,
     select('step', 'Points', want.step, [['', 'automatic'], ...steps.map((one) => [one.step_s, one.text])], 'step'),
     view.dimensions.map((one) => filterOf(one, params, want)),
     h('label', { class: 'field check', for: 'compare' }, h('span', {}, 'Compare'), h('span', { class: 'box' },
@@ -213,7 +224,39 @@ function controls(params, want) {
     [...params].length ? h('button', { type: 'button', class: 'quiet', id: 'reset', onclick: () => go('analyst', [view.name]) }, 'Reset') : null);
 }
 
-/** A filter: what is chosen, and what occurs, asked for when somebody looks. */
+/** Both ends of a chosen range, to be typed. They hold when somebody says so: a half-typed time is a time, too. */
+function ownRange(want) {
+  const wrong = h('span', { class: 'wrong', id: 'range-wrong', role: 'alert' });
+  const enter = (event) => {
+    if (event.key !== 'Enter') return;
+    event.preventDefault();
+    show();
+  };
+  const input = (id, at) => h('input', { type: 'datetime-local', id, step: '1', value: typed(at), 'aria-describedby': 'range-wrong', onkeydown: enter });
+  const ends = [input('range-from', want.from), input('range-to', want.to)];
+  const show = () => {
+    const [from, to] = ends.map((of) => Date.parse(`${of.value}Z`) / 1000);
+    const isMissing = Number.isNaN(from) || Number.isNaN(to);
+    const why = isMissing ? 'Give both times, with day and time of day.' : from < 0 || to > LAST_S ? 'Give times from 1970 to 2105.'
+      : from >= to ? 'The range has no end behind its beginning: give a “from” before “to”.' : '';
+    wrong.textContent = why;
+    for (const of of ends) {
+      if (why) of.setAttribute('aria-invalid', 'true');
+      else of.removeAttribute('aria-invalid');
+    }
+    if (!why) choose(from, to);
+  };
+  const field = (of, text) => h('div', { class: 'field' }, h('label', { for: of.id }, text), of);
+  return h('div', { class: 'own', role: 'group', 'aria-label': 'Chosen range' }, field(ends[0], 'From (UTC)'), field(ends[1], 'To (UTC)'),
+    h('button', { type: 'button', id: 'range-show', onclick: show }, 'Show'), wrong);
+}
+
+/** Seconds since 1970 as an input of times has them; nothing where they are none. */
+function typed(seconds) {
+  return seconds >= 0 && seconds <= LAST_S ? new Date(seconds * 1000).toISOString().slice(0, 19) : '';
+}
+
+/** A filter: what is chosen, what occurs, asked for when somebody looks, and a place to type anything else. */
 function filterOf(dimension, params, want) {
   const key = `filter.${dimension.name}`;
   const chosen = params.get(key);
@@ -223,7 +266,9 @@ function filterOf(dimension, params, want) {
   const now = isNull ? option('null', '(null)', true) : chosen !== null ? option('chosen', visible(chosen) || '(empty)', true) : null;
   const id = `f-${view.dimensions.indexOf(dimension)}`;
   const values = [];
-  const select = h('select', { id }, option('', 'all', !now), now);
+  const select = h('select', { id }, option('', 'all', !now), now, option('other', 'other …'));
+  // Only so many values are offered, and only of the range.
+  const other = h('input', { type: 'text', id: `${id}-other`, 'aria-label': `${visible(label)}: any value`, placeholder: 'any value', autocomplete: 'off', spellcheck: 'false', dir: 'auto', hidden: true });
   const offer = async () => {
     if (select.dataset.asked) return;
     select.dataset.asked = 'yes';
@@ -239,16 +284,31 @@ function filterOf(dimension, params, want) {
   };
   select.addEventListener('focus', offer);
   select.addEventListener('pointerdown', offer);
-  select.addEventListener('change', () => {
+  const filter = (change) => {
     const next = new URLSearchParams(params);
     next.delete(key);
     next.delete(`null.${dimension.name}`);
-    if (select.value === 'null') next.set(`null.${dimension.name}`, '');
-    else if (select.value === 'chosen') next.set(key, chosen);
-    else if (select.value !== '') next.set(key, String(values[Number(select.value)]));
+    change(next);
     go('analyst', [view.name], next);
+  };
+  select.addEventListener('change', () => {
+    other.hidden = select.value !== 'other';
+    // The focus stays where it is: whoever goes through the values by keys passes this one.
+    if (!other.hidden) say('Type a value in the next field.');
+    else if (select.value === 'null') filter((next) => next.set(`null.${dimension.name}`, ''));
+    else if (select.value === 'chosen') filter((next) => next.set(key, chosen));
+    else filter((next) => select.value !== '' && next.set(key, String(values[Number(select.value)])));
   });
-  return h('label', { class: 'field', for: id }, h('span', {}, visible(label)), select);
+  const take = () => other.value !== '' && filter((next) => next.set(key, other.value));
+  other.addEventListener('change', take);
+  other.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter') return;
+    event.preventDefault();
+    // The field goes when the filter is there; what stays keeps the focus.
+    select.focus();
+    take();
+  });
+  return h('div', { class: 'field' }, h('label', { for: id }, visible(label)), select, other);
 }
 
 function drawFigure(answer, want) {

@@ -234,8 +234,25 @@ impl Desk {
     }
 }
 
+/// Which of [`LIMITS`] has ended a question, by the code of ClickHouse's exception.
+fn ended_by(told: &str) -> Option<String> {
+    match told.split_once("Code: ")?.1.split('.').next()? {
+        "159" => Some(format!("it would take longer than {} seconds", LIMITS.seconds)),
+        "241" => Some(format!("it would take more than {} GiB of memory", LIMITS.memory_bytes >> 30)),
+        "396" => Some("its answer would have too many rows or bytes".to_owned()),
+        _ => None,
+    }
+}
+
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Fault {
+        if let Refusal::Said(told) = &refusal
+            && let Some(limit) = ended_by(told)
+        {
+            let what = format!("ClickHouse has ended the question, since {limit}. It says: {told}");
+            let remedy = "narrow the range, filter, or take wider points".to_owned();
+            return Fault { status: StatusCode::BAD_GATEWAY, what, remedy };
+        }
         let remedy = match refusal {
             Refusal::Said(_) => "narrow the range, or see that the tables are those of this pipeline",
             Refusal::Away(_) => "see that ClickHouse is up, or narrow the range",
@@ -363,6 +380,15 @@ mod tests {
         );
         let mut same = of(&[1, 1, 1]);
         assert!(same.cut_to_newest(2) && same.rows == of(&[1, 1]).rows);
+    }
+
+    #[test]
+    fn a_question_that_was_ended_says_by_which_limit() {
+        let told = |text: &str| Fault::from(Refusal::Said(text.to_owned()));
+        let slow = told("Code: 159. DB::Exception: Timeout exceeded: elapsed 20.5 seconds. (TIMEOUT_EXCEEDED)");
+        assert!(slow.what.contains("longer than 20 seconds. It says: Code: 159.") && slow.remedy.contains("narrow"));
+        assert!(told("Code: 241. DB::Exception: Memory limit").what.contains("more than 2 GiB of memory"));
+        assert_eq!(told("Code: 60. DB::Exception: Unknown table").what, "Code: 60. DB::Exception: Unknown table");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use weir_operators::account::ledger_table;
+use weir_operators::aggregate::{Call, Function};
 use weir_operators::expr::Expr;
 use weir_operators::maintain::view_table;
 use weir_operators::record::events_table;
@@ -14,6 +15,7 @@ use weir_schemas::rows::Table;
 use weir_schemas::rule::Mode;
 use weir_schemas::stage::system;
 use weir_schemas::tables;
+use weir_schemas::types::ColumnType;
 use weir_sinks::clickhouse::{KeptEvents, Layout, Rollup, ViewTable};
 
 use super::operators::Described;
@@ -74,7 +76,11 @@ fn releases_of(pipeline: &Pipeline, source: &BoundSource) -> Option<KeptEvents> 
 pub(super) fn kept_events(pipeline: &Pipeline, source: &BoundSource) -> Option<Table> {
     let days = pipeline.sources.get(&source.name)?.keep_events_days?;
     let has_marks = source.contract.marked.is_some();
-    Some(events_table(&source.name, &source.columns, has_marks, Some(days)))
+    let mut table = events_table(&source.name, &source.columns, has_marks, Some(days));
+    for column in table.columns.iter_mut().filter(|column| column.comment.is_empty()) {
+        column.comment = format!("the events' field {}, of which the schema says nothing", column.name);
+    }
+    Some(table)
 }
 
 /// A view's table, and where the SELECT's columns stand in it.
@@ -125,7 +131,8 @@ fn describe(table: &mut Table, view: &BoundView, bound: &Bound) {
     comments.extend(plan.measures.iter().map(|measure| {
         let mut used = BTreeSet::new();
         measure.call.arguments.iter().for_each(|argument| of_expr(argument, &mut used));
-        format!("{}; view {}{}", sql::call(&measure.call), plan.name, about(&used))
+        let (sql, unit) = (sql::call(&measure.call), unit_of(&measure.call));
+        format!("{sql}, {unit}; view {}{}", plan.name, about(&used))
     }));
     for (column, comment) in table.columns.iter_mut().zip(comments) {
         column.comment = comment;
@@ -136,6 +143,23 @@ fn describe(table: &mut Table, view: &BoundView, bound: &Bound) {
     let filter = plan.filter.as_ref().map(|filter| format!(" where {filter}")).unwrap_or_default();
     let having = plan.having.as_ref().map(|having| format!(" having {having}")).unwrap_or_default();
     table.comment = format!("{}{rows}{filter}{having}", opening(&view.text));
+}
+
+/// What a measure's value counts, or by whose clock it is.
+fn unit_of(call: &Call) -> String {
+    let of = call.arguments.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match (&call.function, call.result.without_null()) {
+        (Function::Count, _) if of.is_empty() => "in events".to_owned(),
+        (Function::Count, _) => format!("in events that have {of}"),
+        (Function::UniqExact, _) => format!("in distinct values of {of}"),
+        (Function::UniqCombined64, _) => format!("in distinct values of {of}, about"),
+        (_, ColumnType::DateTime(zone) | ColumnType::DateTime64(_, zone)) => {
+            format!("a time ({})", zone.as_deref().unwrap_or("UTC"))
+        }
+        (_, ColumnType::Int(_) | ColumnType::UInt(_) | ColumnType::Decimal(..)) => format!("in the unit of {of}"),
+        (_, ColumnType::Float32 | ColumnType::Float64) => format!("in the unit of {of}"),
+        _ => format!("a value of {of}"),
+    }
 }
 
 /// The comment that a view's file begins with, as a sentence before others; empty where there is none.
@@ -159,7 +183,7 @@ fn rollups_of(window: &Window) -> Vec<Rollup> {
 mod tests {
     use weir_operators::view::Width;
     use weir_schemas::time::Span;
-    use weir_schemas::types::{ColumnType, Zone};
+    use weir_schemas::types::Zone;
 
     use super::*;
 
@@ -178,6 +202,23 @@ mod tests {
         assert_eq!(of(fixed(5_400), None), [Rollup::Day]);
         assert_eq!(of(Width::Hours(5), Some("Europe/Berlin")), [Rollup::Day]);
         assert_eq!(of(Width::Days(1), None), []);
+    }
+
+    #[test]
+    fn a_measure_says_what_it_counts() {
+        let of = |function, arguments: &[&str], result| {
+            let column =
+                |name: &&str| Expr::Column { index: 0, name: (*name).to_owned(), column_type: ColumnType::Float64 };
+            let arguments = arguments.iter().map(column).collect();
+            unit_of(&Call { function, arguments, condition: None, signature: String::new(), result })
+        };
+        let count = || ColumnType::UInt(weir_schemas::types::Width::W64);
+        let time = ColumnType::DateTime64(3, Some(Zone::from("Europe/Berlin"))).nullable();
+        assert_eq!(of(Function::Count, &[], count()), "in events");
+        assert_eq!(of(Function::Count, &["amount"], count()), "in events that have amount");
+        assert_eq!(of(Function::UniqExact, &["user_id"], count()), "in distinct values of user_id");
+        assert_eq!(of(Function::Avg, &["took"], ColumnType::Float64), "in the unit of took");
+        assert_eq!(of(Function::Max, &["seen_at"], time), "a time (Europe/Berlin)");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::schema::{Kind, Logical, Node, NodeId, Problem, Problems, RecordField, Schema, TypeName, step};
+use super::schema::{Kind, Logical, Node, NodeId, Problem, Problems, RecordField, Schema, TypeName, step, with_unit};
 
 /// Parses `text`. The types that `referenced` define can be used by name, in the order given: a schema may use those
 /// before it.
@@ -215,7 +215,7 @@ impl Parser {
             parsed.push(RecordField {
                 name: name.to_owned(),
                 aliases: strings(field.get("aliases")).map(str::to_owned).collect(),
-                doc: field.get("doc").and_then(Value::as_str).unwrap_or_default().to_owned(),
+                doc: doc_of(field),
                 default: field.get("default").cloned(),
                 node,
                 rules: field.get(super::RULES).cloned(),
@@ -319,6 +319,13 @@ fn is_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// What a field says of itself: its `doc`, then the unit of its values where a property `unit` names one.
+fn doc_of(field: &Value) -> String {
+    let text = |name: &str| field.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
+    let doc = text("doc").unwrap_or_default();
+    text("unit").map_or_else(|| doc.to_owned(), |unit| with_unit(doc, &format!("in {unit}")))
 }
 
 fn strings(value: Option<&Value>) -> impl Iterator<Item = &str> {

@@ -317,7 +317,7 @@ impl Build<'_> {
                 let slot = self.slot(kind, nullable);
                 let column_type = if nullable { column_type.nullable() } else { column_type };
                 let layout = Layout::Leaf(slot);
-                let (name, doc) = (place.path.replace("[]", ""), place.doc.clone());
+                let (name, doc) = (place.path.replace("[]", ""), self.schema.node(node).said(&place.doc));
                 (Some(To::Leaf(slot)), vec![Draft { name, doc, column_type, layout, list: None }])
             }
         }

@@ -98,7 +98,7 @@ pub struct RecordField {
     pub name: String,
     /// Names that it had before.
     pub aliases: Vec<String>,
-    /// Its documentation, or nothing.
+    /// Its documentation with the unit that it names, or nothing.
     pub doc: String,
     /// What a reader takes when the writer had no such field.
     pub default: Option<Value>,
@@ -137,6 +137,34 @@ pub enum Logical {
     },
     /// Months, days and milliseconds, each a little-endian u32, in a fixed of 12.
     Duration,
+}
+
+impl Logical {
+    /// What a number, or bytes, of it count, where the column's type doesn't tell.
+    fn unit(self) -> Option<&'static str> {
+        match self {
+            Logical::TimeMillis => Some("in milliseconds since midnight"),
+            Logical::TimeMicros => Some("in microseconds since midnight"),
+            Logical::Timestamp { local: true, .. } => Some("a local time, shown as if it were UTC"),
+            Logical::Duration => Some("in months, days and milliseconds, each a little-endian UInt32"),
+            _ => None,
+        }
+    }
+}
+
+impl Node {
+    /// What is said of a column with its values: the field's own words, then what they count.
+    pub(super) fn said(&self, doc: &str) -> String {
+        self.logical.and_then(Logical::unit).map_or_else(|| doc.to_owned(), |unit| with_unit(doc, unit))
+    }
+}
+
+/// Words about a field, and its unit behind them.
+pub(super) fn with_unit(doc: &str, unit: &str) -> String {
+    match doc.trim_end_matches('.') {
+        "" => unit.to_owned(),
+        doc => format!("{doc}, {unit}"),
+    }
 }
 
 impl Schema {

@@ -55,6 +55,34 @@ fn each_type_becomes_the_column_that_the_table_says() {
 }
 
 #[test]
+fn a_column_says_what_its_field_says_and_in_which_unit_as_far_as_the_schema_tells() {
+    let said = |field: &str| {
+        let text = format!(r#"{{"type": "record", "name": "R", "fields": [{{"name": "f", {field}}}]}}"#);
+        let mut reader = ReaderSchema::parse(&text).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
+        reader.columns.remove(0).comment
+    };
+    let long = r#""type": {"type": "long", "logicalType": "timestamp-millis"}"#;
+    for (field, expected) in [
+        (r#""type": "long""#.to_owned(), ""),
+        (r#""type": "long", "doc": "What it weighs.""#.to_owned(), "What it weighs."),
+        (r#""type": "long", "doc": "What it weighs.", "unit": "grams""#.to_owned(), "What it weighs, in grams"),
+        (r#""type": ["null", "long"], "unit": "EUR""#.to_owned(), "in EUR"),
+        (r#""type": {"type": "array", "items": "long"}, "doc": "Each", "unit": "ms""#.to_owned(), "Each, in ms"),
+        // A property of somebody else's that is no text means something else.
+        (r#""type": "long", "unit": 7"#.to_owned(), ""),
+        // The column's type tells it.
+        (long.to_owned(), ""),
+        (long.replace("timestamp", "local-timestamp"), "a local time, shown as if it were UTC"),
+        (
+            r#""type": ["null", {"type": "int", "logicalType": "time-millis"}], "doc": "Opens at""#.to_owned(),
+            "Opens at, in milliseconds since midnight",
+        ),
+    ] {
+        assert_eq!(said(&field), expected, "{field}");
+    }
+}
+
+#[test]
 fn nested_records_become_dotted_columns_and_lists_of_records_parallel_arrays() {
     let found = columns(
         r#"{"name": "user", "type": ["null", {"type": "record", "name": "U", "fields": [

@@ -64,8 +64,12 @@ impl BaseTable {
     /// [`Error::Refused`] when ClickHouse could not hold such a table, with the column that is to blame.
     pub fn of(table: &Table) -> Result<BaseTable, Error> {
         check(table)?;
-        let mut columns: Vec<Column> =
-            table.columns.iter().map(|column| Column { name: physical(&column.name), ..column.clone() }).collect();
+        let stored = |column: &Column| Column {
+            name: physical(&column.name),
+            column_type: column.column_type.clone(),
+            comment: told(column),
+        };
+        let mut columns: Vec<Column> = table.columns.iter().map(stored).collect();
         columns.push(own(
             VERSION,
             ColumnType::UInt(weir_schemas::types::Width::W64),
@@ -132,6 +136,18 @@ pub(super) fn expires(time: &str, days: u32) -> String {
 pub(crate) fn column_definition(column: &Column) -> String {
     let definition = format!("{} {}", identifier(&column.name), column.column_type);
     if column.comment.is_empty() { definition } else { format!("{definition} COMMENT {}", literal(&column.comment)) }
+}
+
+/// What is said of a column; behind it, of a time, whose clock shows it, where it doesn't say so itself.
+pub(super) fn told(column: &Column) -> String {
+    match column.column_type.without_null() {
+        ColumnType::DateTime(Some(zone)) | ColumnType::DateTime64(_, Some(zone))
+            if !column.comment.is_empty() && !column.comment.contains(&**zone) =>
+        {
+            format!("{} ({zone})", column.comment)
+        }
+        _ => column.comment.clone(),
+    }
 }
 
 fn own(name: &str, column_type: ColumnType, comment: &str) -> Column {
@@ -258,7 +274,7 @@ mod tests {
             expect![[r#"
             CREATE TABLE IF NOT EXISTS `weir`.`revenue_by_minute__rows`
             (
-                `window_start` DateTime('UTC') COMMENT 'start of the window',
+                `window_start` DateTime('UTC') COMMENT 'start of the window (UTC)',
                 `tenant` LowCardinality(String),
                 `geo:country` Nullable(String) COMMENT 'it\'s a code',
                 `orders` UInt64,
@@ -298,11 +314,11 @@ mod tests {
                 ;
                 ALTER TABLE `weir`.`revenue_by_minute`
                     COMMENT COLUMN `geo.country` 'it\'s a code',
-                    COMMENT COLUMN `window_start` 'start of the window',
+                    COMMENT COLUMN `window_start` 'start of the window (UTC)',
                     COMMENT COLUMN `users_state` 'the state of users, to be merged over any range',
                     COMMENT COLUMN `is_closed` 'whether every event of the window that isn\'t late is in',
                     COMMENT COLUMN `is_final` 'whether the row can change no more by itself',
-                    MODIFY COMMENT 'Weir: Revenue by minute [7c89b03444c3c47d]'"#]],
+                    MODIFY COMMENT 'Weir: Revenue by minute [ffbd6b396ad608bd]'"#]],
         );
     }
 
@@ -329,11 +345,11 @@ mod tests {
             ;
             ALTER TABLE `weir`.`revenue_by_minute__by_day`
                 COMMENT COLUMN `geo.country` 'it\'s a code',
-                COMMENT COLUMN `window_start` 'start of the day, UTC',
+                COMMENT COLUMN `window_start` 'start of the day (UTC)',
                 COMMENT COLUMN `users_state` 'the state of users, to be merged over any range',
                 COMMENT COLUMN `is_closed` 'whether every event of the window that isn\'t late is in',
                 COMMENT COLUMN `is_final` 'whether the row can change no more by itself',
-                MODIFY COMMENT 'Weir: revenue_by_minute by day, merged when it is asked. Only days of which every row is kept: rows go after 90 days. Revenue by minute [5ac698ba67941fe0]'"#]],
+                MODIFY COMMENT 'Weir: revenue_by_minute by day, merged when it is asked. Only days of which every row is kept: rows go after 90 days. Revenue by minute [231d3f3f57372d2e]'"#]],
         );
     }
 
@@ -346,11 +362,11 @@ mod tests {
             CREATE TABLE IF NOT EXISTS `weir`.`weir_progress__rows`
             (
                 `view` LowCardinality(String) COMMENT 'the view\'s name',
-                `complete_through` DateTime64(6, 'UTC') COMMENT 'every window that ends here or before is closed',
-                `final_through` DateTime64(6, 'UTC') COMMENT 'every window that ends here or before can change no more by itself',
+                `complete_through` DateTime64(6, 'UTC') COMMENT 'every window that ends here or before is closed (UTC)',
+                `final_through` DateTime64(6, 'UTC') COMMENT 'every window that ends here or before can change no more by itself (UTC)',
                 `epoch` UInt64 COMMENT 'the committed epoch this speaks of',
                 `held_back_by` String COMMENT 'the partition with the least watermark, as topic/partition',
-                `committed_at` DateTime64(6, 'UTC') COMMENT 'when the epoch was committed, by Weir\'s clock',
+                `committed_at` DateTime64(6, 'UTC') COMMENT 'when the epoch was committed, by Weir\'s clock (UTC)',
                 `_version` UInt64 COMMENT 'the row with the greatest counts: generation and epoch',
                 `_is_deleted` UInt8 COMMENT '1 where the key has no row any more'
             )
@@ -378,14 +394,14 @@ mod tests {
                 ;
                 ALTER TABLE `weir`.`weir_progress`
                     COMMENT COLUMN `view` 'the view\'s name',
-                    COMMENT COLUMN `complete_through` 'every window that ends here or before is closed',
-                    COMMENT COLUMN `final_through` 'every window that ends here or before can change no more by itself',
+                    COMMENT COLUMN `complete_through` 'every window that ends here or before is closed (UTC)',
+                    COMMENT COLUMN `final_through` 'every window that ends here or before can change no more by itself (UTC)',
                     COMMENT COLUMN `epoch` 'the committed epoch this speaks of',
                     COMMENT COLUMN `held_back_by` 'the partition with the least watermark, as topic/partition',
-                    COMMENT COLUMN `committed_at` 'when the epoch was committed, by Weir\'s clock',
+                    COMMENT COLUMN `committed_at` 'when the epoch was committed, by Weir\'s clock (UTC)',
                     COMMENT COLUMN `lag_ms` 'milliseconds from complete_through to now, 0 where everything is closed; null while nothing is known',
                     COMMENT COLUMN `freshness_ms` 'milliseconds since the commit that this row speaks of',
-                    MODIFY COMMENT 'Weir: How far each view is complete; written after all rows of the epoch [d14eb8bc86c3ad44]'"#]],
+                    MODIFY COMMENT 'Weir: How far each view is complete; written after all rows of the epoch [40e8dd4f77a5899c]'"#]],
         );
     }
 

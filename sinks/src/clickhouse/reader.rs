@@ -25,7 +25,7 @@ use weir_schemas::tables;
 use weir_schemas::types::{ColumnType, Zone};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::ddl::{IS_DELETED, MARK, VERSION, physical};
+use super::ddl::{IS_DELETED, MARK, VERSION, physical, told};
 use super::rollup::Rollup;
 use super::swaps::{self, Swapped};
 use super::{base_table, identifier, literal};
@@ -153,7 +153,7 @@ pub fn plain(database: &str, table: &Table) -> Reader {
 }
 
 fn plain_columns(table: &Table) -> Vec<Shown> {
-    table.columns.iter().map(|column| Shown::new(&column.name, stored(&column.name), &column.comment)).collect()
+    table.columns.iter().map(|column| Shown::new(&column.name, stored(&column.name), told(column))).collect()
 }
 
 /// The readers' view of how far views are complete: its own columns, and how old what they say is.
@@ -213,17 +213,17 @@ fn progress_by_partition_columns() -> Vec<Shown> {
         Shown::new(
             "complete_through",
             "`views`.`complete_through`",
-            "every window of the view that ends here or before is closed",
+            "every window of the view that ends here or before is closed (UTC)",
         ),
         Shown::new(
             "final_through",
             "`views`.`final_through`",
-            "every window that ends here or before can change no more by itself",
+            "every window that ends here or before can change no more by itself (UTC)",
         ),
         Shown::new(
             "watermark",
             watermark,
-            "no event older than this is expected of the partition; 1900 while none came",
+            "no event older than this is expected of the partition; 1900 while none came (UTC)",
         ),
         Shown::new("holds_back", "`parts`.`holds_back`", "whether it is the one that complete_through waits for"),
         Shown::new(
@@ -269,7 +269,7 @@ pub fn alerts(database: &str) -> Reader {
     columns.push(Shown::new(
         "acknowledged_at",
         format!("if({holds}, toNullable(`said`.`acknowledged_at`), NULL)"),
-        "when, by the clock of who said so",
+        "when, by the clock of who said so (UTC)",
     ));
     let said = format!("{}.{}", identifier(database), identifier(&base_table(tables::ACKNOWLEDGEMENTS)));
     let join = format!(
@@ -298,11 +298,11 @@ pub fn of_view(database: &str, view: &ViewTable, swaps: &[Swapped]) -> Result<Re
     for column in order.map(|at| &table.columns[at]) {
         let stored = stored(&column.name);
         if matches!(column.column_type, ColumnType::AggregateState(_)) {
-            columns.push(Shown::new(&column.name, format!("finalizeAggregation({stored})"), &column.comment));
+            columns.push(Shown::new(&column.name, format!("finalizeAggregation({stored})"), told(column)));
             let comment = format!("the state of {}, to be merged over any range", column.name);
             states.push(Shown::new(&state_of(&column.name), stored, comment));
         } else {
-            columns.push(Shown::new(&column.name, stored, &column.comment));
+            columns.push(Shown::new(&column.name, stored, told(column)));
         }
     }
     columns.extend(states);

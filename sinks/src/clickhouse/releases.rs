@@ -60,8 +60,8 @@ fn columns(with_alerts: bool) -> Vec<Shown> {
         plain("sdk", "the SDK, empty where unknown"),
         plain("sdk_version", "the SDK's version"),
         plain("app_version", "the app's version"),
-        plain("first_seen_at", "event time of its first event that is kept"),
-        plain("last_seen_at", "event time of its last event"),
+        plain("first_seen_at", "event time of its first event that is kept (UTC)"),
+        plain("last_seen_at", "event time of its last event (UTC)"),
         plain("events", "accepted events"),
         plain("refused", "refused records, those that were too late aside"),
         Shown::new("share", format!("{consumed} / {}", all(consumed)), "its share of the tenant's records, 0 to 1"),
@@ -98,8 +98,8 @@ fn refused(database: &str, of: &KeptEvents) -> String {
     let topics: Vec<String> = of.topics.iter().map(|topic| literal(topic)).collect();
     format!(
         "SELECT {} AS source, toString(tenant) AS tenant, toString(sdk) AS sdk, toString(sdk_version) AS sdk_version, \
-         toString(app_version) AS app_version, min(ifNull(event_time, toDateTime64(kafka_time, 6))) AS first, \
-         max(ifNull(event_time, toDateTime64(kafka_time, 6))) AS last, toUInt64(0) AS accepted, count() AS refused \
+         toString(app_version) AS app_version, min(ifNull(event_time, toDateTime64(kafka_time, 6, 'UTC'))) AS first, \
+         max(ifNull(event_time, toDateTime64(kafka_time, 6, 'UTC'))) AS last, toUInt64(0) AS accepted, count() AS refused \
          FROM {}.{} WHERE topic IN ({}) AND NOT startsWith(reason, 'too_late') \
          AND ifNull(event_time, kafka_time) >= now() - toIntervalDay({}) GROUP BY tenant, sdk, sdk_version, app_version",
         literal(&of.source),

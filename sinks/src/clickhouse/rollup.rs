@@ -12,7 +12,7 @@
 
 use weir_schemas::types::ColumnType;
 
-use super::ddl::expires;
+use super::ddl::{expires, told};
 use super::reader::{ENDS, Reader, Shown, ViewTable, ends_by, shown, state_of};
 use super::{identifier, literal};
 
@@ -78,20 +78,20 @@ pub fn of_view(database: &str, view: &ViewTable, rollup: Rollup) -> Reader {
             columns.push(Shown::new(
                 &of.name,
                 &start,
-                format!("start of the {}, {}", rollup.noun(), zone.trim_matches('\'')),
+                format!("start of the {} ({})", rollup.noun(), zone.trim_matches('\'')),
             ));
             keys.push(start);
         } else if at < table.key_columns {
-            columns.push(Shown::new(&of.name, column(&of.name), &of.comment));
+            columns.push(Shown::new(&of.name, column(&of.name), told(of)));
             keys.push(column(&of.name));
         } else if let (ColumnType::AggregateState(_), Some(merge)) = (&of.column_type, merge) {
             let state = column(&state_of(&of.name));
-            columns.push(Shown::new(&of.name, format!("{merge}({state})"), &of.comment));
+            columns.push(Shown::new(&of.name, format!("{merge}({state})"), told(of)));
             let comment = format!("the state of {}, to be merged over any range", of.name);
             states.push(Shown::new(&state_of(&of.name), format!("{}({state})", merge_state(merge)), comment));
         } else {
             let merge = merge.unwrap_or("sum");
-            columns.push(Shown::new(&of.name, format!("{merge}({})", column(&of.name)), &of.comment));
+            columns.push(Shown::new(&of.name, format!("{merge}({})", column(&of.name)), told(of)));
         }
     }
     columns.extend(states);

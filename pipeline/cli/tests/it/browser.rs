@@ -206,6 +206,14 @@ impl Browser {
         }
     }
 
+    /// Types a text where the focus is.
+    pub(crate) fn write(&mut self, text: &str) {
+        for c in text.chars().map(String::from) {
+            self.call("Input.dispatchKeyEvent", json!({ "type": "keyDown", "key": c, "text": c }));
+            self.call("Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": c }));
+        }
+    }
+
     pub(crate) fn shot(&mut self, path: &Path) {
         let size = self.call("Page.getLayoutMetrics", json!({}))["cssContentSize"].clone();
         let height = size["height"].as_f64().unwrap_or(800.0).min(6_000.0);
@@ -225,7 +233,7 @@ impl Browser {
         found.as_array().unwrap().iter().map(|one| one.as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// Errors and warnings of the console, exceptions, and requests to anywhere but `address`.
+    /// Errors and warnings of the console, exceptions, dialogs, and requests to anywhere but `address`.
     pub(crate) fn troubles(&self, address: &str) -> Vec<String> {
         let trouble = |event: &Value| {
             let of = &event["params"];
@@ -234,6 +242,7 @@ impl Browser {
                 "Runtime.consoleAPICalled" if ["error", "warning", "assert"].contains(&of["type"].as_str()?) => {
                     Some(of["args"].to_string())
                 }
+                "Page.javascriptDialogOpening" => Some(of.to_string()),
                 "Log.entryAdded" if of["entry"]["level"] != "verbose" => Some(of["entry"].to_string()),
                 "Network.requestWillBeSent" => {
                     let url = of["request"]["url"].as_str()?;

@@ -16,15 +16,18 @@ use crate::shop::{FAULTS, sell, shop};
 /// Width, height.
 const SIZES: [(u32, u32); 3] = [(390, 844), (1280, 800), (2560, 1440)];
 
+/// Six o'clock of the day on which most events here are, in seconds since 1970.
+pub(crate) const SIX_S: i64 = 1_767_592_800;
+
 /// A shop whose pipeline has an address.
-fn shop_with_console(name: &str) -> Bench {
+pub(crate) fn shop_with_console(name: &str) -> Bench {
     let bench = shop(name);
     bench.edit("epoch_ms = 200", "epoch_ms = 200\nhttp = \"127.0.0.1:${HTTP_PORT}\"");
     bench
 }
 
 /// Starts the pipeline, and waits until it answers.
-fn start(bench: &Bench) -> Child {
+pub(crate) fn start(bench: &Bench) -> Child {
     let running = bench.start(&["run", "pipeline.toml"]);
     // Whoever has no token is told at least this.
     let ready =
@@ -34,7 +37,7 @@ fn start(bench: &Bench) -> Child {
 }
 
 /// Opens a page of the console.
-fn open(browser: &mut Browser, bench: &Bench, hash: &str) {
+pub(crate) fn open(browser: &mut Browser, bench: &Bench, hash: &str) {
     browser.go(&format!("{}{hash}", bench.page("/")));
     browser.until("the page is there", "document.querySelector('main h1')");
 }
@@ -65,10 +68,15 @@ pub(crate) fn drawn(browser: &mut Browser, label: &str) -> Value {
 }
 
 /// Sends a purchase of a second each from `from_s` seconds after six o'clock on, made by `event`.
-fn purchases(bench: &Bench, from_s: u32, count: u32, event: impl Fn(u32) -> Value) {
+pub(crate) fn purchases(bench: &Bench, from_s: u32, count: u32, event: impl Fn(u32) -> Value) {
+    purchases_after(bench, SIX_S, from_s, count, event);
+}
+
+/// The same after another time.
+pub(crate) fn purchases_after(bench: &Bench, start_s: i64, from_s: u32, count: u32, event: impl Fn(u32) -> Value) {
     let mut lines = String::new();
     for at in from_s..from_s + count {
-        let time = chrono::DateTime::from_timestamp(1_767_592_800 + i64::from(at), 0).unwrap();
+        let time = chrono::DateTime::from_timestamp(start_s + i64::from(at), 0).unwrap();
         let mut line = json!({
             "event_id": format!("e{at}"), "occurred_at": time.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
             "tenant": "quiet", "type": "purchase", "user_id": format!("u{}", at % 50), "amount": "5.00",
@@ -88,13 +96,13 @@ fn purchases(bench: &Bench, from_s: u32, count: u32, event: impl Fn(u32) -> Valu
 
 /// Nothing went wrong on the page, and nothing was asked of anybody else.
 #[track_caller]
-fn assert_clean(browser: &Browser, bench: &Bench) {
+pub(crate) fn assert_clean(browser: &Browser, bench: &Bench) {
     assert_eq!(browser.troubles(&bench.page("/")), Vec::<String>::new());
 }
 
 /// Nobody is kept from using the page, in either theme, and it fits into a phone as well as into a wide window.
 #[track_caller]
-fn assert_usable(browser: &mut Browser, axe: &str, page: &str) {
+pub(crate) fn assert_usable(browser: &mut Browser, axe: &str, page: &str) {
     for theme in ["light", "dark"] {
         browser.theme(theme);
         browser.wait(Duration::from_millis(300));
@@ -441,6 +449,14 @@ fn numbers_drawn_are_those_of_sql_and_nothing_is_called_complete_before_it_lande
     terminate(&mut running);
 }
 
+/// Whether the machine has done no more in the last minute than its processors can: then this test runs alone.
+fn is_quiet() -> bool {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Option<f64> = load.split(' ').next().and_then(|minute| minute.parse().ok());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    load.is_some_and(|load| load <= processors as f64)
+}
+
 #[test]
 fn fifty_views_paint_at_once_and_ten_thousand_points_stay_smooth() {
     let bench = shop_with_console("console_many");
@@ -478,9 +494,9 @@ fn fifty_views_paint_at_once_and_ten_thousand_points_stay_smooth() {
     let look = "(function look() { if (document.querySelector('.plot canvas')) window.drawn_ = performance.now(); \
                 else requestAnimationFrame(look); })()";
     browser.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": look }));
-    // Of three, the quickest: other tests run beside this one.
-    let mut times = Vec::new();
-    for _ in 0..3 {
+    // The quickest counts: other tests run beside this one. It is looked for until it is quick enough, ten times at most.
+    let mut times: Vec<(f64, f64)> = Vec::new();
+    while times.len() < 10 && times.iter().all(|(drawn_ms, _)| *drawn_ms >= 1_000.0) {
         browser.go("about:blank");
         open(&mut browser, &bench, "");
         browser.until("fifty views", "document.querySelectorAll('.views a').length === 50");
@@ -490,11 +506,14 @@ fn fifty_views_paint_at_once_and_ten_thousand_points_stay_smooth() {
         times.push((of(browser.value("drawn_")), of(browser.value(paint))));
     }
     let (drawn_ms, paint_ms) = times.iter().copied().min_by(|one, other| one.0.total_cmp(&other.0)).unwrap();
+    let most_ms = if is_quiet() { 1_000.0 } else { 3_000.0 };
     println!(
-        "of 50 views: first contentful paint after {paint_ms:.0} ms, the first chart drawn after {drawn_ms:.0} ms"
+        "of 50 views: first contentful paint after {paint_ms:.0} ms, the first chart drawn after {drawn_ms:.0} ms of {most_ms:.0}, \
+         the quickest of {}",
+        times.len()
     );
     // The frame says nothing; what says something takes four more answers of ClickHouse: 1 s alone, more beside others.
-    assert!(paint_ms < 1_000.0 && drawn_ms < 3_000.0, "{times:?}");
+    assert!(paint_ms < 1_000.0 && drawn_ms < most_ms, "{times:?}");
 
     let (from, to) = (1_767_592_800, 1_767_592_800 + 600_000);
     browser.hash(&format!("#/analyst/by_minute?measure=revenue&step=60&from={from}&to={to}"));
@@ -532,7 +551,7 @@ fn fifty_views_paint_at_once_and_ten_thousand_points_stay_smooth() {
 }
 
 /// The status of an answer, and its headers.
-fn asked(url: &str, headers: &[(&str, &str)]) -> (u16, reqwest::header::HeaderMap, String) {
+pub(crate) fn asked(url: &str, headers: &[(&str, &str)]) -> (u16, reqwest::header::HeaderMap, String) {
     block_on(async {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let request = headers.iter().fold(client.get(url), |request, (name, value)| request.header(*name, *value));

@@ -5,6 +5,7 @@
 mod ahead;
 mod alerts;
 mod alerts_killed;
+mod analyst;
 mod archive;
 mod archive_replay;
 mod begins;
@@ -15,6 +16,7 @@ mod dashboards;
 mod demo;
 mod detect;
 mod disk;
+mod engineer;
 mod evaluable;
 mod followed;
 mod history;
