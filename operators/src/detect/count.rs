@@ -9,14 +9,14 @@ use arrow_array::types::{Int32Type, Int64Type, UInt8Type, UInt16Type, UInt64Type
 use arrow_array::{
     Array, ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, UInt8Array, UInt16Array, UInt64Array,
 };
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use weir_schemas::fate::Fate;
 use weir_schemas::stage::system;
 use weir_schemas::time::Span;
 
 use crate::error::Error;
 use crate::operator::{Context, Operator};
-use crate::profile::Spot;
+use crate::profile::{Spot, Spots, read_spot, write_spot};
 use crate::record::{reason_of, refused};
 use crate::route::key_group;
 use crate::tally::{binary, primitive};
@@ -63,36 +63,34 @@ pub(super) struct Count {
     pub(super) reason: u8,
     pub(super) detail: Vec<u8>,
     pub(super) records: u64,
-    /// The least place among them.
-    pub(super) example: Spot,
+    /// The least places among them.
+    pub(super) examples: Spots,
     /// The greatest place among them.
     pub(super) last: Spot,
 }
 
-/// By detail: records, their least and their greatest place.
-type Details = BTreeMap<Vec<u8>, (u64, Spot, Spot)>;
+/// By detail: records, their least places and the greatest.
+type Details = BTreeMap<Vec<u8>, (u64, Spots, Spot)>;
 
-/// What an epoch counted on one worker: window, sender, reason and detail, to records, their least and greatest place.
+/// What an epoch counted on one worker: window, sender, reason and detail, to records, their least places and the greatest.
+/// As many places are kept as an alert shows, so that these don't depend on what came in which epoch to which worker.
 #[derive(Default)]
 struct Counts {
     rows: BTreeMap<(i64, Sender, u8), Details>,
 }
 
 impl Counts {
-    fn add(&mut self, window: i64, sender: Sender, reason: u8, detail: &[u8], records: u64, example: Spot) {
+    fn add(&mut self, window: i64, sender: Sender, reason: u8, detail: &[u8], records: u64, spot: Spot) {
         let details = self.rows.entry((window, sender, reason)).or_default();
         let detail = cut(detail);
         let detail = if details.len() >= DETAILS && !details.contains_key(detail) { &[][..] } else { detail };
-        match details.get_mut(detail) {
-            Some((count, least, greatest)) => {
-                *count += records;
-                *least = example.min(*least);
-                *greatest = example.max(*greatest);
-            }
-            None => {
-                details.insert(detail.to_vec(), (records, example, example));
-            }
-        }
+        let (count, least, greatest) = match details.get_mut(detail) {
+            Some(known) => known,
+            None => details.entry(detail.to_vec()).or_insert((0, Spots::default(), spot)),
+        };
+        *count += records;
+        least.offer(spot);
+        *greatest = spot.max(*greatest);
     }
 
     fn take(&mut self, schema: &SchemaRef) -> Result<RecordBatch, Error> {
@@ -118,12 +116,14 @@ impl Counts {
         columns.push(Arc::new(UInt8Array::from_iter_values(rows.iter().map(|row| row.2))));
         columns.push(text(&|row| rows[row].3.clone()));
         columns.push(Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.4))));
-        let spots: [Vec<Spot>; 2] = [rows.iter().map(|row| row.5).collect(), rows.iter().map(|row| row.6).collect()];
-        for spots in &spots {
-            columns.push(Arc::new(UInt16Array::from_iter_values(spots.iter().map(|spot| spot.0))));
-            columns.push(Arc::new(Int32Array::from_iter_values(spots.iter().map(|spot| spot.1))));
-            columns.push(Arc::new(Int64Array::from_iter_values(spots.iter().map(|spot| spot.2))));
-        }
+        columns.push(text(&|row| {
+            let mut bytes = Vec::new();
+            rows[row].5.iter().for_each(|spot| write_spot(spot, &mut bytes));
+            bytes
+        }));
+        columns.push(Arc::new(UInt16Array::from_iter_values(rows.iter().map(|row| row.6.0))));
+        columns.push(Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.6.1))));
+        columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.6.2))));
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
     }
 }
@@ -144,9 +144,7 @@ fn count_schema() -> SchemaRef {
         Field::new("reason", DataType::UInt8, false),
         text("detail"),
         Field::new("records", DataType::UInt64, false),
-        Field::new("topic", DataType::UInt16, false),
-        Field::new("partition", DataType::Int32, false),
-        Field::new("offset", DataType::Int64, false),
+        text("examples"),
         Field::new("last_topic", DataType::UInt16, false),
         Field::new("last_partition", DataType::Int32, false),
         Field::new("last_offset", DataType::Int64, false),
@@ -160,13 +158,9 @@ pub(super) fn read_counts(batch: &RecordBatch) -> Result<Vec<Count>, Error> {
     let reasons = primitive::<UInt8Type>(batch, 6)?;
     let details = binary(batch, 7)?;
     let records = primitive::<UInt64Type>(batch, 8)?;
-    let spot = |first: usize, row: usize| -> Result<Spot, Error> {
-        Ok(Spot(
-            primitive::<UInt16Type>(batch, first)?.value(row),
-            primitive::<Int32Type>(batch, first + 1)?.value(row),
-            primitive::<Int64Type>(batch, first + 2)?.value(row),
-        ))
-    };
+    let examples = binary(batch, 9)?;
+    let (topics, partitions) = (primitive::<UInt16Type>(batch, 10)?, primitive::<Int32Type>(batch, 11)?);
+    let offsets = primitive::<Int64Type>(batch, 12)?;
     let count = |row: usize| -> Result<Count, Error> {
         Ok(Count {
             window: windows.value(row),
@@ -174,11 +168,20 @@ pub(super) fn read_counts(batch: &RecordBatch) -> Result<Vec<Count>, Error> {
             reason: reasons.value(row),
             detail: details.value(row).to_vec(),
             records: records.value(row),
-            example: spot(9, row)?,
-            last: spot(12, row)?,
+            examples: read_spots(examples.value(row))?,
+            last: Spot(topics.value(row), partitions.value(row), offsets.value(row)),
         })
     };
     (0..batch.num_rows()).map(count).collect()
+}
+
+fn read_spots(mut bytes: &[u8]) -> Result<Spots, Error> {
+    let mut spots = Spots::default();
+    while !bytes.is_empty() {
+        let spot = read_spot(&mut bytes);
+        spots.offer(spot.map_err(|error| ArrowError::SchemaError(format!("a batch of counts: {error}")))?);
+    }
+    Ok(spots)
 }
 
 fn window_of(at: i64, width: Span) -> i64 {

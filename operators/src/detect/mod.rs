@@ -364,7 +364,7 @@ impl Operator for Detect {
                 counted.refused += count.records;
                 counted.add_reason(count.reason, count.detail, count.records);
                 counted.last = counted.last.max(Some(count.last));
-                counted.examples.push(count.example);
+                counted.examples.extend(count.examples.iter());
                 counted.examples.sort_unstable();
                 counted.examples.dedup();
                 counted.examples.truncate(EXAMPLES);
