@@ -30,6 +30,7 @@ use weir_pipeline::connect;
 use weir_pipeline::error::Error;
 use weir_pipeline::source::kafka::unreachable_broker;
 use weir_schemas::headers;
+use weir_sinks::kafka::Quiet;
 
 /// Bytes and records of one transaction.
 const TRANSACTION_BYTES: u64 = 8 << 20;
@@ -239,12 +240,12 @@ impl Restore<'_> {
 
     /// Whether somebody can read a record of a partition, from its first offset on.
     fn holds_a_record(&self, partition: i32, low: i64) -> Result<bool, Error> {
-        let consumer: BaseConsumer = self
+        let consumer: BaseConsumer<Quiet> = self
             .client()
             .set("group.id", "weir-restore-looks")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
-            .create()
+            .create_with_context(Quiet)
             .map_err(|error| self.unreachable(error))?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(self.to, partition, Offset::Offset(low)).map_err(|error| self.unreachable(error))?;

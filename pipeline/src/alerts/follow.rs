@@ -15,6 +15,7 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::de::DeserializeOwned;
 use weir_schemas::registry::{Lookup, Registry};
+use weir_sinks::kafka::Quiet;
 use weir_sinks::kafka::read::{Reader, schema_id};
 
 use crate::config::Pipeline;
@@ -49,7 +50,7 @@ pub enum Polled {
 
 /// Reads one topic.
 pub struct Topic {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Quiet>,
     name: String,
     brokers: String,
     partitions: Vec<i32>,
@@ -65,7 +66,8 @@ impl Topic {
         config.set("group.id", group).set("isolation.level", "read_committed").set("enable.partition.eof", "true");
         config.set("enable.auto.commit", "false").set("auto.offset.reset", "earliest");
         config.set("allow.auto.create.topics", "false");
-        let consumer: BaseConsumer = config.create().map_err(|error| unreachable(&brokers, name, &error))?;
+        let consumer: BaseConsumer<Quiet> =
+            config.create_with_context(Quiet).map_err(|error| unreachable(&brokers, name, &error))?;
         let metadata =
             consumer.fetch_metadata(Some(name), ANSWER_WITHIN).map_err(|error| unreachable(&brokers, name, &error))?;
         let partitions: Vec<i32> =

@@ -8,6 +8,7 @@ pub mod alert;
 mod classify;
 mod message;
 pub mod quarantine;
+mod quiet;
 pub mod read;
 pub mod retry;
 mod tail;
@@ -15,4 +16,5 @@ mod topic;
 
 pub use alert::AlertEncoder;
 pub use quarantine::QuarantineEncoder;
+pub use quiet::Quiet;
 pub use topic::{Cleanup, TAIL_MESSAGES, TopicSettings, TopicSink, create_topic};

@@ -16,6 +16,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use weir_schemas::time::Version;
 
 use super::message::{IDENTITY_HEADER, VERSION_HEADER};
+use super::quiet::Quiet;
 
 /// Offsets in the first piece of a partition's tail; each further one is four times as large.
 const FIRST_PIECE: i64 = 1_000;
@@ -40,14 +41,14 @@ pub(crate) fn read(
     from_epoch: u64,
     at_most: usize,
 ) -> KafkaResult<HashMap<Vec<u8>, u64>> {
-    let consumer: BaseConsumer = config
+    let consumer: BaseConsumer<Quiet> = config
         .clone()
         .set("group.id", group)
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", "true")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error")
-        .create()?;
+        .create_with_context(Quiet)?;
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER_WITHIN)?;
     let partitions: Vec<i32> =
         metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
@@ -69,7 +70,7 @@ pub(crate) fn read(
 }
 
 struct Tail<'a> {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Quiet>,
     topic: &'a str,
     from_epoch: u64,
     /// When the brokers last sent something.

@@ -33,6 +33,10 @@ use crate::{OperatorRegistry, Outcome, paint, runtime};
 /// How often the bar is drawn, and the live pipeline's lag looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// A replay's nice value: a tenth of the processor time of what runs at the usual one, where both want all of it. With less,
+/// brokers and ClickHouse on the same machine would keep a replay waiting that has it for itself.
+const NICE: libc::c_int = 10;
+
 pub(super) fn run(start: &Start, operators: &OperatorRegistry) -> Result<Outcome, Outcome> {
     give_way();
     let (live, store) = opened(&start.file)?;
@@ -63,7 +67,7 @@ pub(super) fn run(start: &Start, operators: &OperatorRegistry) -> Result<Outcome
 /// calling one gives way, and those that it starts later.
 fn give_way() {
     // SAFETY: a call that takes three numbers. Where it isn't allowed, the replay runs like any other program.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
 /// Refuses what only a new replay can be told: of one that is there it would be ignored, and `--plan` would even read.
