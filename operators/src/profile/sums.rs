@@ -238,12 +238,12 @@ fn write_small(gap: u8, mask: u8, counts: [u32; TOGETHER], out: &mut Vec<u8>) {
 }
 
 fn read(bytes: &mut &[u8], mut each: impl FnMut(Group)) -> Result<(), CodecError> {
-    match take(bytes, 1)? {
-        &[AS_BYTES] => {
+    match *take(bytes, 1)? {
+        [AS_BYTES] => {
             groups(read_bytes(bytes)?).for_each(each);
             return Ok(());
         }
-        &[IN_GROUPS] => {}
+        [IN_GROUPS] => {}
         _ => return Err(WRONG),
     }
     let mut next = 0_usize;

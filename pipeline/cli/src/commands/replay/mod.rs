@@ -112,6 +112,11 @@ pub(crate) enum Where {
 }
 
 impl Start {
+    /// Whether it isn't to read as fast as it can.
+    fn is_paced(&self) -> bool {
+        self.rate.is_some() || self.while_lag_below.is_some()
+    }
+
     /// Where it is to read from, if that is said.
     fn reads(&self) -> Option<ReadFrom> {
         match self.source {

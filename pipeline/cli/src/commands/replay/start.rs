@@ -33,12 +33,8 @@ use crate::{OperatorRegistry, Outcome, paint, runtime};
 /// How often the bar is drawn, and the live pipeline's lag looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// A replay's nice value: a tenth of the processor time of what runs at the usual one, where both want all of it. With less,
-/// brokers and ClickHouse on the same machine would keep a replay waiting that has it for itself.
-const NICE: libc::c_int = 10;
-
 pub(super) fn run(start: &Start, operators: &OperatorRegistry) -> Result<Outcome, Outcome> {
-    give_way();
+    give_way(start);
     let (live, store) = opened(&start.file)?;
     let known = match &start.run {
         Some(name) => store.read(name).map_err(|error| Outcome::of_error(&error))?,
@@ -63,11 +59,14 @@ pub(super) fn run(start: &Start, operators: &OperatorRegistry) -> Result<Outcome
     }
 }
 
-/// Leaves the processor to the live pipeline, and to everything else on this machine, whenever they want it. Of threads only the
-/// calling one gives way, and those that it starts later.
-fn give_way() {
-    // SAFETY: a call that takes three numbers. Where it isn't allowed, the replay runs like any other program.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+/// Lets the live pipeline, and everything else on this machine, have the processor first. A paced replay is one that they are not
+/// to notice: it takes what nobody wants. With so little, brokers and ClickHouse on the same machine would keep one waiting that
+/// is to be fast.
+fn give_way(start: &Start) {
+    let nice = if start.is_paced() { 19 } else { 10 };
+    // SAFETY: a call that takes three numbers. Where it isn't allowed, the replay runs like any other program. Of threads only
+    // the calling one gives way, and those that it starts later.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
 }
 
 /// Refuses what only a new replay can be told: of one that is there it would be ignored, and `--plan` would even read.
@@ -231,7 +230,7 @@ fn carry_out(
         operators,
         store,
         pace,
-        is_paced: start.rate.is_some() || start.while_lag_below.is_some(),
+        is_paced: start.is_paced(),
         stop: stop.clone(),
         handle: runtime.handle().clone(),
     };
