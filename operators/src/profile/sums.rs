@@ -33,7 +33,7 @@ pub struct Sums(Vec<Group>);
 
 impl Sums {
     /// What stands in `counts`, by slot.
-    pub fn of<Count: Copy + Into<u32>>(counts: &[Count]) -> Sums {
+    pub fn of<Count: Copy + Default + PartialEq + Into<u32>>(counts: &[Count]) -> Sums {
         Sums(groups(counts).collect())
     }
 
@@ -56,37 +56,6 @@ impl Sums {
         adding.end();
     }
 
-    /// Adds counts of a byte by slot.
-    fn add_bytes(&mut self, counts: &[u8]) {
-        let (chunks, last) = counts.as_chunks::<TOGETHER>();
-        let (mut at, mut new) = (0, Vec::new());
-        let mut last_chunk = [0; TOGETHER];
-        last_chunk.iter_mut().zip(last).for_each(|(chunk, count)| *chunk = *count);
-        for (number, chunk) in (0..).zip(chunks.iter().chain([&last_chunk])) {
-            if u64::from_le_bytes(*chunk) == 0 {
-                continue;
-            }
-            while self.0.get(at).is_some_and(|mine| mine.at < number) {
-                at += 1;
-            }
-            let theirs = Group { at: number, counts: chunk.map(u32::from) };
-            match self.0.get_mut(at) {
-                Some(mine) if mine.at == number => mine.add(&theirs),
-                _ => new.push(theirs),
-            }
-        }
-        self.put_in(new);
-    }
-
-    /// Takes groups that it hasn't, in their order.
-    fn put_in(&mut self, new: Vec<Group>) {
-        if self.0.is_empty() {
-            self.0 = new;
-        } else if !new.is_empty() {
-            self.0 = interleave(std::mem::take(&mut self.0), new);
-        }
-    }
-
     /// For adding groups in their order.
     fn adding(&mut self) -> Adding<'_> {
         Adding { sums: self, at: 0, new: Vec::new() }
@@ -100,11 +69,6 @@ impl Sums {
 
     /// Adds what was encoded.
     pub(super) fn add_encoded(&mut self, bytes: &mut &[u8]) -> Result<(), CodecError> {
-        if let Some((&AS_BYTES, rest)) = bytes.split_first() {
-            *bytes = rest;
-            self.add_bytes(read_bytes(bytes)?);
-            return Ok(());
-        }
         let mut adding = self.adding();
         read(bytes, |group| adding.add(group))?;
         adding.end();
@@ -112,16 +76,9 @@ impl Sums {
     }
 }
 
-/// Counts that were written as they are.
-fn read_bytes<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], CodecError> {
-    let length = usize::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
-    take(bytes, length)
-}
-
 /// Writes values by slot so that [`Sums`] can read and add them, without making these.
 pub(super) fn write_values(values: &[u8], out: &mut Vec<u8>) {
-    let some = values.chunks(TOGETHER).filter(|some| some.iter().any(|value| *value != 0)).count();
-    if some * TOGETHER * 4 >= values.len() {
+    if groups(values).count() * TOGETHER * 4 >= values.len() {
         out.push(AS_BYTES);
         varint(values.len() as u64, out);
         out.extend_from_slice(values);
@@ -158,7 +115,12 @@ impl Adding<'_> {
     }
 
     fn end(self) {
-        self.sums.put_in(self.new);
+        if self.sums.0.is_empty() {
+            self.sums.0 = self.new;
+        } else if !self.new.is_empty() {
+            let mine = std::mem::take(&mut self.sums.0);
+            self.sums.0 = interleave(mine, self.new);
+        }
     }
 }
 
@@ -170,12 +132,14 @@ impl Group {
 }
 
 /// The groups of counts by slot in which something was counted.
-fn groups<Count: Copy + Into<u32>>(counts: &[Count]) -> impl Iterator<Item = Group> {
-    (0..).zip(counts.chunks(TOGETHER)).filter_map(|(at, some)| {
-        let mut group = Group { at, counts: [0; TOGETHER] };
-        group.counts.iter_mut().zip(some).for_each(|(mine, &count)| *mine = count.into());
-        (group.counts != [0; TOGETHER]).then_some(group)
-    })
+fn groups<Count: Copy + Default + PartialEq + Into<u32>>(counts: &[Count]) -> impl Iterator<Item = Group> {
+    let (chunks, rest) = counts.as_chunks::<TOGETHER>();
+    let mut last = [Count::default(); TOGETHER];
+    last.iter_mut().zip(rest).for_each(|(last, count)| *last = *count);
+    let numbered = (0..).zip(chunks.iter().copied().chain([last]));
+    numbered
+        .filter(|(_, counts)| *counts != [Count::default(); TOGETHER])
+        .map(|(at, counts)| Group { at, counts: counts.map(Into::into) })
 }
 
 /// Groups that are in one of two lists or in both, each in the order of their slots and each once in a list.
@@ -240,7 +204,8 @@ fn write_small(gap: u8, mask: u8, counts: [u32; TOGETHER], out: &mut Vec<u8>) {
 fn read(bytes: &mut &[u8], mut each: impl FnMut(Group)) -> Result<(), CodecError> {
     match *take(bytes, 1)? {
         [AS_BYTES] => {
-            groups(read_bytes(bytes)?).for_each(each);
+            let length = usize::try_from(read_varint(bytes)?).map_err(|_| WRONG)?;
+            groups(take(bytes, length)?).for_each(each);
             return Ok(());
         }
         [IN_GROUPS] => {}
