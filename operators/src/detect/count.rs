@@ -10,9 +10,10 @@ use arrow_array::{
     Array, ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, UInt8Array, UInt16Array, UInt64Array,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
-use weir_schemas::fate::Fate;
+use weir_schemas::fate::{Fate, Reason};
 use weir_schemas::stage::system;
 use weir_schemas::time::Span;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Error;
 use crate::operator::{Context, Operator};
@@ -25,8 +26,6 @@ use crate::tally::{binary, primitive};
 pub(super) const ACCEPTED: u8 = 255;
 /// Bytes of each text that a release, a tenant or a detail is told by; longer ones are cut.
 const TEXT_BYTES: usize = 128;
-/// Details that are told apart for each release, window and reason; further ones count together under ''.
-const DETAILS: usize = 16;
 
 /// Who sent a record: tenant, SDK, its version, the app's version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,61 +68,80 @@ pub(super) struct Count {
     pub(super) last: Spot,
 }
 
-/// By detail: records, their least places and the greatest.
-type Details = BTreeMap<Vec<u8>, (u64, Spots, Spot)>;
+/// Why records are refused: a reason, and which details count together as one. Senders write what stands in a detail, so
+/// there is no end of them; which count together must not depend on which came first, or one log would make differing
+/// alerts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Cause {
+    pub(super) reason: u8,
+    /// The detail where it is a rule's id, of which there are as many as the pipeline file has; else a byte of its hash.
+    pub(super) alike: Vec<u8>,
+}
 
-/// What an epoch counted on one worker: window, sender, reason and detail, to records, their least places and the greatest.
-/// As many places are kept as an alert shows, so that these don't depend on what came in which epoch to which worker.
+impl Cause {
+    pub(super) fn of(reason: u8, detail: &[u8]) -> Cause {
+        let alike = if reason == Reason::Rule as u8 { detail.to_vec() } else { vec![xxh3_64(detail) as u8] };
+        Cause { reason, alike }
+    }
+}
+
+/// Of records with one cause: the least detail, how many there are, their least places and the greatest.
+struct Refused {
+    detail: Vec<u8>,
+    records: u64,
+    least: Spots,
+    greatest: Spot,
+}
+
+/// What an epoch counted on one worker, by window, sender and cause. As many places are kept as an alert shows, so that
+/// these don't depend on what came in which epoch to which worker.
 #[derive(Default)]
 struct Counts {
-    rows: BTreeMap<(i64, Sender, u8), Details>,
+    rows: BTreeMap<(i64, Sender, Cause), Refused>,
 }
 
 impl Counts {
     fn add(&mut self, window: i64, sender: Sender, reason: u8, detail: &[u8], records: u64, spot: Spot) {
-        let details = self.rows.entry((window, sender, reason)).or_default();
         let detail = cut(detail);
-        let detail = if details.len() >= DETAILS && !details.contains_key(detail) { &[][..] } else { detail };
-        let (count, least, greatest) = match details.get_mut(detail) {
-            Some(known) => known,
-            None => details.entry(detail.to_vec()).or_insert((0, Spots::default(), spot)),
-        };
-        *count += records;
-        least.offer(spot);
-        *greatest = spot.max(*greatest);
+        let counted = self.rows.entry((window, sender, Cause::of(reason, detail))).or_insert_with(|| Refused {
+            detail: detail.to_vec(),
+            records: 0,
+            least: Spots::default(),
+            greatest: spot,
+        });
+        if detail < &counted.detail[..] {
+            counted.detail = detail.to_vec();
+        }
+        counted.records += records;
+        counted.least.offer(spot);
+        counted.greatest = spot.max(counted.greatest);
     }
 
     fn take(&mut self, schema: &SchemaRef) -> Result<RecordBatch, Error> {
-        let rows = std::mem::take(&mut self.rows);
-        let rows: Vec<_> = rows
-            .iter()
-            .flat_map(|((window, sender, reason), details)| {
-                details.iter().map(move |(detail, (records, least, greatest))| {
-                    (*window, sender, *reason, detail, *records, *least, *greatest)
-                })
-            })
-            .collect();
-        let text = |of: &dyn Fn(usize) -> Vec<u8>| -> ArrayRef {
+        let rows: Vec<_> = std::mem::take(&mut self.rows).into_iter().collect();
+        let texts = |of: &dyn Fn(usize) -> Vec<u8>| -> ArrayRef {
             let mut column = BinaryBuilder::new();
             (0..rows.len()).for_each(|row| column.append_value(of(row)));
             Arc::new(column.finish())
         };
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(UInt16Array::from_iter_values(rows.iter().map(|row| key_group(&row.1.key())))),
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0))),
-        ];
-        columns.extend((0..4).map(|part| text(&|row| rows[row].1.0[part].clone())));
-        columns.push(Arc::new(UInt8Array::from_iter_values(rows.iter().map(|row| row.2))));
-        columns.push(text(&|row| rows[row].3.clone()));
-        columns.push(Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.4))));
-        columns.push(text(&|row| {
+        let places = |row: usize| {
             let mut bytes = Vec::new();
-            rows[row].5.iter().for_each(|spot| write_spot(spot, &mut bytes));
+            rows[row].1.least.iter().for_each(|spot| write_spot(spot, &mut bytes));
             bytes
-        }));
-        columns.push(Arc::new(UInt16Array::from_iter_values(rows.iter().map(|row| row.6.0))));
-        columns.push(Arc::new(Int32Array::from_iter_values(rows.iter().map(|row| row.6.1))));
-        columns.push(Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.6.2))));
+        };
+        let (keys, counted) = (|| rows.iter().map(|(key, _)| key), || rows.iter().map(|(_, counted)| counted));
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt16Array::from_iter_values(keys().map(|(_, sender, _)| key_group(&sender.key())))),
+            Arc::new(Int64Array::from_iter_values(keys().map(|(window, ..)| *window))),
+        ];
+        columns.extend((0..4).map(|part| texts(&|row| rows[row].0.1.0[part].clone())));
+        columns.push(Arc::new(UInt8Array::from_iter_values(keys().map(|(.., cause)| cause.reason))));
+        columns.push(texts(&|row| rows[row].1.detail.clone()));
+        columns.push(Arc::new(UInt64Array::from_iter_values(counted().map(|counted| counted.records))));
+        columns.push(texts(&places));
+        columns.push(Arc::new(UInt16Array::from_iter_values(counted().map(|counted| counted.greatest.0))));
+        columns.push(Arc::new(Int32Array::from_iter_values(counted().map(|counted| counted.greatest.1))));
+        columns.push(Arc::new(Int64Array::from_iter_values(counted().map(|counted| counted.greatest.2))));
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
     }
 }

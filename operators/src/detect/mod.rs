@@ -18,6 +18,8 @@ pub(crate) mod alerts;
 mod count;
 pub mod policy;
 
+use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -35,14 +37,14 @@ use crate::state::{ByteTable, Codec, CodecError, KeyedTable, StateRegistry};
 use crate::through::Through;
 use crate::wanted::Wanted;
 use alerts::{Alert, AlertRows, EXAMPLES, Severity, Status, fingerprint, literal};
-use count::{ACCEPTED, Sender, read_counts};
+use count::{ACCEPTED, Cause, Sender, read_counts};
 use policy::Policy;
 
 pub use count::{CountAccepted, CountRefused, SenderColumns};
 
 /// Tables of the operator's state; the numbers are part of the keys on disk. 0 and 1 held counts and open alerts without
-/// last and first places.
-const COUNTS_TABLE: u16 = 3;
+/// last and first places, 3 counts by each detail.
+const COUNTS_TABLE: u16 = 5;
 const OPEN_TABLE: u16 = 4;
 const JUDGED_TABLE: u16 = 2;
 /// The detector's name in alerts.
@@ -89,27 +91,34 @@ pub struct Detect {
     judged: ByteTable,
 }
 
-/// Reasons with their details that a window of a sender tells apart; details hold what senders wrote.
-const REASONS_MAX: usize = 256;
-
 /// What a sender's records of one window were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Counted {
     sender: Sender,
     total: u64,
     refused: u64,
-    reasons: BTreeMap<(u8, Vec<u8>), u64>,
+    /// By cause, the least detail and how many records.
+    causes: BTreeMap<Cause, (Vec<u8>, u64)>,
     examples: Vec<Spot>,
     /// The greatest place among the refused records.
     last: Option<Spot>,
 }
 
 impl Counted {
-    /// Counts refused records; of a window with too many details, further ones are counted by their reason alone.
-    fn add_reason(&mut self, reason: u8, detail: Vec<u8>, records: u64) {
-        let key = (reason, detail);
-        let has_room = self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&key);
-        *self.reasons.entry(if has_room { key } else { (reason, Vec::new()) }).or_default() += records;
+    /// Counts refused records.
+    fn add(&mut self, reason: u8, detail: Vec<u8>, records: u64) {
+        match self.causes.entry(Cause::of(reason, &detail)) {
+            Entry::Vacant(new) => {
+                new.insert((detail, records));
+            }
+            Entry::Occupied(known) => {
+                let (least, sum) = known.into_mut();
+                *sum += records;
+                if detail < *least {
+                    *least = detail;
+                }
+            }
+        }
     }
 }
 
@@ -319,10 +328,10 @@ impl Counted {
         self.refused as f64 / self.total.max(1) as f64
     }
 
-    /// The commonest reason's number and detail; of equally common ones the first.
+    /// The commonest cause's reason and detail; of equally common ones the first.
     fn commonest(&self) -> Option<(u8, Vec<u8>)> {
-        let commonest = self.reasons.iter().max_by(|a, b| a.1.cmp(b.1).then(b.0.cmp(a.0)));
-        commonest.map(|(reason, _)| reason.clone())
+        let causes = self.causes.iter().map(|(cause, (detail, records))| (records, Reverse((cause.reason, detail))));
+        causes.max().map(|(_, Reverse((reason, detail)))| (reason, detail.clone()))
     }
 }
 
@@ -362,7 +371,7 @@ impl Operator for Detect {
             counted.total += count.records;
             if count.reason != ACCEPTED {
                 counted.refused += count.records;
-                counted.add_reason(count.reason, count.detail, count.records);
+                counted.add(count.reason, count.detail, count.records);
                 counted.last = counted.last.max(Some(count.last));
                 counted.examples.extend(count.examples.iter());
                 counted.examples.sort_unstable();
@@ -398,9 +407,9 @@ impl Codec for Counted {
     fn encode(&self, out: &mut Vec<u8>) {
         self.sender.0.iter().for_each(|part| part.encode(out));
         (self.total, self.refused).encode(out);
-        (self.reasons.len() as u32).encode(out);
-        for ((reason, detail), records) in &self.reasons {
-            (*reason, detail.clone(), *records).encode(out);
+        (self.causes.len() as u32).encode(out);
+        for (cause, (detail, records)) in &self.causes {
+            (cause.reason, detail.clone(), *records).encode(out);
         }
         (self.examples.len() as u32).encode(out);
         for Spot(topic, partition, offset) in &self.examples {
@@ -417,7 +426,7 @@ impl Codec for Counted {
         (counted.total, counted.refused) = <(u64, u64)>::decode(bytes)?;
         for _ in 0..u32::decode(bytes)? {
             let (reason, detail, records) = <(u8, Vec<u8>, u64)>::decode(bytes)?;
-            counted.reasons.insert((reason, detail), records);
+            counted.add(reason, detail, records);
         }
         for _ in 0..u32::decode(bytes)? {
             let (topic, partition, offset) = <(u16, i32, i64)>::decode(bytes)?;
@@ -463,14 +472,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn details_that_senders_make_up_are_counted_by_their_reason() {
-        let mut counted = Counted::default();
-        for number in 0..100_000_u32 {
-            counted.add_reason(1, number.to_be_bytes().to_vec(), 1);
-        }
-        counted.add_reason(2, b"late".to_vec(), 5);
-        assert!(counted.reasons.len() <= REASONS_MAX + 2, "{}", counted.reasons.len());
-        assert_eq!(counted.reasons.values().sum::<u64>(), 100_005);
-        assert_eq!(counted.reasons.get(&(2, Vec::new())), Some(&5));
+    fn details_that_senders_make_up_count_together_in_any_order() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let rule = Reason::Rule as u8;
+        let mut all: Vec<(u8, Vec<u8>)> = (0..20_000_u32).map(|number| (1, number.to_be_bytes().to_vec())).collect();
+        all.extend((0..300).flat_map(|number| vec![(rule, format!("rule {number}").into_bytes()); 80]));
+        all.extend(vec![(rule, b"the commonest".to_vec()); 90]);
+        let sum = |all: &[(u8, Vec<u8>)]| {
+            let mut counted = Counted::default();
+            all.iter().for_each(|(reason, detail)| counted.add(*reason, detail.clone(), 1));
+            counted
+        };
+        let counted = sum(&all);
+        random.shuffle(&mut all);
+        assert_eq!(sum(&all), counted);
+        assert!(counted.causes.len() <= 256 + 301, "{}", counted.causes.len());
+        assert_eq!(counted.causes.values().map(|(_, records)| records).sum::<u64>(), all.len() as u64);
+        let commonest = |reason| {
+            let of = all.iter().filter(|(of, _)| *of == reason).cloned().collect::<Vec<_>>();
+            sum(&of).commonest().map(|(_, detail)| detail)
+        };
+        assert_eq!(commonest(rule), Some(b"the commonest".to_vec()));
+        let mut bytes = Vec::new();
+        counted.encode(&mut bytes);
+        assert_eq!(Counted::decode_all(&bytes).unwrap(), counted);
     }
 }

@@ -19,6 +19,7 @@ use arrow_array::types::{Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type
 use arrow_array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, UInt16Array};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use hashbrown::HashTable;
+use weir_schemas::profile::words_of;
 use weir_schemas::stage::{PROFILE_CODES, broken_rules, profile_codes, system};
 use weir_schemas::time::Span;
 use xxhash_rust::xxh3::xxh3_128;
@@ -143,10 +144,16 @@ pub(crate) struct Open {
 impl Open {
     /// The number of a cell; a new one is made where there is none.
     pub(crate) fn number(&mut self, window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u32 {
-        let identity = identity(window, [tenant, event_type, release[0], release[1], release[2]]);
-        if let Some((_, at)) = self.index.find(identity as u64, |(known, _)| *known == identity) {
-            return *at;
-        }
+        let identity = identity(window, tenant, event_type, release);
+        self.known(identity).unwrap_or_else(|| self.open(identity, window, tenant, event_type, release))
+    }
+
+    #[inline]
+    fn known(&self, identity: u128) -> Option<u32> {
+        self.index.find(identity as u64, |(known, _)| *known == identity).map(|(_, at)| *at)
+    }
+
+    fn open(&mut self, identity: u128, window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u32 {
         let scratch = &mut self.scratch;
         scratch.clear();
         CellKey::encode_of(tenant, event_type, release, scratch);
@@ -195,7 +202,8 @@ impl Open {
 
 /// A hash of 128 bits of a cell's window and texts. Their lengths and words are put side by side first, which takes no copy
 /// of a length that varies: nearly all of these texts are short.
-fn identity(window: i64, parts: [&[u8]; 5]) -> u128 {
+fn identity(window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u128 {
+    let parts = [tenant, event_type, release[0], release[1], release[2]];
     let mut words = [0_u64; 12];
     words[0] = window as u64;
     for (at, part) in parts.into_iter().enumerate() {
@@ -205,22 +213,6 @@ fn identity(window: i64, parts: [&[u8]; 5]) -> u128 {
     let mut bytes = [0; 96];
     bytes.as_chunks_mut().0.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
     xxh3_128(&bytes)
-}
-
-/// Two words that are another text's only if it has another length, or both are long and their hashes are the same.
-#[inline]
-fn words_of(text: &[u8]) -> [u64; 2] {
-    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-    let half = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
-    match text.len() {
-        9..=16 => [text.first_chunk().map_or(0, word), text.last_chunk().map_or(0, word)],
-        4..=8 => [text.first_chunk().map_or(0, half), text.last_chunk().map_or(0, half)],
-        0..=3 => [text.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0],
-        _ => {
-            let hash = xxh3_128(text);
-            [hash as u64, (hash >> 64) as u64]
-        }
-    }
 }
 
 pub(crate) fn cut(text: &[u8]) -> &[u8] {
@@ -246,15 +238,22 @@ impl ProfileEvents {
         let [sdk, sdk_version, app_version] = self.columns.release;
         let release = [column(sdk)?, column(sdk_version)?, column(app_version)?];
         let times = primitive::<Int64Type>(batch, system::EVENT_TIME)?.values();
-        Ok(times
-            .iter()
-            .enumerate()
-            .map(|(row, &time)| {
-                let release = release.map(|part| text(part, row));
-                let window = window_of(time, self.window);
-                self.cells.number(window, text(tenant, row), text(event_type, row), release)
+        let windows: Vec<i64> = times.iter().map(|&time| window_of(time, self.window)).collect();
+        let of = |row: usize| (text(tenant, row), text(event_type, row), release.map(|part| text(part, row)));
+        let rows = windows.iter().enumerate();
+        let identities = rows.map(|(row, &window)| {
+            let (tenant, event_type, release) = of(row);
+            identity(window, tenant, event_type, release)
+        });
+        // All identities first: then the processor looks for several of them at once, and each waits for memory.
+        let identities: Vec<u128> = identities.collect();
+        let found = identities.iter().zip(&windows).enumerate().map(|(row, (&identity, &window))| {
+            self.cells.known(identity).unwrap_or_else(|| {
+                let (tenant, event_type, release) = of(row);
+                self.cells.open(identity, window, tenant, event_type, release)
             })
-            .collect())
+        });
+        Ok(found.collect())
     }
 
     /// Sends the cells on their way; none are left.

@@ -16,6 +16,7 @@ use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBuffer, OffsetBuffer, Scala
 use arrow_schema::{ArrowError, DataType, TimeUnit};
 
 use super::codes::{CodeRows, Look, Looks};
+use super::compile::Target;
 use super::reader::{Layout, ReaderSchema, Slot, SlotKind, SlotSpec};
 
 /// The values of one buffer, in the form of its kind.
@@ -50,9 +51,6 @@ pub(super) struct Column {
 pub(super) struct Buffers {
     pub(super) columns: Vec<Column>,
     codes: CodeRows,
-    /// By column, what the codes keep of one that isn't wanted: with many of those, going by `columns` would cost more than
-    /// the codes do.
-    only_looked_at: Box<[Option<Look>]>,
 }
 
 impl Buffers {
@@ -65,10 +63,8 @@ impl Buffers {
             let look = looks.and_then(|looks| looks.of.get(index).copied().flatten());
             Column { values, valid, look }
         };
-        let columns: Vec<Column> = reader.slots.iter().enumerate().map(column).collect();
-        let only_looked_at =
-            columns.iter().map(|column| column.look.filter(|_| matches!(column.values, Values::Absent))).collect();
-        Buffers { columns, codes: CodeRows::new(looks.map_or(0, |looks| looks.bytes), rows), only_looked_at }
+        let columns = reader.slots.iter().enumerate().map(column).collect();
+        Buffers { columns, codes: CodeRows::new(looks.map_or(0, |looks| looks.bytes), rows) }
     }
 
     /// Makes room for the codes of the next record.
@@ -94,83 +90,85 @@ impl Buffers {
 
     /// Takes a value that is none of the nulls: `keep` is for the column, and `say` says what the codes keep of it.
     #[inline]
-    fn take(&mut self, slot: Slot, keep: impl FnOnce(&mut Values), say: impl FnOnce(&mut CodeRows, Look)) {
-        let Buffers { columns, codes, only_looked_at } = self;
-        if let Some(look) = only_looked_at[slot.0 as usize] {
-            return say(codes, look);
-        }
-        let column = &mut columns[slot.0 as usize];
-        keep(&mut column.values);
-        column.mark_valid();
-        if let Some(look) = column.look {
-            say(codes, look);
+    fn take(&mut self, to: Target, keep: impl FnOnce(&mut Values), say: impl Fn(&mut CodeRows, Look)) {
+        match to {
+            Target::Nowhere => {}
+            Target::Code(look) => say(&mut self.codes, look),
+            Target::Column(slot) => {
+                let column = &mut self.columns[slot.0 as usize];
+                keep(&mut column.values);
+                column.mark_valid();
+                if let Some(look) = column.look {
+                    say(&mut self.codes, look);
+                }
+            }
         }
     }
 
     #[inline]
-    pub(super) fn boolean(&mut self, slot: Slot, value: bool) {
+    pub(super) fn boolean(&mut self, to: Target, value: bool) {
         let keep = |values: &mut Values| {
             if let Values::Bool(values) = values {
                 values.append(value);
             }
         };
-        self.take(slot, keep, |codes, look| codes.number(look, f64::from(u8::from(value))));
+        self.take(to, keep, |codes, look| codes.integer(look, i64::from(value)));
     }
 
     #[inline]
-    pub(super) fn i32(&mut self, slot: Slot, value: i32) {
+    pub(super) fn i32(&mut self, to: Target, value: i32) {
         let keep = |values: &mut Values| {
             if let Values::I32(values) = values {
                 values.push(value);
             }
         };
-        self.take(slot, keep, |codes, look| codes.number(look, f64::from(value)));
+        self.take(to, keep, |codes, look| codes.integer(look, i64::from(value)));
     }
 
     #[inline]
-    pub(super) fn i64(&mut self, slot: Slot, value: i64) {
+    pub(super) fn i64(&mut self, to: Target, value: i64) {
         let keep = |values: &mut Values| {
             if let Values::I64(values) = values {
                 values.push(value);
             }
         };
-        self.take(slot, keep, |codes, look| codes.number(look, value as f64));
+        self.take(to, keep, |codes, look| codes.integer(look, value));
     }
 
     #[inline]
-    pub(super) fn f32(&mut self, slot: Slot, value: f32) {
+    pub(super) fn f32(&mut self, to: Target, value: f32) {
         let keep = |values: &mut Values| {
             if let Values::F32(values) = values {
                 values.push(value);
             }
         };
-        self.take(slot, keep, |codes, look| codes.number(look, f64::from(value)));
+        self.take(to, keep, |codes, look| codes.number(look, f64::from(value)));
     }
 
     #[inline]
-    pub(super) fn f64(&mut self, slot: Slot, value: f64) {
+    pub(super) fn f64(&mut self, to: Target, value: f64) {
         let keep = |values: &mut Values| {
             if let Values::F64(values) = values {
                 values.push(value);
             }
         };
-        self.take(slot, keep, |codes, look| codes.number(look, value));
+        self.take(to, keep, |codes, look| codes.number(look, value));
     }
 
     /// A decimal within the bounds of the column.
     #[inline]
-    pub(super) fn decimal(&mut self, slot: Slot, value: i256) {
+    pub(super) fn decimal(&mut self, to: Target, value: i256) {
         let keep = |values: &mut Values| match values {
             Values::I128(values) => values.push(value.to_i128().unwrap_or_default()),
             Values::I256(values) => values.push(value),
             _ => {}
         };
-        self.take(slot, keep, |codes, look| codes.number(look, float_of(value) / look.unit));
+        self.take(to, keep, |codes, look| codes.decimal(look, float_of(value)));
     }
 
     /// Bytes of any length. The decoder's limits keep a buffer below 2 GiB.
     #[inline]
-    pub(super) fn bytes(&mut self, slot: Slot, value: &[u8]) {
+    pub(super) fn bytes(&mut self, to: Target, value: &[u8]) {
         let keep = |values: &mut Values| match values {
             Values::Bytes { ends, bytes } => {
                 bytes.extend_from_slice(value);
@@ -179,26 +177,28 @@ impl Buffers {
             Values::Fixed { bytes, .. } => bytes.extend_from_slice(value),
             _ => {}
         };
-        self.take(slot, keep, |codes, look| codes.bytes(look, value));
+        self.take(to, keep, |codes, look| codes.bytes(look, value));
     }
 
     /// A list of `items` items, which stand in the buffers already.
     #[inline]
-    pub(super) fn list(&mut self, slot: Slot, items: usize) {
+    pub(super) fn list(&mut self, to: Target, items: usize) {
         let keep = |values: &mut Values| {
             if let Values::Offsets(ends) = values {
                 let last = ends.last().copied().unwrap_or_default();
                 ends.push(last + items as i32);
             }
         };
-        self.take(slot, keep, |codes, look| codes.list(look, items));
+        self.take(to, keep, |codes, look| codes.list(look, items));
     }
 
     /// A null, or an empty list.
-    pub(super) fn null(&mut self, slot: Slot) {
-        if let Some(look) = self.only_looked_at[slot.0 as usize] {
-            return self.codes.null(look);
-        }
+    pub(super) fn null(&mut self, to: Target) {
+        let slot = match to {
+            Target::Nowhere => return,
+            Target::Code(look) => return self.codes.null(look),
+            Target::Column(slot) => slot,
+        };
         let column = &mut self.columns[slot.0 as usize];
         match &mut column.values {
             Values::Bool(values) => values.append(false),

@@ -12,13 +12,14 @@ use super::reader::{Layout, ReaderSchema, Slot};
 use crate::profile::{self, Codes, DEFAULT, Kind, NULL};
 use crate::types::ColumnType;
 
-/// What a buffer's values say to the codes of their record.
+/// What a buffer's values say to the codes of their record. It goes along with every value, so it is no larger than what
+/// a register holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Look {
     at: u32,
     what: What,
-    /// What a decimal's digits are divided by.
-    pub(super) unit: f64,
+    /// Digits behind a decimal's point.
+    scale: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,13 +44,13 @@ impl Looks {
     pub(super) fn new(codes: &Codes, reader: &ReaderSchema) -> Looks {
         let ReaderSchema { columns, layouts, slots, .. } = reader;
         let mut of = vec![None; slots.len()];
-        let unit = |slot: Slot| match columns.get(slots[slot.0 as usize].column).map(|of| of.column_type.without_null())
-        {
-            Some(ColumnType::Decimal(_, scale)) => 10_f64.powi(i32::from(*scale)),
-            _ => 1.0,
-        };
+        let scale =
+            |slot: Slot| match columns.get(slots[slot.0 as usize].column).map(|of| of.column_type.without_null()) {
+                Some(ColumnType::Decimal(_, scale)) => *scale,
+                _ => 0,
+            };
         let mut set = |slot: Slot, at: usize, what| {
-            of[slot.0 as usize] = Some(Look { at: at as u32, what, unit: unit(slot) });
+            of[slot.0 as usize] = Some(Look { at: at as u32, what, scale: scale(slot) });
         };
         for (column, layout) in layouts.iter().enumerate() {
             let Some((kind, at)) = codes.place(column) else { continue };
@@ -123,6 +124,20 @@ impl CodeRows {
         match look.what {
             What::Number => self.set(look, profile::number(value)),
             _ if value == 0.0 => self.set(look, DEFAULT),
+            _ => {}
+        }
+    }
+
+    /// A decimal by its digits as one number.
+    pub(super) fn decimal(&mut self, look: Look, digits: f64) {
+        self.number(look, digits / 10_f64.powi(i32::from(look.scale)));
+    }
+
+    #[inline]
+    pub(super) fn integer(&mut self, look: Look, value: i64) {
+        match look.what {
+            What::Number => self.set(look, profile::integer(value)),
+            _ if value == 0 => self.set(look, DEFAULT),
             _ => {}
         }
     }

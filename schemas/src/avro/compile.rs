@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use arrow_buffer::i256;
 
-use super::codes::Looks;
+use super::codes::{Look, Looks};
 use super::defaults::encode_default;
 use super::reader::{ReaderSchema, Shape, Slot, SlotKind, To};
 use super::resolve::{Incompatibility, MISSING_FIELD, factor, names_differ, scalar, writer_field};
@@ -20,8 +20,17 @@ use super::schema::{Kind, Logical, NodeId, Problem, Schema, step};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StepId(pub(super) u32);
 
-/// Where a value goes; `None` when neither its column nor its code is wanted, or the reader schema doesn't have it.
-pub(super) type Target = Option<Slot>;
+/// Where a value goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Target {
+    /// Neither its column nor its code is wanted, or the reader schema doesn't have it.
+    Nowhere,
+    /// Only to the codes: a judge looks at every field of wide events, and for those that nobody else reads the way over
+    /// the columns would cost more than the code does.
+    Code(Look),
+    /// To a column, and what is wanted of it to the codes.
+    Column(Slot),
+}
 
 /// What one step reads.
 #[derive(Debug)]
@@ -82,7 +91,7 @@ pub(super) enum Step {
         list: List,
     },
     /// No bytes: a null or an empty list for each buffer.
-    Null(Box<[Slot]>),
+    Null(Box<[Target]>),
     /// No bytes of the record: those of a default.
     Constant {
         bytes: Box<[u8]>,
@@ -100,7 +109,7 @@ pub(super) struct List {
     pub(super) item_bytes_min: usize,
     /// Bytes of memory that an item takes in buffers of fixed width.
     pub(super) item_width: usize,
-    pub(super) offsets: Box<[Slot]>,
+    pub(super) offsets: Box<[Target]>,
 }
 
 /// The bounds of a date, a time or a point in time, both included.
@@ -180,15 +189,16 @@ impl Compiler<'_> {
         StepId(self.steps.len() as u32 - 1)
     }
 
-    /// The buffer when its column or its code is wanted.
     fn target(&self, slot: Slot) -> Target {
-        let is_wanted = self.wanted.get(self.reader.slots[slot.0 as usize].column).copied().unwrap_or(false);
-        let has_code = self.looks.is_some_and(|looks| looks.of[slot.0 as usize].is_some());
-        (is_wanted || has_code).then_some(slot)
+        if self.wanted.get(self.reader.slots[slot.0 as usize].column).copied().unwrap_or(false) {
+            return Target::Column(slot);
+        }
+        self.looks.and_then(|looks| looks.of[slot.0 as usize]).map_or(Target::Nowhere, Target::Code)
     }
 
-    fn targets(&self, slots: &[Slot]) -> Box<[Slot]> {
-        slots.iter().filter_map(|slot| self.target(*slot)).collect()
+    fn targets(&self, slots: &[Slot]) -> Box<[Target]> {
+        let targets = slots.iter().map(|slot| self.target(*slot));
+        targets.filter(|target| !matches!(target, Target::Nowhere)).collect()
     }
 
     fn read(&mut self, writer: &Schema, wrote: NodeId, shape: &Shape, path: &str) -> Compiled {
@@ -383,27 +393,25 @@ impl Compiler<'_> {
         if let Some(step) = self.skips.get(&id) {
             return *step;
         }
-        let node = writer.node(id);
+        let (node, to) = (writer.node(id), Target::Nowhere);
         // The number is taken first, so that a type inside itself can name it.
         let here = self.add(Step::Nothing, path);
         self.skips.insert(id, here);
         let made = match &node.kind {
             Kind::Null => Step::Nothing,
-            Kind::Boolean => Step::Bool(None),
-            Kind::Int => Step::Int { to: None, within: None },
-            Kind::Long => Step::Long { to: None, narrow: false, factor: 1, within: None },
-            Kind::Float => Step::Float { to: None, wide: false },
-            Kind::Double => Step::Double(None),
-            Kind::Bytes => Step::Bytes { to: None, utf8: false },
-            Kind::String => Step::Bytes { to: None, utf8: true },
-            Kind::Fixed { size, .. } => Step::Fixed { to: None, size: *size },
+            Kind::Boolean => Step::Bool(to),
+            Kind::Int => Step::Int { to, within: None },
+            Kind::Long => Step::Long { to, narrow: false, factor: 1, within: None },
+            Kind::Float => Step::Float { to, wide: false },
+            Kind::Double => Step::Double(to),
+            Kind::Bytes => Step::Bytes { to, utf8: false },
+            Kind::String => Step::Bytes { to, utf8: true },
+            Kind::Fixed { size, .. } => Step::Fixed { to, size: *size },
             Kind::Enum { symbols, .. } => {
-                Step::Enum { to: None, symbols: symbols.iter().map(|_| Some(Box::default())).collect() }
+                Step::Enum { to, symbols: symbols.iter().map(|_| Some(Box::default())).collect() }
             }
             Kind::Array(item) => Step::Array(self.skip_list(writer, *item, &format!("{path}[]"), 0)),
-            Kind::Map(value) => {
-                Step::Map { keys: None, list: self.skip_list(writer, *value, &format!("{path}{{}}"), 1) }
-            }
+            Kind::Map(value) => Step::Map { keys: to, list: self.skip_list(writer, *value, &format!("{path}{{}}"), 1) },
             Kind::Record { fields, .. } => Step::Record(
                 fields.iter().map(|field| self.skip(writer, field.node, &step(path, &field.name))).collect(),
             ),

@@ -27,8 +27,8 @@ use arrow_schema::{Schema as ArrowSchema, SchemaRef};
 
 use super::buffers::Buffers;
 use super::codes::Looks;
-use super::compile::{List, Program, Step, StepId, UuidFrom, What, Within, compile};
-use super::reader::{ReaderSchema, Slot};
+use super::compile::{List, Program, Step, StepId, Target, UuidFrom, What, Within, compile};
+use super::reader::ReaderSchema;
 use super::resolve::Incompatibility;
 use super::schema::Schema;
 use super::tell::{name, reason, words};
@@ -268,24 +268,18 @@ impl<'a> Run<'a> {
             Step::Nothing => {}
             Step::Bool(to) => {
                 let value = self.cursor.boolean()?;
-                if let Some(slot) = to {
-                    self.buffers.boolean(*slot, value);
-                }
+                self.buffers.boolean(*to, value);
             }
             Step::Int { to, within } => {
                 let value = self.cursor.int()?;
                 check(*within, i64::from(value))?;
-                if let Some(slot) = to {
-                    self.buffers.i32(*slot, value);
-                }
+                self.buffers.i32(*to, value);
             }
             Step::Long { to, narrow, factor, within } => {
                 let read = self.integer(*narrow)?;
                 let value = read.checked_mul(*factor).ok_or(Fault::TimeRange(read))?;
                 check(*within, value)?;
-                if let Some(slot) = to {
-                    self.buffers.i64(*slot, value);
-                }
+                self.buffers.i64(*to, value);
             }
             Step::IntToFloat { to, narrow, wide } => {
                 let value = self.integer(*narrow)?;
@@ -297,9 +291,7 @@ impl<'a> Run<'a> {
             }
             Step::Double(to) => {
                 let value = f64::from_le_bytes(self.cursor.array()?);
-                if let Some(slot) = to {
-                    self.buffers.f64(*slot, value);
-                }
+                self.buffers.f64(*to, value);
             }
             Step::Bytes { to, utf8 } => {
                 let value = if *utf8 { self.cursor.text()? } else { self.cursor.prefixed()? };
@@ -316,7 +308,7 @@ impl<'a> Run<'a> {
             }
             Step::Decimal { to, size, bound } => self.decimal(*to, *size, *bound)?,
             Step::Uuid { to, from } => self.uuid(*to, *from)?,
-            Step::Null(slots) => slots.iter().for_each(|slot| self.buffers.null(*slot)),
+            Step::Null(targets) => targets.iter().for_each(|to| self.buffers.null(*to)),
             Step::Constant { bytes, of } => self.constant(bytes, *of)?,
             Step::Refuse(_) => return Err(Fault::Unresolved),
             nested => return self.nested(nested),
@@ -348,7 +340,7 @@ impl<'a> Run<'a> {
     }
 
     /// The blocks of an array, or of a map when there are keys.
-    fn list(&mut self, list: &List, keys: Option<Option<Slot>>) -> Result<(), Fault> {
+    fn list(&mut self, list: &List, keys: Option<Target>) -> Result<(), Fault> {
         let whole = self.at;
         let mut items = 0usize;
         loop {
@@ -380,8 +372,8 @@ impl<'a> Run<'a> {
                 return Err(Fault::BlockSize(size));
             }
         }
-        for slot in &list.offsets {
-            self.buffers.list(*slot, items);
+        for to in &list.offsets {
+            self.buffers.list(*to, items);
         }
         Ok(())
     }
@@ -392,12 +384,8 @@ impl<'a> Run<'a> {
     }
 
     #[inline]
-    fn float(&mut self, to: Option<Slot>, wide: bool, single: f32, double: f64) {
-        match to {
-            Some(slot) if wide => self.buffers.f64(slot, double),
-            Some(slot) => self.buffers.f32(slot, single),
-            None => {}
-        }
+    fn float(&mut self, to: Target, wide: bool, single: f32, double: f64) {
+        if wide { self.buffers.f64(to, double) } else { self.buffers.f32(to, single) }
     }
 
     /// Reads a default's bytes in the place of the record's.
@@ -416,15 +404,13 @@ impl<'a> Run<'a> {
     }
 
     #[inline]
-    fn bytes(&mut self, to: Option<Slot>, value: &[u8]) -> Result<(), Fault> {
+    fn bytes(&mut self, to: Target, value: &[u8]) -> Result<(), Fault> {
         self.fill(value.len())?;
-        if let Some(slot) = to {
-            self.buffers.bytes(slot, value);
-        }
+        self.buffers.bytes(to, value);
         Ok(())
     }
 
-    fn decimal(&mut self, to: Option<Slot>, size: Option<usize>, bound: i256) -> Result<(), Fault> {
+    fn decimal(&mut self, to: Target, size: Option<usize>, bound: i256) -> Result<(), Fault> {
         let bytes = match size {
             Some(size) => self.cursor.take(size)?,
             None => self.cursor.prefixed()?,
@@ -438,13 +424,11 @@ impl<'a> Run<'a> {
         if !same_sign || extra.iter().any(|byte| *byte != sign) || value >= bound || value <= bound.wrapping_neg() {
             return Err(Fault::DecimalRange);
         }
-        if let Some(slot) = to {
-            self.buffers.decimal(slot, value);
-        }
+        self.buffers.decimal(to, value);
         Ok(())
     }
 
-    fn uuid(&mut self, to: Option<Slot>, from: UuidFrom) -> Result<(), Fault> {
+    fn uuid(&mut self, to: Target, from: UuidFrom) -> Result<(), Fault> {
         let value = match from {
             UuidFrom::Fixed => self.cursor.array::<16>()?,
             UuidFrom::Text => parse_uuid(self.cursor.text()?).ok_or(Fault::NotUuid)?,
