@@ -22,7 +22,6 @@ use hashbrown::HashTable;
 use weir_schemas::profile::words_of;
 use weir_schemas::stage::{PROFILE_CODES, broken_rules, profile_codes, system};
 use weir_schemas::time::Span;
-use xxhash_rust::xxh3::xxh3_128;
 
 pub use cell::{Cell, CellKey, Numbers, Refusals, Spot, Spots, TEXT_BYTES, Users};
 pub(crate) use cell::{read_spot, read_text, read_varint, varint, write_spot, write_text};
@@ -132,7 +131,7 @@ pub struct ProfileEvents {
 /// more than counting it.
 #[derive(Default)]
 pub(crate) struct Open {
-    index: HashTable<(u128, u32)>,
+    index: HashTable<(Identity, u32)>,
     /// By number, as the columns of [`cell_schema`].
     groups: Vec<u16>,
     windows: Vec<i64>,
@@ -144,16 +143,17 @@ pub(crate) struct Open {
 impl Open {
     /// The number of a cell; a new one is made where there is none.
     pub(crate) fn number(&mut self, window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u32 {
-        let identity = identity(window, tenant, event_type, release);
+        let parts = [tenant, event_type].into_iter().chain(release);
+        let identity = parts.fold(Identity::of(window), Identity::and);
         self.known(identity).unwrap_or_else(|| self.open(identity, window, tenant, event_type, release))
     }
 
     #[inline]
-    fn known(&self, identity: u128) -> Option<u32> {
-        self.index.find(identity as u64, |(known, _)| *known == identity).map(|(_, at)| *at)
+    fn known(&self, identity: Identity) -> Option<u32> {
+        self.index.find(identity.0[0], |(known, _)| *known == identity).map(|(_, at)| *at)
     }
 
-    fn open(&mut self, identity: u128, window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u32 {
+    fn open(&mut self, identity: Identity, window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u32 {
         let scratch = &mut self.scratch;
         scratch.clear();
         CellKey::encode_of(tenant, event_type, release, scratch);
@@ -162,7 +162,7 @@ impl Open {
         self.windows.push(window);
         let at = self.cells.len() as u32;
         self.cells.push(Cell::default());
-        self.index.insert_unique(identity as u64, (identity, at), |(known, _)| *known as u64);
+        self.index.insert_unique(identity.0[0], (identity, at), |(known, _)| known.0[0]);
         at
     }
 
@@ -200,19 +200,42 @@ impl Open {
     }
 }
 
-/// A hash of 128 bits of a cell's window and texts. Their lengths and words are put side by side first, which takes no copy
-/// of a length that varies: nearly all of these texts are short.
-fn identity(window: i64, tenant: &[u8], event_type: &[u8], release: [&[u8]; 3]) -> u128 {
-    let parts = [tenant, event_type, release[0], release[1], release[2]];
-    let mut words = [0_u64; 12];
-    words[0] = window as u64;
-    for (at, part) in parts.into_iter().enumerate() {
-        words[1] = words[1] << 12 | part.len().min(0xfff) as u64;
-        [words[2 + 2 * at], words[3 + 2 * at]] = words_of(part);
+/// A hash of 128 bits of a cell's window and texts, one after another: two lanes of folded multiplications, which is what
+/// wyhash (Wang Yi) is made of. It is never kept, so another way of computing it changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Identity([u64; 2]);
+
+impl Identity {
+    #[inline]
+    fn of(window: i64) -> Identity {
+        Identity([window as u64, !window as u64])
     }
-    let mut bytes = [0; 96];
-    bytes.as_chunks_mut().0.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
-    xxh3_128(&bytes)
+
+    /// Adds a text to those before it.
+    #[inline]
+    fn and(self, text: &[u8]) -> Identity {
+        let [first, last] = words_of(text);
+        let Identity([one, other]) = self;
+        let length = text.len() as u64;
+        let fold = |lane: u64, by: u64| {
+            let product = u128::from(lane) * u128::from(by);
+            product as u64 ^ (product >> 64) as u64
+        };
+        let one = fold(one ^ first ^ 0xa076_1d64_78bd_642f, last ^ length ^ 0xe703_7ed1_a0b4_28db);
+        let other = fold(other ^ last ^ 0x8ebc_6af0_9c88_c6e3, first ^ length ^ 0x5899_65cc_7537_4cc3);
+        Identity([one, other])
+    }
+
+    /// Adds a column's texts, each to those of its row.
+    fn and_all(identities: &mut [Identity], texts: &BinaryArray) {
+        let (data, ends) = (texts.value_data(), texts.value_offsets().iter().skip(1));
+        let mut from = texts.value_offsets().first().map_or(0, |first| *first as usize);
+        for (row, (identity, &end)) in identities.iter_mut().zip(ends).enumerate() {
+            let text = if texts.is_null(row) { &[] } else { data.get(from..end as usize).unwrap_or_default() };
+            *identity = identity.and(cut(text));
+            from = end as usize;
+        }
+    }
 }
 
 pub(crate) fn cut(text: &[u8]) -> &[u8] {
@@ -239,18 +262,14 @@ impl ProfileEvents {
         let release = [column(sdk)?, column(sdk_version)?, column(app_version)?];
         let times = primitive::<Int64Type>(batch, system::EVENT_TIME)?.values();
         let windows: Vec<i64> = times.iter().map(|&time| window_of(time, self.window)).collect();
-        let of = |row: usize| (text(tenant, row), text(event_type, row), release.map(|part| text(part, row)));
-        let rows = windows.iter().enumerate();
-        let identities = rows.map(|(row, &window)| {
-            let (tenant, event_type, release) = of(row);
-            identity(window, tenant, event_type, release)
-        });
+        let mut identities: Vec<Identity> = windows.iter().map(|&window| Identity::of(window)).collect();
+        let columns = [tenant, event_type].into_iter().chain(release);
+        columns.flatten().for_each(|texts| Identity::and_all(&mut identities, texts));
         // All identities first: then the processor looks for several of them at once, and each waits for memory.
-        let identities: Vec<u128> = identities.collect();
         let found = identities.iter().zip(&windows).enumerate().map(|(row, (&identity, &window))| {
             self.cells.known(identity).unwrap_or_else(|| {
-                let (tenant, event_type, release) = of(row);
-                self.cells.open(identity, window, tenant, event_type, release)
+                let release = release.map(|part| text(part, row));
+                self.cells.open(identity, window, text(tenant, row), text(event_type, row), release)
             })
         });
         Ok(found.collect())
@@ -429,5 +448,48 @@ impl Operator for ProfileRefused {
 
     fn holds_watermark_within_epoch(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn cells_of_other_windows_or_texts_have_other_identities_and_columns_give_those_of_their_rows() {
+        let texts = [
+            "",
+            "\0",
+            "\0\0",
+            "a",
+            "ab",
+            "abc",
+            "abcd",
+            "abcdabcd",
+            "abcdefghi",
+            "0123456789abcdef",
+            "0123456789abcdefg",
+        ];
+        let all = || texts.iter().flat_map(|a| texts.iter().flat_map(move |b| texts.iter().map(move |c| [*a, *b, *c])));
+        let mut known = HashSet::new();
+        for window in [0, -1, 60_000_000] {
+            let each = all().map(|row| row.iter().fold(Identity::of(window), |of, text| of.and(text.as_bytes())));
+            let mut together = vec![Identity::of(window); all().count()];
+            for part in 0..3 {
+                let column = BinaryArray::from_iter_values(all().map(|row| row[part]));
+                Identity::and_all(&mut together, &column);
+            }
+            assert_eq!(each.clone().collect::<Vec<_>>(), together);
+            known.extend(each);
+        }
+        assert_eq!(known.len(), 3 * 11 * 11 * 11);
+        let lane = |lane: usize| known.iter().map(|identity| identity.0[lane]).collect::<HashSet<_>>().len();
+        assert_eq!([lane(0), lane(1)], [known.len(); 2]);
+        let column = BinaryArray::from_iter([Some("ab"), None, Some("abc")]).slice(1, 2);
+        let mut sliced = vec![Identity::of(5); 2];
+        Identity::and_all(&mut sliced, &column);
+        assert_eq!(sliced, [Identity::of(5).and(b""), Identity::of(5).and(b"abc")]);
     }
 }
