@@ -8,7 +8,7 @@
 use weir_schemas::profile::{BUCKET, DEFAULT, Kind, NULL, NUMERIC};
 
 use super::cell::Spot;
-use super::layout::{FieldSlots, Layout, Valued};
+use super::layout::{FieldSlots, Layout};
 use super::sums::Sums;
 
 /// What a processor fetches at once.
@@ -113,12 +113,17 @@ impl CellCounts<'_> {
     #[inline]
     pub(super) fn add_fields(&mut self, layout: &Layout, codes: &[u8]) {
         let (valued, others) = layout.counted();
-        for &Valued { code, first } in valued {
-            let Some(&code) = codes.get(code as usize) else { continue };
+        let slots = self.0.get_mut(layout.first_field()..).unwrap_or_default();
+        let fields = slots.as_chunks_mut::<{ FieldSlots::WITH_BUCKETS }>().0;
+        for (counts, &code) in fields.iter_mut().zip(codes.get(..valued).unwrap_or_default()) {
             // One of the two always, without a branch that what is sent decides.
             let bucket = FieldSlots::HEAD + usize::from(code & BUCKET);
-            self.add(first as usize + if code & NULL != 0 { 0 } else { bucket });
-            self.add_flags(first as usize, code);
+            let slot = if code & NULL != 0 { 0 } else { bucket };
+            counts[slot] = counts[slot].wrapping_add(1);
+            if code & (DEFAULT | NUMERIC) != 0 {
+                counts[1] = counts[1].wrapping_add(u8::from(code & DEFAULT != 0));
+                counts[2] = counts[2].wrapping_add(u8::from(code & NUMERIC != 0));
+            }
         }
         for field in others {
             let Some(&code) = codes.get(field.code) else { continue };
@@ -131,18 +136,8 @@ impl CellCounts<'_> {
             } else if code & NULL != 0 {
                 self.add(field.first);
             }
-            self.add_flags(field.first, code);
-        }
-    }
-
-    #[inline]
-    fn add_flags(&mut self, first: usize, code: u8) {
-        if code & (DEFAULT | NUMERIC) != 0 {
             if code & DEFAULT != 0 {
-                self.add(first + 1);
-            }
-            if code & NUMERIC != 0 {
-                self.add(first + 2);
+                self.add(field.first + 1);
             }
         }
     }

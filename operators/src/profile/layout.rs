@@ -54,6 +54,8 @@ pub struct FieldSlots {
 impl FieldSlots {
     /// Slots in front of a field's buckets.
     pub const HEAD: usize = 3;
+    /// Slots of a field with buckets.
+    pub(super) const WITH_BUCKETS: usize = FieldSlots::HEAD + BUCKETS as usize;
 
     /// Whether an event with these codes is counted under `indicator` of this field.
     pub fn holds(&self, codes: &[u8], indicator: Indicator) -> bool {
@@ -79,25 +81,18 @@ impl FieldSlots {
     }
 
     fn slots(&self) -> usize {
-        FieldSlots::HEAD + if self.kind == Kind::Opaque { 0 } else { usize::from(BUCKETS) }
+        if self.kind == Kind::Opaque { FieldSlots::HEAD } else { FieldSlots::WITH_BUCKETS }
     }
-}
-
-/// A text's or a number's code and first slot, without the rest of its [`FieldSlots`]: counting an event reads all of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Valued {
-    pub(super) code: u32,
-    pub(super) first: u32,
 }
 
 /// The slots of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
+    /// Texts and numbers, of which an event is counted in one bucket each, and behind them the others. So the codes of the
+    /// former stand side by side in front, and so do their slots, and counting an event is one walk over both.
     fields: Vec<FieldSlots>,
-    /// Of texts and numbers, which are counted in one of their buckets.
-    valued: Vec<Valued>,
-    /// Which fields have no buckets, or several for an event.
-    others: Vec<FieldSlots>,
+    /// How many of the fields are texts and numbers.
+    valued: usize,
     codes: Codes,
     rules: usize,
     slots: usize,
@@ -122,18 +117,19 @@ impl Layout {
             if identities.contains(&column.name.as_str()) { Kind::Opaque } else { Kind::of(&column.column_type) }
         };
         let codes = Codes::new(columns.iter().map(kind));
+        let field = |(at, column): (usize, &Column)| {
+            let (kind, code) = codes.place(at)?;
+            Some(FieldSlots { name: column.name.clone(), kind, code, first: 0 })
+        };
+        let mut fields: Vec<FieldSlots> = columns.iter().enumerate().filter_map(field).collect();
+        fields.sort_by_key(|field| field.code);
         let mut slots = Layout::RULE + rules;
-        let mut fields = Vec::with_capacity(columns.len());
-        for (at, column) in columns.iter().enumerate() {
-            let Some((kind, code)) = codes.place(at) else { continue };
-            let field = FieldSlots { name: column.name.clone(), kind, code, first: slots };
+        for field in &mut fields {
+            field.first = slots;
             slots += field.slots();
-            fields.push(field);
         }
-        let (valued, others): (Vec<_>, Vec<_>) =
-            fields.iter().cloned().partition(|field| matches!(field.kind, Kind::Text | Kind::Number));
-        let valued = valued.iter().map(|field| Valued { code: field.code as u32, first: field.first as u32 }).collect();
-        Layout { fields, valued, others, codes, rules, slots }
+        let valued = fields.partition_point(|field| field.kind.is_valued());
+        Layout { fields, valued, codes, rules, slots }
     }
 
     /// Where the codes of the fields stand.
@@ -151,9 +147,14 @@ impl Layout {
         &self.fields
     }
 
-    /// Fields as counting sees them: those with one bucket for a value, and the others.
-    pub(super) fn counted(&self) -> (&[Valued], &[FieldSlots]) {
-        (&self.valued, &self.others)
+    /// The first slot of a field.
+    pub(super) fn first_field(&self) -> usize {
+        Layout::RULE + self.rules
+    }
+
+    /// How many fields have one bucket for a value, and the others.
+    pub(super) fn counted(&self) -> (usize, &[FieldSlots]) {
+        (self.valued, self.fields.get(self.valued..).unwrap_or_default())
     }
 
     /// What a slot counts, and of which field.
@@ -167,7 +168,7 @@ impl Layout {
             return (None, Indicator::Delay(below(slot, Layout::DELAY)));
         } else if slot < Layout::RULE {
             return (None, Indicator::Schema(below(slot, Layout::SCHEMA)));
-        } else if slot < Layout::RULE + self.rules {
+        } else if slot < self.first_field() {
             return (None, Indicator::Rule(u16::try_from(slot - Layout::RULE).unwrap_or(u16::MAX)));
         }
         let at = self.fields.partition_point(|field| field.first <= slot).saturating_sub(1);
@@ -212,11 +213,14 @@ mod tests {
             assert!(seen.insert((field.map(|field| field.name.clone()), indicator)), "slot {slot} repeats");
         }
         assert_eq!(layout.indicator(Layout::RULE + 1), (None, Indicator::Rule(1)));
-        let amount = &layout.fields()[1];
+        let field = |name: &str| layout.fields().iter().find(|field| field.name == name).unwrap();
+        let amount = field("amount");
         assert_eq!(layout.indicator(amount.first + 1).1, Indicator::Default);
         assert_eq!(layout.indicator(amount.first + 3 + 15).1, Indicator::Bucket(15));
-        assert_eq!(layout.indicator(layout.fields()[2].first + 3).1, Indicator::Key(0));
-        assert_eq!(layout.fields()[0].kind, Kind::Opaque);
+        assert_eq!(layout.indicator(field("props").first + 3).1, Indicator::Key(0));
+        assert_eq!(field("id").kind, Kind::Opaque);
+        let names: Vec<&str> = layout.fields().iter().map(|field| &field.name[..]).collect();
+        assert_eq!((names, layout.counted().0), (vec!["amount", "n", "id", "props"], 2));
     }
 
     #[test]

@@ -14,8 +14,9 @@ use weir_schemas::stage::{BROKEN_RULES, coded_event_schema, marked_event_schema,
 pub(crate) fn coded(events: &RecordBatch, layout: &Layout) -> RecordBatch {
     let mut codes = vec![0; events.num_rows() * layout.codes().bytes()];
     for (row, codes) in codes.chunks_exact_mut(layout.codes().bytes()).enumerate() {
-        for (at, field) in layout.fields().iter().enumerate() {
-            code(events.column(system::COUNT + at), row, field.kind, &mut codes[field.code..]);
+        for field in layout.fields() {
+            let column = events.column_by_name(&field.name).unwrap();
+            code(column, row, field.kind, &mut codes[field.code..]);
         }
     }
     let width = i32::try_from(layout.codes().bytes()).unwrap();
