@@ -25,7 +25,7 @@ use weir_schemas::types::ColumnType;
 
 use crate::config::{self, Pipeline};
 use crate::declared::{Declared, OfSource};
-use crate::plan;
+use crate::plan::{self, Plan};
 use crate::problem::{Problem, nearest};
 use crate::rules::{self, ReferenceTables};
 use crate::source::intake::Contract;
@@ -41,6 +41,8 @@ pub struct Bound {
     pub views: Vec<BoundView>,
     /// The tables that rules look values up in.
     pub tables: ReferenceTables,
+    /// The tracking plans, by source.
+    pub plans: BTreeMap<String, Plan>,
 }
 
 /// A source, bound.
@@ -157,7 +159,7 @@ pub fn bind(
         return Err(problems);
     }
     let (views, sources) = bind_to_wanted(&declared, readers, &texts, &used)?;
-    Ok(Bound { sources, views, tables })
+    Ok(Bound { sources, views, tables, plans })
 }
 
 /// The second planning, over the columns that are read.

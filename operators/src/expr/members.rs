@@ -22,13 +22,26 @@ pub enum Members {
     /// Few strings or fixed bytes: compared one after the other.
     FewBytes(Vec<Box<[u8]>>),
     /// Many of them.
-    ManyBytes(HashSet<Box<[u8]>>),
+    ManyBytes(ByteSet),
     /// Integers, unscaled decimals, days or ticks; sorted.
     Integers(Vec<i128>),
     /// Bits of floats; sorted. ClickHouse compares the bits here: NaN is in (nan), -0 isn't in (0).
     Floats(Vec<u64>),
     /// `true` and `false`.
     Bools(Vec<bool>),
+}
+
+/// A set of strings. It prints them in order: what is printed of an expression tells whether another one decides the same, also
+/// in another process.
+#[derive(Clone, PartialEq)]
+pub struct ByteSet(HashSet<Box<[u8]>>);
+
+impl fmt::Debug for ByteSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut members: Vec<_> = self.0.iter().collect();
+        members.sort_unstable();
+        f.debug_set().entries(members).finish()
+    }
 }
 
 /// Up to so many strings a list is searched one by one.
@@ -90,7 +103,7 @@ impl Members {
                 if bytes.len() <= FEW {
                     Members::FewBytes(bytes)
                 } else {
-                    Members::ManyBytes(bytes.into_iter().collect())
+                    Members::ManyBytes(ByteSet(bytes.into_iter().collect()))
                 }
             }
             _ => Members::Integers(integers),
@@ -139,7 +152,7 @@ impl Members {
     fn has_bytes(&self, string: &[u8]) -> bool {
         match self {
             Members::FewBytes(list) => list.iter().any(|member| **member == *string),
-            Members::ManyBytes(set) => set.contains(string),
+            Members::ManyBytes(set) => set.0.contains(string),
             _ => false,
         }
     }
@@ -171,7 +184,7 @@ impl fmt::Display for Members {
                 }
                 return Ok(());
             }
-            Members::ManyBytes(set) => set.len(),
+            Members::ManyBytes(set) => set.0.len(),
             Members::Integers(list) => list.len(),
             Members::Floats(list) => list.len(),
             Members::Bools(list) => list.len(),

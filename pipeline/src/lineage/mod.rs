@@ -24,7 +24,7 @@ use weir_schemas::tables;
 use weir_schemas::time::{Epoch, EventTime};
 
 pub use versions::{PipelineVersion, version_of};
-pub(crate) use versions::{hash_of_rule, settings};
+pub(crate) use versions::{hash, hash_of_rule, hashes_of_plan, settings};
 
 use crate::error::Error;
 

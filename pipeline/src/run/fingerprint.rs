@@ -1,12 +1,14 @@
 //! What a state depends on, read from a pipeline file: a restart is held to it.
 
+use std::fmt::Debug;
+
 use sqlparser::dialect::ClickHouseDialect;
 use sqlparser::parser::Parser;
 use weir_operators::view::ViewPlan;
 
 use crate::bind::Bound;
 use crate::config::Pipeline;
-use crate::lineage::{hash_of_rule, settings};
+use crate::lineage::{hash, hash_of_rule, hashes_of_plan, settings};
 use crate::readers::Readers;
 use crate::recovery::{Fingerprint, Part, SOURCE_PART};
 
@@ -65,6 +67,13 @@ pub(super) fn add_what_decides(fingerprint: &mut Fingerprint, pipeline: &Pipelin
         let Some(config) = pipeline.sources.get(&source.name) else { continue };
         let part = fingerprint.parts.entry(format!("{SOURCE_PART}{}", source.name)).or_default();
         part.facts.insert("settings".to_owned(), settings(config).to_string());
+        let plan = bound.plans.get(&source.name).map(hashes_of_plan).unwrap_or_default();
+        let versions: Vec<&str> = plan.keys().map(String::as_str).collect();
+        let told = config.plan.as_ref().map(|plan| format!("{plan:?} with the versions {}", versions.join(", ")));
+        part.facts.insert("plan".to_owned(), told.unwrap_or_else(|| "none".to_owned()));
+        for (version, hash) in plan {
+            part.facts.insert(format!("plan version {version}"), hash);
+        }
         let rules = &source.contract.rules;
         // A rule that is new has no fact to differ from; their names together do.
         let names: Vec<&str> = rules.iter().map(|rule| &*rule.id).collect();
@@ -74,11 +83,29 @@ pub(super) fn add_what_decides(fingerprint: &mut Fingerprint, pipeline: &Pipelin
             part.facts.insert(format!("rule {}", rule.id), told);
         }
     }
-    // A view that the file lacks by now would only be remembered as absent.
-    let views: Vec<&str> = bound.views.iter().map(|view| view.plan.name.as_str()).collect();
-    let part = fingerprint.parts.entry("the views".to_owned()).or_default();
-    let names = if views.is_empty() { "none".to_owned() } else { views.join(", ") };
-    part.facts.insert("names".to_owned(), names);
+    // What the file lacks by now, or has besides, differs from nothing: the names together do.
+    let mut names = |of: &str, names: Vec<&str>| {
+        let part = fingerprint.parts.entry(format!("the {of}")).or_default();
+        part.facts.insert("names".to_owned(), if names.is_empty() { "none".to_owned() } else { names.join(", ") });
+    };
+    names("views", bound.views.iter().map(|view| view.plan.name.as_str()).collect());
+    names("operators", pipeline.operators.keys().map(String::as_str).collect());
+    for (name, custom) in &pipeline.operators {
+        let part = fingerprint.parts.entry(format!("operator {name}")).or_default();
+        // What they are may be secret.
+        part.facts.insert("settings".to_owned(), hash(&custom.settings.to_string()));
+    }
+    let alerts = &pipeline.alerts;
+    let part = fingerprint.parts.entry("the alerts".to_owned()).or_default();
+    for (fact, value) in [
+        ("refused_share", &alerts.refused_share as &dyn Debug),
+        ("judge", &alerts.judge),
+        ("owners", &alerts.owners),
+        ("routes", &alerts.routes),
+        ("suppressions", &alerts.suppressions),
+    ] {
+        part.facts.insert(fact.to_owned(), format!("{value:?}"));
+    }
 }
 
 fn canonical(text: &str, plan: &ViewPlan) -> String {

@@ -32,9 +32,9 @@ pub(crate) fn run(file: &Path, json: bool) -> Outcome {
     };
     let text = match runtime.block_on(fetch(address, pipeline.http_token.as_deref())) {
         Ok(text) => text,
-        Err(detail) => {
+        Err(NoStatus { why, .. }) => {
             return Outcome::unreachable(
-                format!("the pipeline doesn't answer at {address}: {detail}"),
+                format!("the pipeline doesn't answer at {address}: {why}"),
                 "start it with `weir run`, or correct `http` in the pipeline file",
             );
         }
@@ -55,18 +55,31 @@ pub(crate) fn run(file: &Path, json: bool) -> Outcome {
     Outcome::done()
 }
 
+/// Why there is no status.
+pub(crate) struct NoStatus {
+    /// Nobody listens there; else somebody does, and is slow or says something else.
+    pub(crate) is_away: bool,
+    pub(crate) why: String,
+}
+
+impl From<reqwest::Error> for NoStatus {
+    fn from(error: reqwest::Error) -> NoStatus {
+        NoStatus { is_away: error.is_connect() && !error.is_timeout(), why: error.to_string() }
+    }
+}
+
 /// What `/status` at `address` says to whoever has `token`.
-pub(crate) async fn fetch(address: &str, token: Option<&str>) -> Result<String, String> {
-    let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build().map_err(|error| error.to_string())?;
+pub(crate) async fn fetch(address: &str, token: Option<&str>) -> Result<String, NoStatus> {
+    let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build()?;
     let request = client.get(format!("http://{address}/status"));
     let request = match token.filter(|token| !token.is_empty()) {
         Some(token) => request.bearer_auth(token),
         None => request,
     };
-    let answer = request.send().await.map_err(|error| error.to_string())?;
+    let answer = request.send().await?;
     let status = answer.status();
-    let text = answer.text().await.map_err(|error| error.to_string())?;
-    if status.is_success() { Ok(text) } else { Err(text.trim_end().to_owned()) }
+    let text = answer.text().await?;
+    if status.is_success() { Ok(text) } else { Err(NoStatus { is_away: false, why: text.trim_end().to_owned() }) }
 }
 
 fn print(status: &Status) {

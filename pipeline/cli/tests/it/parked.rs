@@ -1,6 +1,7 @@
 //! A partition whose schema can't be had waits alone, visibly, and nothing of it is lost; a replay that gives way to the live
 //! pipeline waits for it.
 
+use std::process::Command;
 use std::time::Duration;
 
 use apache_avro::types::Value;
@@ -149,6 +150,12 @@ fn a_replay_waits_while_the_live_pipeline_is_behind() {
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(read_by(&bench, "patient"), Some(0));
     assert!(replay.try_wait().unwrap().is_none() && lag(&bench) == 50);
+    // One that doesn't answer at all may be further behind than that.
+    let tell = |signal: &str| Command::new("kill").args([signal, &running.id().to_string()]).status().unwrap();
+    tell("-STOP");
+    std::thread::sleep(Duration::from_secs(8));
+    assert_eq!(read_by(&bench, "patient"), Some(0));
+    tell("-CONT");
 
     parts().restart(Part::Registry).unwrap();
     wait_until("what waited is read", || bench.consumed() == 7_250);

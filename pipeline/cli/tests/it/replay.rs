@@ -221,6 +221,13 @@ fn one_is_held_to_what_it_began_with(bench: &Bench) {
     refused("settings of source events");
     std::fs::write(&file, changed(&next, "[views.by_minute]", "[views.by_day]")).unwrap();
     refused("names of the views");
+    std::fs::write(&file, changed(&next, "open_at = 0.05", "open_at = 0.06")).unwrap();
+    refused("refused_share of the alerts");
+    let plan = "event_time = \"occurred_at\"\nplan = { folder = \"plan\", version = \"app_version\" }";
+    std::fs::write(&file, changed(&next, "event_time = \"occurred_at\"", plan)).unwrap();
+    std::fs::create_dir(folder.join("plan")).unwrap();
+    std::fs::write(folder.join("plan/1.toml"), "owner = \"web\"\n").unwrap();
+    refused("plan of source events");
     std::fs::write(&file, &next).unwrap();
     std::fs::write(&view, changed(&sql, "type != 'heartbeat'", "type = 'purchase'")).unwrap();
     refused("query of view by_minute");

@@ -258,17 +258,17 @@ fn carry_out(
 /// Holds the replay while the live pipeline is `most` records behind or more, or doesn't say.
 async fn keep_pace(address: String, token: Option<String>, most: u64, pace: Arc<Pace>) {
     loop {
-        let answer = fetch(&address, token.as_deref())
-            .await
-            .ok()
-            .and_then(|text| serde_json::from_str::<PipelineStatus>(&text).ok());
         let lag = |status: PipelineStatus| -> u64 {
             let partitions = status.sources.iter().flat_map(|source| &source.partitions);
             let behind = partitions.map(|of| u64::try_from(of.status.end_offset - of.status.next_offset).unwrap_or(0));
             behind.sum()
         };
-        // A live pipeline that is away has no lag that a replay could make worse.
-        pace.hold(answer.is_some_and(|status| lag(status) >= most));
+        pace.hold(match fetch(&address, token.as_deref()).await {
+            // What can't be read or comes too late may be the word of one that is far behind.
+            Ok(text) => serde_json::from_str(&text).map_or(true, |status| lag(status) >= most),
+            // A live pipeline that is away has no lag that a replay could make worse.
+            Err(error) => !error.is_away,
+        });
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
