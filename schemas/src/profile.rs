@@ -130,9 +130,10 @@ pub fn bucket_of(text: &[u8]) -> u8 {
     (short_xxh3(text).unwrap_or_else(|| long_xxh3(text)) % u64::from(BUCKETS)) as u8
 }
 
-/// Nearly all texts that are categories are short, and every text of every event comes by here: the library's function, which
-/// is ready for any length and so not in line, took two fifths of what all codes cost. The source is Collet's reference (`xxhash.h` 0.8,
-/// `XXH3_len_4to8_64b` and `XXH3_len_9to16_64b`) with the seed 0; the constants are parts of its secret, put together.
+/// Nearly all texts that are categories are short, and every text of every event comes by here: the library's function,
+/// which is ready for any length and so not in line, took two fifths of what all codes cost. The source is Collet's
+/// reference (`xxhash.h` 0.8, `XXH3_len_4to8_64b` and `XXH3_len_9to16_64b`) with the seed 0; the constants are parts of its
+/// secret, put together.
 #[inline]
 fn short_xxh3(text: &[u8]) -> Option<u64> {
     let length = text.len() as u64;

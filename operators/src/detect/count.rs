@@ -74,13 +74,22 @@ pub(super) struct Count {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Cause {
     pub(super) reason: u8,
-    /// The detail where it is a rule's id, of which there are as many as the pipeline file has; else a byte of its hash.
-    pub(super) alike: Vec<u8>,
+    alike: Alike,
+}
+
+/// Which details count together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alike {
+    /// Those that name this rule: there are as many as the pipeline file has.
+    Rule(Vec<u8>),
+    /// Those with this byte of their hash.
+    Hash(u8),
 }
 
 impl Cause {
     pub(super) fn of(reason: u8, detail: &[u8]) -> Cause {
-        let alike = if reason == Reason::Rule as u8 { detail.to_vec() } else { vec![xxh3_64(detail) as u8] };
+        let is_rule = reason == Reason::Rule as u8;
+        let alike = if is_rule { Alike::Rule(detail.to_vec()) } else { Alike::Hash(xxh3_64(detail) as u8) };
         Cause { reason, alike }
     }
 }

@@ -1,7 +1,7 @@
 //! Versions of a pipeline: one hash over everything that decides what a row holds.
 //!
-//! It changes with a view's SQL, a rule, a tracking plan, a reader schema, what a source says of its fields and of time, and Weir's own
-//! code; not with addresses, workers, memory or alerts. Secrets are no part of it.
+//! It changes with a view's SQL, a rule, a tracking plan, a reader schema, what a source says of its fields and of time, and
+//! Weir's own code; not with addresses, workers, memory or alerts. Secrets are no part of it.
 
 use std::collections::BTreeMap;
 

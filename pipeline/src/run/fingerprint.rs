@@ -69,7 +69,11 @@ pub(super) fn add_what_decides(fingerprint: &mut Fingerprint, pipeline: &Pipelin
         part.facts.insert("settings".to_owned(), settings(config).to_string());
         let plan = bound.plans.get(&source.name).map(hashes_of_plan).unwrap_or_default();
         let versions: Vec<&str> = plan.keys().map(String::as_str).collect();
-        let told = config.plan.as_ref().map(|plan| format!("{plan:?} with the versions {}", versions.join(", ")));
+        // Where the plan's folder is decides nothing, and what becomes of an event stands with the rules.
+        let told = config.plan.as_ref().map(|plan| {
+            let versions = versions.join(", ");
+            format!("by {}, {:?} where unknown, of {versions}", plan.version, plan.judge_unknown_by)
+        });
         part.facts.insert("plan".to_owned(), told.unwrap_or_else(|| "none".to_owned()));
         for (version, hash) in plan {
             part.facts.insert(format!("plan version {version}"), hash);

@@ -121,11 +121,12 @@ impl CodeRows {
 
     #[inline]
     pub(super) fn number(&mut self, look: Look, value: f64) {
-        match look.what {
-            What::Number => self.set(look, profile::number(value)),
-            _ if value == 0.0 => self.set(look, DEFAULT),
-            _ => {}
-        }
+        self.of_number(look, profile::number(value));
+    }
+
+    #[inline]
+    pub(super) fn integer(&mut self, look: Look, value: i64) {
+        self.of_number(look, profile::integer(value));
     }
 
     /// A decimal by its digits as one number.
@@ -133,13 +134,10 @@ impl CodeRows {
         self.number(look, digits / 10_f64.powi(i32::from(look.scale)));
     }
 
+    /// What is kept of a number's code: nothing but the default where numbers aren't looked at for what they are.
     #[inline]
-    pub(super) fn integer(&mut self, look: Look, value: i64) {
-        match look.what {
-            What::Number => self.set(look, profile::integer(value)),
-            _ if value == 0 => self.set(look, DEFAULT),
-            _ => {}
-        }
+    fn of_number(&mut self, look: Look, code: u8) {
+        self.set(look, if look.what == What::Number { code } else { code & DEFAULT });
     }
 
     #[inline]

@@ -223,7 +223,8 @@ fn one_is_held_to_what_it_began_with(bench: &Bench) {
     refused("names of the views");
     std::fs::write(&file, changed(&next, "open_at = 0.05", "open_at = 0.06")).unwrap();
     refused("refused_share of the alerts");
-    let plan = "event_time = \"occurred_at\"\nplan = { folder = \"plan\", version = \"app_version\" }";
+    let plan =
+        "event_time = \"occurred_at\"\nevent_type = \"type\"\nplan = { folder = \"plan\", version = \"app_version\" }";
     std::fs::write(&file, changed(&next, "event_time = \"occurred_at\"", plan)).unwrap();
     std::fs::create_dir(folder.join("plan")).unwrap();
     std::fs::write(folder.join("plan/1.toml"), "owner = \"web\"\n").unwrap();
